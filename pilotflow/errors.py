@@ -1,0 +1,139 @@
+"""Every error pilotflow raises, in one tree.
+
+    PilotflowError
+    ├── ConfigError           your configuration or call is wrong; nothing was started
+    ├── TaskError             your code failed, in a way that pilotflow noticed
+    │   ├── BashExitError         a command ended with a non-zero exit code
+    │   ├── TaskTimeout           a task ran longer than it may
+    │   ├── MissingOutputs        a task ended without the files it promised
+    │   ├── DependencyError       a task that this one needs has failed
+    │   └── SerializationError    a value cannot travel between processes
+    ├── InfrastructureError   a process, a node or a block failed; not your code
+    │   ├── WorkerLost            the worker running a task died, too often
+    │   ├── InterchangeLost       the run's central process died
+    │   ├── BlockStartError       blocks of an executor die before they can work
+    │   └── RunClosed             the run (or executor) no longer takes tasks
+    └── InternalError         a bug in pilotflow
+
+The class says whose fault it is, the message what happened, to which thing, and what to do next.
+All of them survive pickling with their attributes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+
+class PilotflowError(Exception):
+    """Base of every error pilotflow raises on purpose. Never raised itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuild(cls: type[PilotflowError], args: tuple[Any, ...], state: dict[str, Any]) -> PilotflowError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(PilotflowError, ValueError):
+    """A configuration, a decorator or a call is wrong. Nothing was started or changed."""
+
+
+class TaskError(PilotflowError):
+    """A task's own code failed."""
+
+
+class BashExitError(TaskError):
+    """A command ended with a non-zero exit code.
+
+    Attributes:
+        app: name of the bash app.
+        exit_code: the command's exit code; minus the signal's number if a signal ended it.
+        stderr: path of the file with the command's stderr, or None if it was not redirected.
+        stderr_tail: its last lines, empty if not redirected.
+    """
+
+    def __init__(self, app: str, exit_code: int, stderr: str | None = None, stderr_tail: str = "") -> None:
+        how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        text = f"The command of bash app '{app}' {how}."
+        if stderr_tail:
+            text += f" Its stderr ({stderr}) ends with:\n{stderr_tail}"
+        elif stderr:
+            text += f" Its stderr ({stderr}) is empty."
+        else:
+            text += " Its stderr went to the manager's log; give stderr=pilotflow.AUTO_LOGNAME to keep it apart."
+        super().__init__(text)
+        self.app = app
+        self.exit_code = exit_code
+        self.stderr = stderr
+        self.stderr_tail = stderr_tail
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """A task ran longer than its `runtime` or `timeout` and was ended."""
+
+
+class MissingOutputs(TaskError):
+    """A task ended without the files it promised."""
+
+
+class DependencyError(TaskError):
+    """A task could not run because a task it needs has failed; `__cause__` is that failure."""
+
+
+class SerializationError(TaskError):
+    """A value cannot be pickled or unpickled; the message names the argument or the result."""
+
+
+class InfrastructureError(PilotflowError):
+    """A process, a node, a block or a link failed. Not the fault of the task's code."""
+
+
+class WorkerLost(InfrastructureError, BrokenExecutor):
+    """The worker running a task died, as often as the task's crash limit allows.
+
+    Attributes:
+        attempts: one line for each attempt: where it ran and how it ended.
+    """
+
+    def __init__(self, message: str, attempts: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+
+class InterchangeLost(InfrastructureError, BrokenExecutor):
+    """The run's interchange process died or stopped answering. The message names its log."""
+
+
+class BlockStartError(InfrastructureError, BrokenExecutor):
+    """Blocks of an executor end before a manager can work; the message has the block's own stderr."""
+
+
+class InitializerFailed(InfrastructureError, BrokenExecutor):
+    """The `initializer` given to `PilotExecutor` raised in a worker, so the pool is broken."""
+
+
+class RunClosed(InfrastructureError, RuntimeError):
+    """The run or executor is closed (or belongs to another process) and takes no more tasks."""
+
+
+class InternalError(PilotflowError):
+    """A bug in pilotflow. Please report it with the log that the message names."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception as it was formatted where it was raised.
+
+    It is the `__cause__` of exceptions that come back from workers.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'

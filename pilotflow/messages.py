@@ -1,0 +1,554 @@
+"""Every message between processes: one closed union per direction, typed and versioned.
+
+On the wire a ZeroMQ message is a header frame and then payload frames. The header is one byte of
+protocol version and a msgpack list of messages, so whatever a process has to say to a peer in one
+turn of its loop goes in one message. Payload frames are opaque: they belong, in order, to the
+tasks or results in the header whose `layout` counts them, and are forwarded untouched.
+
+A payload (pickled arguments, a result, an exception) is a list of blobs, and a blob is a pickle
+stream in chunks, followed by the stream's out-of-band buffers. A small payload is one chunk and
+rides inside the header (`payload`); `layout` is then empty. Otherwise `layout` has two numbers
+for each blob, its chunks and its buffers, and all of them are frames.
+
+Only `Register`, `Hello` and `Refused` must keep their shape over protocol versions, so that a
+mismatch can be answered with words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from pilotflow.resources import Capacity, Request
+
+PROTOCOL: Final = 1
+"""Raised whenever the meaning or shape of any message changes."""
+
+
+class Status(IntEnum):
+    """How an attempt at a task ended."""
+
+    OK = 0  # payload: the pickled result
+    ERROR = 1  # payload: the pickled exception, of the user's code
+    CRASHED = 2  # payload: text that says how the worker died (manager to interchange only)
+    LOST = 3  # payload: the history of attempts, msgpack list of lines (interchange to client)
+    CANCELLED = 4  # ended on the client's order
+
+
+class _Message(msgspec.Struct, array_like=True, tag_field="kind"):
+    pass
+
+
+class Task(msgspec.Struct, array_like=True, gc=False):
+    """One task on its way to a worker.
+
+    Attributes:
+        id: the run's number for it.
+        attempt: raised each time the task is handed out; results of older attempts are dropped.
+        fn: number of its function, see `DefineFunction`.
+        cls: number of its request class, see `DefineClass`.
+        payload: its arguments if they are small, else empty.
+        layout: chunks and buffers of each blob among the frames, see the module's docstring.
+    """
+
+    id: int
+    attempt: int
+    fn: int
+    cls: int
+    payload: bytes
+    layout: tuple[int, ...] = ()
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """How one attempt at a task ended.
+
+    Attributes:
+        id, attempt: which attempt at which task.
+        status: how it ended; it says what the payload is.
+        payload, layout: as in `Task`.
+        duration_us: time from start to end on the worker, in microseconds.
+        started_us: wall clock at its start, microseconds since the epoch of Unix time, or 0.
+    """
+
+    id: int
+    attempt: int
+    status: Status
+    payload: bytes
+    layout: tuple[int, ...] = ()
+    duration_us: int = 0
+    started_us: int = 0
+
+
+class ResultBatch(msgspec.Struct, array_like=True):
+    """Results of one manager. `(manager, seq)` is what the client acknowledges."""
+
+    manager: int
+    seq: int
+    results: list[Result]
+
+
+# ---- client -> interchange ------------------------------------------------------------------
+
+
+class Hello(_Message, tag=1):
+    """First message of a client: who it is and which run it wants."""
+
+    version: str
+    python: str
+    pid: int
+    run_id: str
+    epoch: int
+
+
+class DefineFunction(_Message, tag=2):
+    """The body of a function, once. Tasks then name it by number."""
+
+    fn: int
+    digest: bytes
+    body: bytes
+
+
+class DefineClass(_Message, tag=3):
+    """A request class: tasks that ask for the same, may run on the same executors, crash alike.
+
+    `executors` is empty for work that may run anywhere. `crash_limit` is the number of attempts
+    that may end with the loss of their worker or manager.
+    """
+
+    cls: int
+    request: Request
+    executors: tuple[str, ...]
+    crash_limit: int
+
+
+class DefineSetup(_Message, tag=4):
+    """What each worker of an executor runs once before its first task (pickled, opaque)."""
+
+    executor: str
+    payload: bytes
+
+
+class Submit(_Message, tag=5):
+    """New tasks for the queue."""
+
+    tasks: list[Task]
+
+
+class CancelTasks(_Message, tag=6):
+    """End these tasks. `running` ones too, or only those that have not started.
+
+    Answered by `Cancelled` with the same `token`.
+    """
+
+    token: int
+    ids: list[int]
+    running: bool
+
+
+class AckResults(_Message, tag=7):
+    """The client has recorded these batches of results: pairs of (manager, seq)."""
+
+    batches: list[tuple[int, int]]
+
+
+class LiveBlock(msgspec.Struct, array_like=True):
+    """A block as the interchange remembers it, to cancel it if the client is lost."""
+
+    executor: str
+    block: str
+    cancel_argv: tuple[str, ...]
+
+
+class LiveBlocks(_Message, tag=8):
+    """All blocks that exist now, replacing what was said before."""
+
+    blocks: list[LiveBlock]
+
+
+class DrainBlocks(_Message, tag=9):
+    """Give these blocks no more work; their managers hand back what has not started."""
+
+    blocks: list[str]
+
+
+class FailExecutor(_Message, tag=10):
+    """No block of this executor will come any more: fail what can run nowhere else."""
+
+    executor: str
+    reason: str
+
+
+class ClientAlive(_Message, tag=11):
+    """Sent regularly, and answered by `InterchangeAlive`."""
+
+
+class Close(_Message, tag=12):
+    """The run ends: stop all managers, then exit."""
+
+
+# ---- interchange -> client ------------------------------------------------------------------
+
+
+class Welcome(_Message, tag=1):
+    """Answer to `Hello`."""
+
+    version: str
+    pid: int
+    epoch: int
+
+
+class Refused(_Message, tag=2):
+    """Answer to a `Hello` or `Register` that cannot be served, in words."""
+
+    reason: str
+
+
+class Results(_Message, tag=3):
+    """Ended attempts, by manager."""
+
+    batches: list[ResultBatch]
+
+
+class Started(_Message, tag=4):
+    """Attempts that have begun: pairs of (task, attempt). Short ones may never be announced."""
+
+    tasks: list[tuple[int, int]]
+
+
+class Cancelled(_Message, tag=5):
+    """Answer to `CancelTasks`: which ended without having run to their end, and which did not."""
+
+    token: int
+    ended: list[int]
+    refused: list[int]
+
+
+class ExecutorLoad(msgspec.Struct, array_like=True):
+    """What one executor has to do: tasks waiting that may run on it, tasks handed out to it."""
+
+    executor: str
+    queued: int
+    leased: int
+    slots: int
+
+
+class BlockLoad(msgspec.Struct, array_like=True):
+    """One block with at least one manager: tasks it holds, and for how long it has held none."""
+
+    block: str
+    managers: int
+    leased: int
+    slots: int
+    idle_s: float
+    draining: bool
+
+
+class Load(_Message, tag=6):
+    """The state of the queue, for scaling and for people; sent on change, a few times a second."""
+
+    executors: list[ExecutorLoad]
+    blocks: list[BlockLoad]
+
+
+class ManagerUp(_Message, tag=7):
+    """A manager has joined."""
+
+    executor: str
+    block: str
+    node: str
+    capacity: Capacity
+
+
+class ManagerDown(_Message, tag=8):
+    """A manager has left (`planned`), was lost, or was never let in (`refused`)."""
+
+    executor: str
+    block: str
+    node: str
+    reason: str
+    planned: bool
+    refused: bool = False
+
+
+class SetupFailed(_Message, tag=9):
+    """An executor's setup (see `DefineSetup`) raised in a worker; payload: pickled exception."""
+
+    executor: str
+    payload: bytes
+
+
+class InterchangeAlive(_Message, tag=10):
+    """Answer to `ClientAlive`. `dropped` counts messages that could not be understood."""
+
+    dropped: int
+
+
+# ---- manager -> interchange -----------------------------------------------------------------
+
+
+class Register(_Message, tag=1):
+    """First message of a manager, and again whenever it finds its interchange anew.
+
+    `leased` and `running` are its inventory as (task, attempt) pairs; unacknowledged results
+    follow as ordinary `Done` messages. `session` tells two lives of one node name apart.
+    """
+
+    version: str
+    python: str
+    executor: str
+    block: str
+    node: str
+    session: str
+    pid: int
+    capacity: Capacity
+    time_left_s: float | None
+    leased: list[tuple[int, int]]
+    running: list[tuple[int, int]]
+
+
+class Done(_Message, tag=2):
+    """Ended attempts. Repeated until acknowledged, with the same `seq`."""
+
+    seq: int
+    results: list[Result]
+
+
+class Begun(_Message, tag=3):
+    """Attempts that have been running for a while: pairs of (task, attempt)."""
+
+    tasks: list[tuple[int, int]]
+
+
+class Returned(_Message, tag=4):
+    """Attempts handed back without having started: pairs of (task, attempt)."""
+
+    tasks: list[tuple[int, int]]
+
+
+class CancelOutcome(_Message, tag=5):
+    """Answer to `Cancel`: attempts ended, and attempts that had started (or are unknown)."""
+
+    token: int
+    ended: list[tuple[int, int]]
+    refused: list[int]
+
+
+class ManagerAlive(_Message, tag=6):
+    """Sent regularly. `time_left_s` is what is left of the block's walltime, if it has one."""
+
+    time_left_s: float | None
+
+
+class Leaving(_Message, tag=7):
+    """The manager goes. What ran and what waited is handed back and costs those tasks nothing."""
+
+    reason: str
+    returned: list[tuple[int, int]]
+
+
+class WorkerSetupFailed(_Message, tag=8):
+    """The executor's setup raised in a worker; payload: pickled exception."""
+
+    payload: bytes
+
+
+# ---- interchange -> manager -----------------------------------------------------------------
+
+
+class Registered(_Message, tag=1):
+    """Answer to `Register`. A silent peer is given up after `heartbeat_limit_s`."""
+
+    manager: int
+    heartbeat_limit_s: float
+    setup: bytes
+
+
+class ManagerRefused(_Message, tag=2):
+    """The manager cannot join: it must end its block's part and say why in its log."""
+
+    reason: str
+
+
+class Function(_Message, tag=3):
+    """A function's body, once per manager."""
+
+    fn: int
+    digest: bytes
+    body: bytes
+
+
+class Run(_Message, tag=4):
+    """Tasks leased to the manager. `cpus_milli` (and so on) of each come with its class."""
+
+    tasks: list[Task]
+
+
+class Class(_Message, tag=5):
+    """A request class, once per manager."""
+
+    cls: int
+    request: Request
+
+
+class Cancel(_Message, tag=6):
+    """End these attempts; `running` ones too, or only what has not started."""
+
+    token: int
+    tasks: list[tuple[int, int]]
+    running: bool
+
+
+class Retract(_Message, tag=7):
+    """Hand back these attempts if they have not started."""
+
+    tasks: list[tuple[int, int]]
+
+
+class Recorded(_Message, tag=8):
+    """The client has these batches of results; forget them."""
+
+    seqs: list[int]
+
+
+class Drain(_Message, tag=9):
+    """Take no more work, hand back what has not started, go when idle."""
+
+
+class Stop(_Message, tag=10):
+    """End now, with everything that runs."""
+
+    reason: str
+
+
+class AliveReply(_Message, tag=11):
+    """Answer to `ManagerAlive`."""
+
+
+# ---- control <-> interchange ----------------------------------------------------------------
+
+
+class StatusQuery(_Message, tag=1):
+    """Asks for `StatusReport`."""
+
+
+class StatusReport(_Message, tag=1):
+    """The run's state for another terminal."""
+
+    run_id: str
+    pid: int
+    executors: list[ExecutorLoad]
+    blocks: list[BlockLoad]
+    dropped: int
+
+
+ClientMessage: TypeAlias = (
+    Hello
+    | DefineFunction
+    | DefineClass
+    | DefineSetup
+    | Submit
+    | CancelTasks
+    | AckResults
+    | LiveBlocks
+    | DrainBlocks
+    | FailExecutor
+    | ClientAlive
+    | Close
+)
+ToClient: TypeAlias = (
+    Welcome | Refused | Results | Started | Cancelled | Load | ManagerUp | ManagerDown | SetupFailed | InterchangeAlive
+)
+ManagerMessage: TypeAlias = (
+    Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed
+)
+ToManager: TypeAlias = (
+    Registered | ManagerRefused | Function | Run | Class | Cancel | Retract | Recorded | Drain | Stop | AliveReply
+)
+ControlMessage: TypeAlias = StatusQuery
+ToControl: TypeAlias = StatusReport | Refused
+
+M = TypeVar("M")
+Frames: TypeAlias = Sequence[Any]
+"""Payload frames: anything with the buffer protocol."""
+
+
+class BadMessage(ValueError):
+    """A message that is not one of ours, or is cut, or breaks its own counts."""
+
+
+class WrongProtocol(BadMessage):
+    """A message of another protocol version."""
+
+    def __init__(self, theirs: int) -> None:
+        super().__init__(f"the peer speaks protocol {theirs}, this side speaks {PROTOCOL}")
+        self.theirs = theirs
+
+
+_encoder = msgspec.msgpack.Encoder()
+_PREFIX = bytes([PROTOCOL])
+
+
+def encode(messages: Sequence[Any]) -> bytes:
+    """The header frame for these messages."""
+    return _PREFIX + _encoder.encode(messages)
+
+
+class Decoder(Generic[M]):
+    """Turns header frames of one direction back into messages.
+
+    Example:
+        >>> manager_messages = Decoder(list[ManagerMessage])
+        >>> manager_messages(encode([ManagerAlive(None)]))
+        [ManagerAlive(time_left_s=None)]
+    """
+
+    def __init__(self, union: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(union).decode
+
+    def __call__(self, header: bytes | memoryview) -> list[M]:
+        """The messages in a header frame.
+
+        Raises:
+            WrongProtocol: the peer speaks another version.
+            BadMessage: anything else that is not a list of this direction's messages.
+        """
+        if not len(header) or header[0] != PROTOCOL:
+            raise WrongProtocol(header[0] if len(header) else -1)
+        try:
+            messages: list[M] = self._decode(memoryview(header)[1:])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+            raise BadMessage(str(error)) from None
+        return messages
+
+
+def from_client() -> Decoder[ClientMessage]:
+    """Decoder of what a client sends."""
+    return Decoder(list[ClientMessage])
+
+
+def to_client() -> Decoder[ToClient]:
+    """Decoder of what a client receives."""
+    return Decoder(list[ToClient])
+
+
+def from_manager() -> Decoder[ManagerMessage]:
+    """Decoder of what a manager sends."""
+    return Decoder(list[ManagerMessage])
+
+
+def to_manager() -> Decoder[ToManager]:
+    """Decoder of what a manager receives."""
+    return Decoder(list[ToManager])
+
+
+def from_control() -> Decoder[ControlMessage]:
+    """Decoder of what a control peer sends."""
+    return Decoder(list[ControlMessage])
+
+
+def to_control() -> Decoder[ToControl]:
+    """Decoder of what a control peer receives."""
+    return Decoder(list[ToControl])

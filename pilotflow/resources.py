@@ -1,0 +1,54 @@
+"""What a task asks for, per node, and what a node offers: exact integers, never floats.
+
+Cores and GPUs are counted in thousandths (`_milli`), memory in bytes, so that taking and giving
+back never drifts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """What one task needs on each of its nodes. Hashable; equal requests share a class.
+
+    Attributes:
+        cpus_milli: cores in thousandths.
+        memory_bytes: memory; 0 when the user did not say.
+        gpus_milli: GPUs in thousandths.
+        num_nodes: nodes; more than 1 reserves whole nodes.
+        ranks_per_node: MPI ranks a node, for multi-node tasks.
+        runtime_s: limit of one attempt in seconds, or None.
+        priority: larger runs sooner.
+        resources: site-defined consumables, sorted (name, amount) pairs.
+    """
+
+    cpus_milli: int = 1000
+    memory_bytes: int = 0
+    gpus_milli: int = 0
+    num_nodes: int = 1
+    ranks_per_node: int = 1
+    runtime_s: float | None = None
+    priority: int = 0
+    resources: tuple[tuple[str, int], ...] = ()
+
+
+class Capacity(msgspec.Struct, frozen=True, array_like=True):
+    """What one node offers to tasks.
+
+    Attributes:
+        cpus_milli: cores in thousandths.
+        memory_bytes: memory that tasks may use together.
+        gpus: opaque ids of its GPUs.
+        slots: at most this many tasks at once, whatever they ask for.
+        depth_limited: if true, requests are ignored and `slots` is the only limit.
+    """
+
+    cpus_milli: int
+    memory_bytes: int = 0
+    gpus: tuple[str, ...] = ()
+    slots: int = 1
+    depth_limited: bool = False
+
+
+DEFAULT_REQUEST = Request()
