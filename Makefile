@@ -1,0 +1,75 @@
+# `make` alone lists the targets. Everything that a target needs is created on the way:
+# git, make and python3-venv (Python 3.10 or newer) are enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.installed
+PY := $(VENV)/bin/python
+VERSIONS := 3.10 3.11 3.12 3.13 3.14
+SOAK_REPORT := .pytest_cache/soak.xml
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format soak bench bench-faults test-all clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+venv: $(STAMP) ## create the environment in .venv (PYTHON=python3.12 chooses another Python)
+
+# `pip install` runs again when the dependencies may have changed.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "pilotflow needs Python 3.10 or newer; $(PYTHON) is older or missing. Say: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) \
+		|| { echo "No virtual environment: install the package python3-venv." >&2; rm -rf $(VENV); exit 1; }
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## run a short, real workload with a progress bar
+	$(VENV)/bin/pilotflow demo
+
+test: $(STAMP) ## run the tests, with a seeded sample of the long proofs
+	$(PY) -m pytest -m "not soak"
+
+check: $(STAMP) ## ruff, mypy strict, import layers and public names
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/core/test_layers.py tests/core/test_public_names.py
+
+format: $(STAMP) ## let ruff format and fix what it can
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+# The page is written whether or not all proofs hold: it says which did not.
+soak: $(STAMP) ## run the proofs with their full counts, write docs/proofs.md
+	@rm -f $(SOAK_REPORT)
+	@status=0; $(PY) -m pytest -m soak --timeout=7200 --junitxml=$(SOAK_REPORT) || status=$$?; \
+		$(PY) tests/write_proofs.py $(SOAK_REPORT) docs/proofs.md && exit $$status
+
+bench: $(STAMP) ## compare with Parsl and the standard library, write docs/benchmarks.md
+	$(PY) benchmarks/bench.py $(BENCH_ARGS)
+
+# Tests of faults wait 10 times a stated limit, so that a slow machine passes; here the limits hold.
+bench-faults: $(STAMP) ## faults with their stated time limits, real times printed
+	PILOTFLOW_PATIENCE=1 $(PY) -m pytest -rA -m "not soak" tests/integration/test_faults*.py
+
+test-all: ## run the tests with every Python from 3.10 to 3.14 found here
+	@ran=""; failed=""; missing=""; \
+	for version in $(VERSIONS); do \
+		python=""; \
+		for candidate in $$(command -v python$$version) $$HOME/.pyenv/versions/$$version.*/bin/python$$version; do \
+			if "$$candidate" -c 'import venv, ensurepip' 2>/dev/null; then python=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then missing="$$missing $$version"; continue; fi; \
+		echo "== Python $$version: $$python"; ran="$$ran $$version"; \
+		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || failed="$$failed $$version"; \
+	done; \
+	echo "ran:$${ran:- none}; not found:$${missing:- none}; failed:$${failed:- none}"; \
+	[ -n "$$ran" ] && [ -z "$$failed" ]
+
+clean: ## remove environments, caches and build output (run directories stay)
+	rm -rf .venv .venv-3.* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find pilotflow tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

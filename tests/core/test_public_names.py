@@ -1,0 +1,49 @@
+"""What users may import from `pilotflow`: adding or dropping a name is a decision, made here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pilotflow
+
+PUBLIC = [
+    "AUTO_LOGNAME",
+    "AppFuture",
+    "BashExitError",
+    "BlockStartError",
+    "Config",
+    "ConfigError",
+    "DependencyError",
+    "ExecutorConfig",
+    "InterchangeLost",
+    "LocalProvider",
+    "MissingOutputs",
+    "PilotExecutor",
+    "PilotflowError",
+    "Run",
+    "RunClosed",
+    "SerializationError",
+    "SingleNodeLauncher",
+    "TaskTimeout",
+    "WorkerLost",
+    "__version__",
+    "bash_app",
+    "load",
+    "python_app",
+]
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert sorted(pilotflow.__all__) == sorted(PUBLIC)
+
+
+def test_every_public_name_can_be_imported() -> None:
+    assert not [name for name in PUBLIC if not hasattr(pilotflow, name)]
+
+
+def test_the_version_is_the_one_of_the_distribution() -> None:
+    pyproject = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    match = re.search(r'^version = "(.+)"$', pyproject, re.MULTILINE)
+    assert match
+    assert match[1] == pilotflow.__version__
