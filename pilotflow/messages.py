@@ -36,6 +36,7 @@ class Status(IntEnum):
     CRASHED = 2  # payload: text that says how the worker died (manager to interchange only)
     LOST = 3  # payload: the history of attempts, msgpack list of lines (interchange to client)
     CANCELLED = 4  # ended on the client's order
+    UNSTARTABLE = 5  # payload: as for LOST; no block of its executors will ever come
 
 
 class _Message(msgspec.Struct, array_like=True, tag_field="kind"):
@@ -132,9 +133,10 @@ class DefineSetup(_Message, tag=4):
 
 
 class Submit(_Message, tag=5):
-    """New tasks for the queue."""
+    """New tasks for the queue; `again` ones may be running still, from before a restart."""
 
     tasks: list[Task]
+    again: bool = False
 
 
 class CancelTasks(_Message, tag=6):
@@ -286,6 +288,10 @@ class InterchangeAlive(_Message, tag=10):
     dropped: int
 
 
+class HelloAgain(_Message, tag=11):
+    """The interchange does not know this client (any more): say hello, and submit again."""
+
+
 # ---- manager -> interchange -----------------------------------------------------------------
 
 
@@ -427,6 +433,10 @@ class AliveReply(_Message, tag=11):
     """Answer to `ManagerAlive`."""
 
 
+class Reregister(_Message, tag=12):
+    """The interchange does not know this manager (any more): register, with inventory."""
+
+
 # ---- control <-> interchange ----------------------------------------------------------------
 
 
@@ -459,13 +469,13 @@ ClientMessage: TypeAlias = (
     | Close
 )
 ToClient: TypeAlias = (
-    Welcome | Refused | Results | Started | Cancelled | Load | ManagerUp | ManagerDown | SetupFailed | InterchangeAlive
+    Welcome | Refused | Results | Started | Cancelled | Load | ManagerUp | ManagerDown | SetupFailed | InterchangeAlive | HelloAgain
 )
 ManagerMessage: TypeAlias = (
     Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed
 )
 ToManager: TypeAlias = (
-    Registered | ManagerRefused | Function | Run | Class | Cancel | Retract | Recorded | Drain | Stop | AliveReply
+    Registered | ManagerRefused | Function | Run | Class | Cancel | Retract | Recorded | Drain | Stop | AliveReply | Reregister
 )
 ControlMessage: TypeAlias = StatusQuery
 ToControl: TypeAlias = StatusReport | Refused
@@ -491,64 +501,84 @@ _encoder = msgspec.msgpack.Encoder()
 _PREFIX = bytes([PROTOCOL])
 
 
-def encode(messages: Sequence[Any]) -> bytes:
-    """The header frame for these messages."""
-    return _PREFIX + _encoder.encode(messages)
+def encode(envelope: Envelope[Any]) -> bytes:
+    """The header frame of an envelope."""
+    return _PREFIX + _encoder.encode(envelope)
+
+
+class Envelope(msgspec.Struct, Generic[M], array_like=True):
+    """A header frame: what one peer says to another in one go (see `pilotflow.core.session`).
+
+    Attributes:
+        stream: the sender's numbering; a later life of the sender has a larger one.
+        seq: the letter's number in it; 0 or less for a letter that need not arrive, and then
+            minus the number of the last one that must.
+        ack_stream, ack: the receiver's numbering, and the last letter of it that arrived whole.
+        again: letters after `ack` are missing; send them again.
+        messages: of one direction's union.
+    """
+
+    stream: int
+    seq: int
+    ack_stream: int
+    ack: int
+    again: bool
+    messages: list[M]
 
 
 class Decoder(Generic[M]):
-    """Turns header frames of one direction back into messages.
+    """Turns header frames of one direction back into envelopes.
 
     Example:
-        >>> manager_messages = Decoder(list[ManagerMessage])
-        >>> manager_messages(encode([ManagerAlive(None)]))
+        >>> decode = from_manager()
+        >>> decode(encode(Envelope(1, 1, 0, 0, False, [ManagerAlive(None)]))).messages
         [ManagerAlive(time_left_s=None)]
     """
 
-    def __init__(self, union: Any) -> None:
-        self._decode = msgspec.msgpack.Decoder(union).decode
+    def __init__(self, envelope: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(envelope).decode
 
-    def __call__(self, header: bytes | memoryview) -> list[M]:
-        """The messages in a header frame.
+    def __call__(self, header: bytes | memoryview) -> Envelope[M]:
+        """The envelope in a header frame.
 
         Raises:
             WrongProtocol: the peer speaks another version.
-            BadMessage: anything else that is not a list of this direction's messages.
+            BadMessage: anything else that is not an envelope of this direction.
         """
         if not len(header) or header[0] != PROTOCOL:
             raise WrongProtocol(header[0] if len(header) else -1)
         try:
-            messages: list[M] = self._decode(memoryview(header)[1:])
+            envelope: Envelope[M] = self._decode(memoryview(header)[1:])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
             raise BadMessage(str(error)) from None
-        return messages
+        return envelope
 
 
 def from_client() -> Decoder[ClientMessage]:
     """Decoder of what a client sends."""
-    return Decoder(list[ClientMessage])
+    return Decoder(Envelope[ClientMessage])
 
 
 def to_client() -> Decoder[ToClient]:
     """Decoder of what a client receives."""
-    return Decoder(list[ToClient])
+    return Decoder(Envelope[ToClient])
 
 
 def from_manager() -> Decoder[ManagerMessage]:
     """Decoder of what a manager sends."""
-    return Decoder(list[ManagerMessage])
+    return Decoder(Envelope[ManagerMessage])
 
 
 def to_manager() -> Decoder[ToManager]:
     """Decoder of what a manager receives."""
-    return Decoder(list[ToManager])
+    return Decoder(Envelope[ToManager])
 
 
 def from_control() -> Decoder[ControlMessage]:
     """Decoder of what a control peer sends."""
-    return Decoder(list[ControlMessage])
+    return Decoder(Envelope[ControlMessage])
 
 
 def to_control() -> Decoder[ToControl]:
     """Decoder of what a control peer receives."""
-    return Decoder(list[ToControl])
+    return Decoder(Envelope[ToControl])

@@ -1,0 +1,441 @@
+"""The manager's mind: which worker gets which task, and what the interchange is told.
+
+A manager holds *leased* tasks in a queue by request class and gives them to workers as resources
+allow. A worker whose tasks are known to be short is sent a few ahead, so that it never waits; what
+it has not read can be recalled when another worker idles, so nothing waits behind a long task.
+Results are kept until the client has recorded them.
+
+The shell (`pilotflow.runtime.manager`) calls an `on_...` method for everything that happens, then
+carries out `take_orders` and sends `take_letter`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pilotflow.core.post import Letter
+from pilotflow.messages import (
+    Begun,
+    Cancel,
+    CancelOutcome,
+    Done,
+    Leaving,
+    ManagerAlive,
+    Register,
+    Result,
+    Returned,
+    Run,
+    Status,
+    Task,
+    WorkerSetupFailed,
+)
+from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
+
+PIPE_HORIZON_US = 5_000
+"""A worker is sent ahead at most this much expected work..."""
+PIPE_MAX = 32
+"""...and at most this many tasks."""
+BEGUN_AFTER_S = 1.0
+"""Tasks are announced as running when they have been for this long."""
+IDLE_DEATHS_MAX = 10
+"""Workers that die in a row without a task before the manager gives up."""
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker process. `tasks` are those sent to it, the running one first."""
+
+    id: int
+    ready: bool = False
+    tasks: deque[Task] = field(default_factory=deque)
+    functions: set[int] = field(default_factory=set)
+    head_since: float = 0.0
+    announced: bool = False
+    ending: bool = False  # ordered to be killed
+    cancelled: dict[int, int] = field(default_factory=dict)  # task -> token, ended by the kill
+
+
+@dataclass(frozen=True)
+class Give:
+    """Send this task to that worker, with its function if it does not have it."""
+
+    worker: Worker
+    task: Task
+    frames: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End that worker and everything it started."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Start a worker with this number."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Take back what that worker has not read yet, and report it to `on_recalled`."""
+
+    worker: Worker
+
+
+Order: TypeAlias = Give | Kill | Spawn | Recall
+
+
+class Pool:
+    """State of one manager."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.draining = False
+        self.broken = ""  # why no worker can be had, if so
+        self.workers: dict[int, Worker] = {}
+        self.bodies: dict[int, bytes] = {}
+        self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
+        self._free_cpus = capacity.cpus_milli
+        self._free_memory = capacity.memory_bytes
+        self._free_gpus = 1000 * len(capacity.gpus)
+        self._requests: dict[int, Request] = {}
+        self._queues: dict[int, deque[Task]] = {}  # class -> leased and not given to a worker
+        self._held: dict[int, Task] = {}  # every leased task, running or not
+        self._frames: dict[int, Sequence[Any]] = {}
+        self._idle: dict[int, Worker] = {}
+        self._mean_us: dict[int, float] = {}
+        self._orders: list[Order] = []
+        self._letter = Letter()
+        self._results: list[Result] = []
+        self._result_frames: list[Any] = []
+        self._seq = 0
+        self._next_worker = 0
+        self._idle_deaths = 0
+        self._checked_heads = 0.0
+        self._recalled_at: dict[int, int] = {}  # worker -> tasks it had at its last recall
+        for _ in range(capacity.slots):
+            self._spawn()
+
+    # ---- from the interchange ---------------------------------------------------------------
+
+    def register(self, template: Register) -> None:
+        """Say who we are and what we hold; results not yet recorded follow."""
+        running = [(w.tasks[0].id, w.tasks[0].attempt) for w in self.workers.values() if w.tasks]
+        started = {id for id, _ in running}
+        template.leased = [(t.id, t.attempt) for t in self._held.values() if t.id not in started]
+        template.running = running
+        self._letter.messages.append(template)
+        for done, frames in self.unrecorded.values():
+            self._letter.messages.append(done)
+            self._letter.frames += frames
+
+    def on_function(self, fn: int, body: bytes) -> None:
+        """A function's body has come."""
+        self.bodies[fn] = body
+
+    def on_class(self, cls: int, request: Request) -> None:
+        """What tasks of a class need."""
+        self._requests[cls] = request
+
+    def on_run(self, message: Run, frames: Sequence[Any], at: int) -> int:
+        """Tasks leased to us; returns where their frames end."""
+        held, queues = self._held, self._queues
+        for task in message.tasks:
+            n = sum(task.layout) if task.layout else 0
+            if n:
+                self._frames[task.id] = frames[at : at + n]
+                at += n
+            held[task.id] = task
+            queue = queues.get(task.cls)
+            if queue is None:
+                queue = queues[task.cls] = deque()
+            queue.append(task)
+        if self.draining:
+            self._return_waiting()
+        return at
+
+    def on_cancel(self, message: Cancel) -> None:
+        """End these attempts, if they have not started or `running` says so."""
+        ended: list[tuple[int, int]] = []
+        refused: list[int] = []
+        for id, attempt in message.tasks:
+            task = self._held.get(id)
+            if task is None or task.attempt != attempt:
+                refused.append(id)
+                continue
+            queue = self._queues.get(task.cls)
+            if queue is not None and task in queue:
+                queue.remove(task)
+                self._forget(task)
+                ended.append((id, attempt))
+                continue
+            worker = next(w for w in self.workers.values() if task in w.tasks)
+            if task is not worker.tasks[0] or message.running:
+                worker.cancelled[id] = message.token
+                self._orders.append(Recall(worker))
+                if message.running and task is worker.tasks[0] and not worker.ending:
+                    worker.ending = True
+                    self._orders.append(Kill(worker))
+            else:
+                refused.append(id)
+        if ended or refused:
+            self._letter.messages.append(CancelOutcome(message.token, ended, refused))
+
+    def on_retract(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """Hand back these attempts if no worker has them."""
+        returned: list[tuple[int, int]] = []
+        for id, attempt in tasks:
+            task = self._held.get(id)
+            if task is not None and task.attempt == attempt and task in self._queues.get(task.cls, ()):
+                self._queues[task.cls].remove(task)
+                self._forget(task)
+                returned.append((id, attempt))
+        if returned:
+            self._letter.messages.append(Returned(returned))
+
+    def on_recorded(self, seqs: Sequence[int]) -> None:
+        """The client has these results."""
+        for seq in seqs:
+            self.unrecorded.pop(seq, None)
+
+    def drain(self) -> None:
+        """Take no more work and hand back what has not started."""
+        self.draining = True
+        self._return_waiting()
+
+    def leave(self, reason: str) -> None:
+        """Go now: everything is handed back, running tasks too; workers are killed."""
+        self.draining = True
+        self._close_batch()
+        returned = [(task.id, task.attempt) for task in self._held.values()]
+        self._letter.messages.append(Leaving(reason, returned))
+        self._held.clear()
+        self._queues.clear()
+        self._frames.clear()
+        for worker in self.workers.values():
+            worker.tasks.clear()
+            self._orders.append(Kill(worker))
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left to do or to hand over."""
+        return self.draining and not self._held and not self.unrecorded and not self._results
+
+    # ---- from the workers -------------------------------------------------------------------
+
+    def on_ready(self, worker: Worker) -> None:
+        """A worker has started and can be given tasks."""
+        worker.ready = True
+        self._idle[worker.id] = worker
+
+    def on_setup_failed(self, payload: bytes) -> None:
+        """The executor's setup raised in a worker: no worker will do better."""
+        self._letter.messages.append(WorkerSetupFailed(payload))
+        self.broken = "the executor's initializer raised in a worker"
+
+    def on_result(self, worker: Worker, result: Result, frames: Sequence[Any], now: float) -> None:
+        """A worker has ended a task."""
+        tasks = worker.tasks
+        if not tasks or tasks[0].id != result.id or tasks[0].attempt != result.attempt:
+            return  # of an attempt that is not ours any more
+        task = tasks.popleft()
+        self._idle_deaths = 0
+        fn = task.fn
+        mean = self._mean_us.get(fn)
+        self._mean_us[fn] = result.duration_us if mean is None else mean + 0.1 * (result.duration_us - mean)
+        token = worker.cancelled.pop(result.id, None) if worker.cancelled else None
+        if token is not None:  # it ended before it could be ended
+            self._letter.messages.append(CancelOutcome(token, [], [result.id]))
+        self._forget(task)
+        self._results.append(result)
+        self._result_frames += frames
+        worker.head_since = now
+        worker.announced = False
+        if not tasks:
+            self._free(task.cls)
+            if not worker.ending:
+                self._idle[worker.id] = worker
+
+    def on_recalled(self, worker: Worker, ids: Sequence[tuple[int, int]]) -> None:
+        """These tasks were taken back from a worker, unread."""
+        taken = set(ids)
+        back = [task for task in worker.tasks if (task.id, task.attempt) in taken]
+        if not back:
+            return
+        worker.tasks = deque(task for task in worker.tasks if (task.id, task.attempt) not in taken)
+        if not worker.tasks:
+            self._free(back[0].cls)
+            if not worker.ending:
+                self._idle[worker.id] = worker
+        for task in reversed(back):
+            token = worker.cancelled.pop(task.id, None)
+            if token is not None:
+                self._forget(task)
+                self._letter.messages.append(CancelOutcome(token, [(task.id, task.attempt)], []))
+            else:
+                self._queues.setdefault(task.cls, deque()).appendleft(task)
+
+    def on_death(self, worker: Worker, how: str, where: str) -> None:
+        """A worker process has ended; what it had not read was recalled before this call.
+
+        Args:
+            worker: which one.
+            how: in words, as in "killed by signal 9 (SIGKILL)".
+            where: in words, the node and block.
+        """
+        del self.workers[worker.id]
+        self._idle.pop(worker.id, None)
+        self._recalled_at.pop(worker.id, None)
+        if worker.tasks:
+            head = worker.tasks.popleft()
+            self._free(head.cls)
+            token = worker.cancelled.pop(head.id, None)
+            self._forget(head)
+            if token is not None:
+                self._letter.messages.append(CancelOutcome(token, [(head.id, head.attempt)], []))
+            else:
+                detail = f"worker {where} {how}"
+                self._results.append(Result(head.id, head.attempt, Status.CRASHED, detail.encode()))
+            for task in reversed(worker.tasks):
+                self._queues.setdefault(task.cls, deque()).appendleft(task)
+        elif not worker.ending:
+            self._idle_deaths += 1
+        for id, token in worker.cancelled.items():
+            self._letter.messages.append(CancelOutcome(token, [], [id]))
+        if self._idle_deaths >= IDLE_DEATHS_MAX:
+            self.broken = f"{self._idle_deaths} workers in a row died before they could take a task; the last {how}"
+        if not self.broken and not self.draining:
+            self._spawn()
+
+    # ---- deciding ---------------------------------------------------------------------------
+
+    def take_orders(self, now: float) -> list[Order]:
+        """What the shell must do now."""
+        if self._idle:
+            self._start_on_idle(now)
+        self._fill_pipes()
+        orders, self._orders = self._orders, []
+        return orders
+
+    def take_letter(self) -> Letter:
+        """What the interchange must be told now."""
+        self._close_batch()
+        letter, self._letter = self._letter, Letter()
+        return letter
+
+    def alive(self, time_left_s: float | None) -> None:
+        """Tell the interchange that we are here."""
+        self._letter.messages.append(ManagerAlive(time_left_s))
+
+    def announce_long_runs(self, now: float) -> None:
+        """Say which tasks have been running for a while; call it about once a second."""
+        begun: list[tuple[int, int]] = []
+        for worker in self.workers.values():
+            if worker.tasks and not worker.announced and now - worker.head_since >= BEGUN_AFTER_S:
+                worker.announced = True
+                begun.append((worker.tasks[0].id, worker.tasks[0].attempt))
+        if begun:
+            self._letter.messages.append(Begun(begun))
+
+    @property
+    def busy(self) -> bool:
+        """Whether any task is held."""
+        return bool(self._held)
+
+    def _start_on_idle(self, now: float) -> None:
+        for cls, queue in self._queues.items():
+            request = self._requests.get(cls, DEFAULT_REQUEST)
+            while queue and self._idle and self._fits(request):
+                task = queue.popleft()
+                _, worker = self._idle.popitem()
+                self._take(request)
+                worker.head_since = now
+                worker.announced = False
+                self._give(worker, task)
+        if self._idle and not any(self._queues.values()):
+            self._recall_for_idle()
+
+    def _fill_pipes(self) -> None:
+        """Send busy workers short tasks ahead, evenly."""
+        for cls, queue in self._queues.items():
+            if not queue:
+                continue
+            workers = [w for w in self.workers.values() if w.tasks and w.tasks[0].cls == cls and not w.ending]
+            if not workers:
+                continue
+            share = len(queue) // len(workers) + 1
+            for worker in workers:
+                for _ in range(share):
+                    if not queue or queue[0].layout or len(worker.tasks) > self._depth(queue[0].fn):
+                        break
+                    self._give(worker, queue.popleft())
+
+    def _depth(self, fn: int) -> int:
+        mean = self._mean_us.get(fn)
+        return 0 if mean is None else min(PIPE_MAX, int(PIPE_HORIZON_US / (mean + 1.0)))
+
+    def _recall_for_idle(self) -> None:
+        """Workers idle while others have tasks ahead: take those back."""
+        for worker in self.workers.values():
+            ahead = len(worker.tasks)
+            if ahead > 1 and worker.ready and self._recalled_at.get(worker.id) != worker.tasks[0].id:
+                self._recalled_at[worker.id] = worker.tasks[0].id
+                self._orders.append(Recall(worker))
+
+    def _give(self, worker: Worker, task: Task) -> None:
+        worker.tasks.append(task)
+        self._orders.append(Give(worker, task, self._frames.pop(task.id, ())))
+
+    def _fits(self, request: Request) -> bool:
+        return self.capacity.depth_limited or (
+            request.cpus_milli <= self._free_cpus
+            and request.gpus_milli <= self._free_gpus
+            and (self.capacity.memory_bytes == 0 or request.memory_bytes <= self._free_memory)
+        )
+
+    def _take(self, request: Request) -> None:
+        self._free_cpus -= request.cpus_milli
+        self._free_memory -= request.memory_bytes
+        self._free_gpus -= request.gpus_milli
+
+    def _free(self, cls: int) -> None:
+        request = self._requests.get(cls, DEFAULT_REQUEST)
+        self._free_cpus += request.cpus_milli
+        self._free_memory += request.memory_bytes
+        self._free_gpus += request.gpus_milli
+
+    def _forget(self, task: Task) -> None:
+        self._held.pop(task.id, None)
+        self._frames.pop(task.id, None)
+
+    def _return_waiting(self) -> None:
+        returned: list[tuple[int, int]] = []
+        for queue in self._queues.values():
+            for task in queue:
+                self._forget(task)
+                returned.append((task.id, task.attempt))
+            queue.clear()
+        if returned:
+            self._letter.messages.append(Returned(returned))
+
+    def _close_batch(self) -> None:
+        if not self._results:
+            return
+        self._seq += 1
+        done = Done(self._seq, self._results)
+        self.unrecorded[self._seq] = (done, self._result_frames)
+        self._letter.messages.append(done)
+        self._letter.frames += self._result_frames
+        self._results, self._result_frames = [], []
+
+    def _spawn(self) -> None:
+        worker = Worker(self._next_worker)
+        self._next_worker += 1
+        self.workers[worker.id] = worker
+        self._orders.append(Spawn(worker))

@@ -1,0 +1,79 @@
+"""The sessions of one process with all its peers: envelopes in, letters out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilotflow.core.session import Session
+from pilotflow.messages import Envelope
+
+
+@dataclass
+class Letter:
+    """What one peer is to be sent this turn: messages, and the payload frames they count."""
+
+    messages: list[Any] = field(default_factory=list)
+    frames: list[Any] = field(default_factory=list)
+
+
+class Post:
+    """All sessions of one process.
+
+    Args:
+        stream: number of this life of the process; it and those after it must be unused before.
+    """
+
+    def __init__(self, stream: int) -> None:
+        self._stream = stream
+        self._sessions: dict[Hashable, Session] = {}
+
+    def receive(
+        self, key: Hashable, envelope: Envelope[Any], frames: Sequence[Any]
+    ) -> list[tuple[list[Any], Sequence[Any]]] | None:
+        """What has arrived from a peer, in order; None if the peer believes we know it."""
+        session = self._sessions.get(key)
+        if session is None:
+            if envelope.seq != 1:
+                return None
+            session = self.open(key)
+        elif envelope.seq > 1 and envelope.stream > session.their_stream:
+            self.forget(key)
+            return None
+        return session.unwrap(envelope, frames)
+
+    def open(self, key: Hashable) -> Session:
+        """Begin a new session with a peer."""
+        self._stream += 1
+        session = self._sessions[key] = Session(self._stream)
+        return session
+
+    def forget(self, key: Hashable) -> None:
+        """The peer is gone."""
+        self._sessions.pop(key, None)
+
+    def stranger_note(self, message: Any) -> bytes:
+        """A header for a peer with which there is no session."""
+        self._stream += 1
+        return Session(self._stream).note([message])[0]
+
+    def sign_of_life(self, key: Hashable, messages: Sequence[Any]) -> bytes:
+        """A header that may be lost."""
+        session = self._sessions.get(key) or self.open(key)
+        return session.note(messages)[0]
+
+    def send(self, letters: Mapping[Hashable, Letter]) -> list[tuple[Hashable, bytes, Sequence[Any]]]:
+        """The letters as (peer, header, frames), after what has to be repeated, then acknowledgements."""
+        wires: list[tuple[Hashable, bytes, Sequence[Any]]] = []
+        for key, session in self._sessions.items():
+            for header, frames in session.take_resends():
+                wires.append((key, header, frames))
+        for key, letter in letters.items():
+            session_ = self._sessions.get(key) or self.open(key)
+            header, frames = session_.wrap(letter.messages, letter.frames)
+            wires.append((key, header, frames))
+        for key, session in self._sessions.items():
+            if session.ack_due:
+                wires.append((key, session.note()[0], ()))
+        return wires

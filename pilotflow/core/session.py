@@ -1,0 +1,118 @@
+"""Letters between two peers that arrive once and in order, whatever happens in between.
+
+ZeroMQ keeps order and loses nothing while a connection lives, but what is on its way when one
+breaks is gone. So letters are numbered and kept until the peer has acknowledged them, which it
+does with everything it sends. A peer that sees a gap asks for the rest again; nothing is ever
+repeated on a timer, so a slow reader is not flooded. The price is paid per letter, not per task.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from pilotflow.messages import Envelope, encode
+
+ACK_EVERY = 64
+"""Letters received before an acknowledgement is sent for its own sake."""
+EARLY_MAX = 10_000
+"""Letters kept that came before an earlier one."""
+
+
+class Session:
+    """One side of the exchange of letters with one peer.
+
+    Args:
+        stream: number of this life of our side, larger than any before (say, a clock's reading).
+    """
+
+    __slots__ = (
+        "_early",
+        "_kept",
+        "_resend",
+        "_sent",
+        "_to_ack",
+        "again",
+        "received",
+        "stream",
+        "their_stream",
+    )
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.their_stream = 0
+        self.received = 0
+        self.again = False
+        self._sent = 0
+        self._to_ack = 0
+        self._kept: deque[tuple[int, bytes, Sequence[Any]]] = deque()
+        self._early: dict[int, tuple[list[Any], Sequence[Any]]] = {}
+        self._resend: list[tuple[bytes, Sequence[Any]]] = []
+
+    def restart(self, stream: int) -> None:
+        """Begin a new numbering: nothing said before will be repeated."""
+        self.__init__(stream)  # type: ignore[misc]
+
+    @property
+    def ack_due(self) -> bool:
+        """Whether the peer should hear from us even if there is nothing else to say."""
+        return self.again or self._to_ack >= ACK_EVERY
+
+    def wrap(self, messages: list[Any], frames: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
+        """A letter that must arrive, as header and payload frames."""
+        self._sent += 1
+        header = self._envelope(self._sent, messages)
+        self._kept.append((self._sent, header, frames))
+        return header, frames
+
+    def note(self, messages: Sequence[Any] = ()) -> tuple[bytes, Sequence[Any]]:
+        """A letter that may be lost: a sign of life, an acknowledgement."""
+        return self._envelope(-self._sent, list(messages)), ()
+
+    def unwrap(self, envelope: Envelope[Any], frames: Sequence[Any]) -> list[tuple[list[Any], Sequence[Any]]]:
+        """What has now arrived: (messages, frames) of zero or more letters, in order."""
+        if envelope.stream != self.their_stream:
+            if envelope.stream < self.their_stream:
+                return []  # from an earlier life
+            self.their_stream = envelope.stream
+            self.received = 0
+            self._early.clear()
+        if envelope.ack_stream == self.stream:
+            self._acknowledged(envelope.ack, envelope.again)
+        seq = envelope.seq
+        if seq <= 0:
+            self.again = -seq > self.received
+            return [(envelope.messages, frames)] if envelope.messages else []
+        if seq != self.received + 1:
+            if seq > self.received:
+                self.again = True
+                if len(self._early) < EARLY_MAX:
+                    self._early[seq] = (envelope.messages, frames)
+            return []
+        self.received = seq
+        self._to_ack += ACK_EVERY if frames else 1
+        arrived = [(envelope.messages, frames)]
+        while self._early and (following := self._early.pop(self.received + 1, None)) is not None:
+            self.received += 1
+            arrived.append(following)
+        self.again = bool(self._early)
+        return arrived
+
+    def take_resends(self) -> list[tuple[bytes, Sequence[Any]]]:
+        """Letters that the peer has asked for again."""
+        resend, self._resend = self._resend, []
+        return resend
+
+    def _acknowledged(self, ack: int, again: bool) -> None:
+        kept = self._kept
+        while kept and kept[0][0] <= ack:
+            kept.popleft()
+        if again:
+            self._resend = [(header, frames) for _, header, frames in kept]
+
+    def _envelope(self, seq: int, messages: list[Any]) -> bytes:
+        self._to_ack = 0
+        header = encode(Envelope(self.stream, seq, self.their_stream, self.received, self.again, messages))
+        self.again = False
+        return header

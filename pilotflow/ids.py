@@ -1,0 +1,10 @@
+"""Names and numbers that identify things: our version, runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = "0.1.0"
+"""pilotflow's version; the same in pyproject.toml, which a test compares."""
+RUN_VARIABLE: Final = "PILOTFLOW_RUN"
+"""Environment variable by which every process of a run can be found: `ID:PID of its program`."""

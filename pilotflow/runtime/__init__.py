@@ -1,0 +1,1 @@
+"""The acting half of pilotflow: thin loops that own sockets, processes and clocks."""

@@ -1,0 +1,54 @@
+"""What each of our processes sets up first: its open-files limit and its log."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from pathlib import Path
+from typing import Final
+
+from pilotflow.errors import ConfigError
+
+READ_MAX: Final = 256
+"""Messages taken from one socket before others have their turn."""
+INTERCHANGE_FILES: Final = 200
+"""Open files an interchange needs before any manager has joined."""
+MANAGER_FILES: Final = 60
+"""Open files a manager needs beside its workers..."""
+FILES_PER_WORKER: Final = 4
+"""...and for each of them: two ends of its link, and payloads on their way."""
+WANTED_FILES: Final = 1 << 20
+"""As far as we raise our soft limit, if the hard limit allows."""
+
+
+def raise_open_files(need: int, who: str) -> None:
+    """Raise the soft limit of open files as far as it goes.
+
+    Raises:
+        ConfigError: if less than `need` can be had; says need, limit and remedy.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft != resource.RLIM_INFINITY and soft < need:
+        raise ConfigError(
+            f"Too few open files: {who} needs {need}, the hard limit here is {hard}. "
+            f"Raise it (ulimit -Hn {need}, or nofile in /etc/security/limits.conf), or use fewer workers a node."
+        )
+
+
+def log_to(path: Path, who: str) -> logging.Logger:
+    """The logger of this process, writing lines that name it to the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    logger = logging.getLogger("pilotflow")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger

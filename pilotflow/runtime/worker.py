@@ -1,0 +1,129 @@
+"""The worker process: reads a task, runs it, says how it ended, one at a time, for ever.
+
+It is forked by the manager's zygote, talks to the manager over one link (see `link`), and ends
+when that link closes. Whatever a task raises, `SystemExit` included, is that task's result.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pilotflow.errors import SerializationError
+from pilotflow.messages import Result, Status, Task
+from pilotflow.remote_errors import pack_exception
+from pilotflow.runtime import link
+from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
+
+
+class Worker:
+    """One worker's state: its link and the functions it has been given.
+
+    Args:
+        channel: the worker's end of the link.
+        max_bytes: largest result that the run's links carry.
+    """
+
+    def __init__(self, channel: socket.socket, max_bytes: int) -> None:
+        self._channel = channel
+        self._max_bytes = max_bytes
+        self._bodies: dict[int, bytes] = {}
+        self._functions: dict[int, Callable[..., Any]] = {}
+
+    def run(self) -> None:
+        """Work until the manager closes the link."""
+        buffer = bytearray(link.PACKET_BYTES)
+        view = memoryview(buffer)
+        channel, receive, decode = self._channel, link.receive, link.decode_to_worker
+        self._send(link.Ready())
+        while True:
+            n, fd = receive(channel, buffer)
+            if n == 0:
+                return
+            message = decode(view[:n])
+            frames = link.open_frames(fd, message.sizes) if fd >= 0 else []
+            if type(message) is link.GiveTask:
+                self._execute(message.task, frames)
+            elif type(message) is link.GiveFunction:
+                self._bodies[message.fn] = bytes(frames[0]) if frames else message.body
+                self._functions.pop(message.fn, None)
+            elif type(message) is link.Setup:
+                self._set_up(bytes(frames[0]) if frames else message.payload)
+            del message, frames
+
+    def _execute(self, task: Task, frames: list[memoryview]) -> None:
+        started = time.time_ns()
+        start = time.perf_counter_ns()
+        status, packed = self._call(task, frames)
+        duration_us = (time.perf_counter_ns() - start) // 1000
+        frames.clear()
+        result = Result(task.id, task.attempt, status, packed.payload, packed.layout, duration_us, started // 1000)
+        flush_output()
+        self._send(link.TaskDone(result), packed.frames)
+
+    def _call(self, task: Task, frames: list[memoryview]) -> tuple[Status, Packed]:
+        try:
+            function = self._functions.get(task.fn) or self._load(task.fn)
+            args, kwargs = unpack_call(task.payload, task.layout, frames)
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            return Status.ERROR, pack_exception(error, skip=1)
+        args = kwargs = None  # type: ignore[assignment]
+        try:
+            packed = pack(value)
+        except SerializationError as error:
+            text = f"the result ({type(value).__name__}) cannot be sent back: {error}"
+            return Status.ERROR, pack_exception(SerializationError(text))
+        if packed.layout and packed.nbytes > self._max_bytes:
+            text = (
+                f"the result has {packed.nbytes} bytes, more than the run's max_message_bytes={self._max_bytes}; "
+                "raise that limit, or write the result to a file and return its path"
+            )
+            return Status.ERROR, pack_exception(SerializationError(text))
+        return Status.OK, packed
+
+    def _load(self, fn: int) -> Callable[..., Any]:
+        function = self._functions[fn] = unpack_function(self._bodies[fn])
+        return function
+
+    def _set_up(self, payload: bytes) -> None:
+        try:
+            function, args = unpack(payload)
+            unpack_function(function)(*unpack(*args))
+        except BaseException as error:
+            packed = pack_exception(error)
+            self._send(link.SetupRaised(packed.payload), packed.frames)
+            raise SystemExit(1) from None
+
+    def _send(self, message: Any, frames: tuple[Any, ...] = ()) -> None:
+        if frames:
+            message.sizes = tuple(memoryview(frame).nbytes for frame in frames)
+        link.send(self._channel, link.encode(message), frames)
+
+
+def flush_output() -> None:
+    """Bring what the task printed to its file; a task may have closed or replaced the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+
+
+def main(channel: socket.socket, max_bytes: int) -> None:
+    """Run a worker in a freshly forked process; does not return."""
+    code = 1
+    try:
+        Worker(channel, max_bytes).run()
+        code = 0
+    except (BrokenPipeError, ConnectionResetError):
+        code = 0  # the manager is gone
+    except SystemExit:
+        code = 1
+    finally:
+        flush_output()
+        os._exit(code)

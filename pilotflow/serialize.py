@@ -1,0 +1,439 @@
+"""Values into payloads and back: pickle first, dill only for what pickle cannot do.
+
+A payload is `Packed`: small ones are one inline pickle, big ones a list of frames that are never
+joined or copied on their way (see `pilotflow.messages` for the layout). Three things differ from
+plain `pickle.dumps`:
+
+- functions and classes that a worker could not import (from `__main__`, lambdas, closures,
+  notebook cells) go by value, through dill, inside the same stream;
+- futures inside the value become dependencies: the stream only says "the result of number i";
+- buffers of protocol 5 (NumPy arrays, ...) and long `bytes` become frames of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from pilotflow.errors import PilotflowError, SerializationError
+
+INLINE_BYTES = 32 * 1024
+"""Payloads up to this size ride inside the message header."""
+BUFFER_BYTES = 16 * 1024
+"""Buffers below this size stay inside the pickle stream."""
+LONG_BYTES = 128 * 1024
+"""Above the pickler's own frame size (64 KiB): a chunk as long as this is one long `bytes`."""
+
+_ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
+
+
+class Packed(NamedTuple):
+    """A value ready to travel; `layout` and `frames` are empty for inline ones."""
+
+    payload: bytes
+    layout: tuple[int, ...] = ()
+    frames: tuple[Any, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all."""
+        return len(self.payload) + sum(memoryview(frame).nbytes for frame in self.frames)
+
+
+class _Sink:
+    """What a Pickler writes to: each write becomes one chunk, long bytes without a copy."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        self.write = write
+
+
+class _Pickler(pickle.Pickler):
+    """C pickler that sends unimportable functions and classes by value and collects futures."""
+
+    futures: list[Future[Any]] | None = None
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is FunctionType:
+            return NotImplemented if _importable(obj) else _by_value(obj)
+        if isinstance(obj, type):
+            return NotImplemented if _importable(obj) else _class_by_value(obj)
+        if isinstance(obj, Future):
+            if self.futures is None:
+                raise SerializationError(
+                    "a future cannot travel inside a result, an exception or a closure; pass it as an argument"
+                )
+            for index, known in enumerate(self.futures):
+                if known is obj:
+                    return _dependency, (index,)
+            self.futures.append(obj)
+            return _dependency, (len(self.futures) - 1,)
+        if kind is ModuleType:
+            return _module, (obj.__name__,)
+        return NotImplemented
+
+
+# ---- packing --------------------------------------------------------------------------------
+
+
+def pack(value: Any, futures: list[Future[Any]] | None = None) -> Packed:
+    """The value as a payload.
+
+    Args:
+        value: anything that pickle or dill can do.
+        futures: list to which futures found anywhere in the value are added, in the order of
+            their numbers; None if futures are not allowed here.
+
+    Raises:
+        SerializationError: if something in it cannot be pickled.
+    """
+    chunks: list[Any] = []
+    buffers: list[Any] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < BUFFER_BYTES:
+            return True
+        # A snapshot, because the caller may go on to change the array.
+        buffers.append(raw if raw.readonly else bytes(raw))
+        return False
+
+    pickler = _Pickler(_Sink(chunks.append), 5, buffer_callback=keep)  # type: ignore[arg-type]
+    pickler.futures = futures
+    try:
+        pickler.dump(value)
+    except PilotflowError:
+        raise
+    except Exception as error:  # pickling runs the user's code, which may raise anything
+        raise SerializationError(f"{type(error).__name__}: {error}") from error
+    if not buffers:
+        if len(chunks) == 1 and len(chunks[0]) <= INLINE_BYTES:
+            return Packed(chunks[0])
+        if sum(map(len, chunks)) <= INLINE_BYTES:
+            return Packed(b"".join(chunks))
+    chunks = _coalesced(chunks)
+    return Packed(b"", (len(chunks), len(buffers)), (*chunks, *buffers))
+
+
+def _coalesced(chunks: list[Any]) -> list[Any]:
+    """The pickler's small chunks joined, long `bytes` left as they are."""
+    joined: list[Any] = []
+    run: list[Any] = []
+    for chunk in chunks:
+        if len(chunk) < LONG_BYTES:
+            run.append(chunk)
+            continue
+        if run:
+            joined.append(b"".join(run))
+            run = []
+        joined.append(chunk)
+    if run:
+        joined.append(b"".join(run))
+    return joined
+
+
+def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any], futures: list[Future[Any]]) -> Packed:
+    """Arguments of a call as a payload; see `pack`.
+
+    Raises:
+        SerializationError: naming the argument that cannot travel.
+    """
+    if not kwargs:
+        for value in args:
+            if type(value) not in _ATOMS:
+                break
+        else:
+            stream = pickle.dumps((args, kwargs), 5)
+            if len(stream) <= INLINE_BYTES:
+                return Packed(stream)
+    try:
+        return pack((args, kwargs), futures)
+    except SerializationError as error:
+        where, cause = _blame(args, kwargs, error)
+        raise SerializationError(f"{where} cannot be sent to a worker: {cause}") from error.__cause__
+
+
+def join(packs: Sequence[Packed]) -> Packed:
+    """Several payloads (the arguments, then each dependency's result) as one."""
+    if len(packs) == 1:
+        return packs[0]
+    layout: list[int] = []
+    frames: list[Any] = []
+    for pack in packs:
+        if pack.layout:
+            layout += pack.layout
+            frames += pack.frames
+        else:
+            layout += (1, 0)
+            frames.append(pack.payload)
+    return Packed(b"", tuple(layout), tuple(frames))
+
+
+# ---- unpacking ------------------------------------------------------------------------------
+
+_dependencies: list[Any] = []  # of the call being unpacked; a worker runs one task at a time
+
+
+def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = ()) -> Any:
+    """The value of a payload with one blob.
+
+    Raises:
+        SerializationError: if it cannot be unpickled here.
+    """
+    try:
+        return _load(payload, layout, frames)
+    except PilotflowError:
+        raise
+    except Exception as error:  # unpickling runs the user's code, which may raise anything
+        raise SerializationError(f"{type(error).__name__}: {error}{_remedy(error)}") from error
+
+
+def unpack_call(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a call, dependencies put in their places.
+
+    Raises:
+        SerializationError: if they cannot be unpickled here.
+    """
+    if len(layout) <= 2:
+        call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(payload, layout, frames)
+        return call
+    at = layout[0] + layout[1]
+    try:
+        for i in range(2, len(layout), 2):
+            end = at + layout[i] + layout[i + 1]
+            _dependencies.append(unpack(b"", layout[i : i + 2], frames[at:end]))
+            at = end
+        call = unpack(b"", layout[:2], frames[: layout[0] + layout[1]])
+        return call
+    finally:
+        _dependencies.clear()
+
+
+def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> Any:
+    if not layout:
+        return pickle.loads(payload)
+    chunks, buffers = layout
+    if chunks == 1:
+        return pickle.loads(frames[0], buffers=frames[1 : 1 + buffers])
+    reader = _ChunkReader(frames[:chunks])
+    return pickle.Unpickler(reader, buffers=frames[chunks : chunks + buffers]).load()
+
+
+class _ChunkReader:
+    """File over chunks, so that long bytes are read straight into their place."""
+
+    def __init__(self, chunks: Sequence[Any]) -> None:
+        self._chunks = [memoryview(chunk).cast("B") for chunk in reversed(chunks)]
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        done = 0
+        while done < len(view) and self._chunks:
+            chunk = self._chunks[-1]
+            n = min(len(chunk), len(view) - done)
+            view[done : done + n] = chunk[:n]
+            done += n
+            self._chunks[-1] = chunk[n:]
+            if n == len(chunk):
+                self._chunks.pop()
+        return done
+
+    def read(self, size: int) -> bytes:
+        data = bytearray(size)
+        return bytes(data[: self.readinto(data)])
+
+    def readline(self) -> bytes:
+        line = io.BytesIO()
+        while (byte := self.read(1)) != b"":
+            line.write(byte)
+            if byte == b"\n":
+                break
+        return line.getvalue()
+
+
+def _dependency(index: int) -> Any:
+    return _dependencies[index]
+
+
+# ---- functions and classes ------------------------------------------------------------------
+
+
+class FunctionByName(NamedTuple):
+    """A function that the worker imports; decorated ones are unwrapped by their `func`."""
+
+    module: str
+    qualname: str
+
+    def resolve(self) -> Callable[..., Any]:
+        """Import it.
+
+        Raises:
+            ImportError, AttributeError: it is not there.
+        """
+        __import__(self.module)
+        found: Any = sys.modules[self.module]
+        for name in self.qualname.split("."):
+            found = getattr(found, name)
+        function: Callable[..., Any] = getattr(found, "__pilotflow_function__", found)
+        return function
+
+
+def pack_function(function: Callable[..., Any]) -> bytes:
+    """A function's body: its name if a worker can import it, else the code itself.
+
+    Raises:
+        SerializationError: naming the function.
+    """
+    module = getattr(function, "__module__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if module and qualname and module != "__main__" and "<" not in qualname:
+        by_name = FunctionByName(module, qualname)
+        try:
+            found = by_name.resolve()
+        except (ImportError, AttributeError):
+            found = None  # type: ignore[assignment]
+        if found is function:
+            return pickle.dumps(by_name, 5)
+    try:
+        return pickle.dumps(pack(function), 5)
+    except SerializationError as error:
+        name = qualname or repr(function)
+        raise SerializationError(f"function '{name}' cannot be sent to a worker: {error}") from error.__cause__
+
+
+def unpack_function(body: bytes) -> Callable[..., Any]:
+    """The function of a body.
+
+    Raises:
+        SerializationError: if it cannot be imported or unpickled here.
+    """
+    found = unpack(body)
+    try:
+        function: Callable[..., Any] = found.resolve() if isinstance(found, FunctionByName) else unpack(*found)
+    except (ImportError, AttributeError) as error:
+        raise SerializationError(f"{type(error).__name__}: {error}{_remedy(error)}") from error
+    return function
+
+
+def digest(body: bytes) -> bytes:
+    """16 bytes that name a function's body."""
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+_importables: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+_class_bodies: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
+_values: dict[bytes, Any] = {}  # by-value bodies already loaded in this process
+
+
+def _importable(obj: Any) -> bool:
+    module, qualname = obj.__module__, obj.__qualname__
+    if module == "__main__":
+        return False
+    if "<" not in qualname:
+        return True
+    known = _importables.get(obj)
+    if known is None:
+        found: Any = sys.modules.get(module)
+        for name in qualname.split("."):
+            found = getattr(found, name, None)
+        known = _importables[obj] = found is obj
+    return known
+
+
+def _dill(obj: Any) -> bytes:
+    import dill  # only scripts' own functions need it, and it takes 40 ms to import
+
+    body: bytes = dill.dumps(obj, protocol=5, byref=False, recurse=True)
+    return body
+
+
+def _by_value(function: Any) -> Any:
+    return _load_by_value, (_dill(function),)
+
+
+def _class_by_value(cls: type) -> Any:
+    body = _class_bodies.get(cls)
+    if body is None:
+        body = _class_bodies[cls] = _dill(cls)
+    return _load_class, (cls.__module__, cls.__qualname__, body)
+
+
+def _load_by_value(body: bytes) -> Any:
+    import dill
+
+    found = _values.get(body)
+    if found is None:
+        if len(_values) > 1000:
+            _values.clear()
+        found = _values[body] = dill.loads(body)
+    return found
+
+
+def _load_class(module: str, qualname: str, body: bytes) -> Any:
+    """The class of that name if this process has it (a result coming home), else from its body."""
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    if isinstance(found, type):
+        return found
+    cls = _load_by_value(body)
+    _class_bodies.setdefault(cls, body)
+    return cls
+
+
+def _module(name: str) -> ModuleType:
+    __import__(name)
+    return sys.modules[name]
+
+
+# ---- words for what failed ------------------------------------------------------------------
+
+
+def _remedy(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f". Module '{error.name}' can be imported where the task was submitted but not on the worker: "
+            "install it there, or set the provider's worker_init"
+        )
+    if isinstance(error, AttributeError):
+        return ". The worker imported another version of that module than the submitting program has"
+    return ""
+
+
+def _blame(args: tuple[Any, ...], kwargs: dict[str, Any], error: SerializationError) -> tuple[str, str]:
+    named = [(f"args[{i}]", value) for i, value in enumerate(args)]
+    named += [(f"kwargs['{key}']", value) for key, value in kwargs.items()]
+    for path, value in named:
+        found = _first_bad(value, path, 0)
+        if found:
+            return f"argument {found[0]} ({type(found[1]).__name__})", str(found[2])
+    return "the arguments together", str(error)
+
+
+def _first_bad(value: Any, path: str, depth: int) -> tuple[str, Any, SerializationError] | None:
+    try:
+        pack(value, [])
+    except SerializationError as error:
+        children: list[tuple[str, Any]] = []
+        if depth < 5:
+            if isinstance(value, dict):
+                children = [(f"{path}[{key!r}]", child) for key, child in value.items()]
+            elif isinstance(value, (list, tuple)):
+                children = [(f"{path}[{i}]", child) for i, child in enumerate(value)]
+            elif type(value).__module__ != "builtins" and getattr(value, "__dict__", None):
+                children = [(f"{path}.{key}", child) for key, child in vars(value).items()]
+        for child_path, child in children:
+            found = _first_bad(child, child_path, depth + 1)
+            if found:
+                return found
+        return path, value, error
+    return None
