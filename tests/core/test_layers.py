@@ -32,7 +32,7 @@ LAYER_OF_MODULE = {
     "requests": 0,
     "messages": 0,
     "serialize": 0,
-    "version": 0,
+    "remote_errors": 0,
     "__main__": 5,
 }
 SURFACE = 4
@@ -125,7 +125,8 @@ EVERY_MODULE = pytest.mark.parametrize("module", sorted(KNOWN))
 @EVERY_MODULE
 def test_imports_go_downward_only_and_the_core_stays_pure(module: str) -> None:
     path = MODULES[module]
-    assert not problems(path.read_text(), module, KNOWN, is_package=path.name == "__init__.py")
+    found = problems(path.read_text(), module, KNOWN, is_package=path.name == "__init__.py")
+    assert not found, "\n".join(found)
 
 
 @EVERY_MODULE
