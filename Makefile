@@ -72,4 +72,4 @@ test-all: ## run the tests with every Python from 3.10 to 3.14 found here
 
 clean: ## remove environments, caches and build output (run directories stay)
 	rm -rf .venv .venv-3.* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
-	find pilotflow tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard pilotflow tests benchmarks examples) -name __pycache__ -type d -prune -exec rm -rf {} +
