@@ -1,0 +1,142 @@
+"""The words of block keeping: what providers say, what limits there are, what is to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+
+class BlockState(Enum):
+    """What a provider says about a block."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    MISSING = "missing"
+    """The provider does not know it (any more). Not final: batch systems forget and remember."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a block in this state stays in it."""
+        return self in _TERMINAL
+
+
+_TERMINAL: Final = frozenset({BlockState.COMPLETED, BlockState.FAILED, BlockState.CANCELLED, BlockState.TIMEOUT})
+
+
+@dataclass(frozen=True)
+class BlockStatus:
+    """A block's state, and in words why, where there is something to say.
+
+    Attributes:
+        state: see `BlockState`.
+        reason: for people; empty if the state says it all.
+        exit_code: of a block that has ended, minus the signal's number if a signal ended it.
+    """
+
+    state: BlockState
+    reason: str = ""
+    exit_code: int | None = None
+
+
+class Phase(Enum):
+    """Where a block is in its life, see `pilotflow.core.blocks`."""
+
+    REQUESTED = "requested"
+    PENDING = "pending"
+    RUNNING = "running"
+    WORKING = "working"
+    DRAINING = "draining"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class BlockLimits:
+    """What an executor allows its blocks.
+
+    Attributes:
+        init_blocks: blocks to start with.
+        min_blocks, max_blocks: there are always between so many.
+        parallelism: slots to provide for each task, 0 to 1; less than 1 makes tasks share.
+        nodes_per_block: managers that one block brings.
+        slots_per_node_guess: tasks one node takes at once, until a manager has told.
+        max_idletime_s: seconds without work after which a block is drained.
+        start_retries: blocks in a row that may end before a manager has joined.
+        start_limit_s: seconds in which a running block's first manager must join.
+    """
+
+    init_blocks: int
+    min_blocks: int
+    max_blocks: int
+    parallelism: float
+    nodes_per_block: int
+    slots_per_node_guess: int
+    max_idletime_s: float
+    start_retries: int = 3
+    start_limit_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class RequestBlock:
+    """Submit a block of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class DrainBlock:
+    """Give this block no more work."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CancelBlock:
+    """End this block now."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """No block will come any more. `block` is the last one that did not start."""
+
+    reason: str
+    block: str
+
+
+Action: TypeAlias = RequestBlock | DrainBlock | CancelBlock | GiveUp
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """One block, for people."""
+
+    block: str
+    executor: str
+    batch_id: str | None
+    phase: Phase
+    reason: str
+
+
+def how_it_ended(status: BlockStatus) -> str:
+    """How a block ended, as the end of a sentence about it."""
+    code = status.exit_code
+    if code is not None and code < 0:
+        how = f"was ended by signal {-code}"
+    elif status.state is BlockState.FAILED:
+        how = "failed" if code is None else f"failed with exit code {code}"
+    elif status.state is BlockState.COMPLETED:
+        how = "completed" if code is None else f"ended with exit code {code}"
+    elif status.state is BlockState.TIMEOUT:
+        how = "reached its walltime"
+    elif status.state is BlockState.CANCELLED:
+        how = "was cancelled"
+    else:
+        how = "is unknown to its provider"
+    return f"{how} ({status.reason})." if status.reason else f"{how}."

@@ -1,0 +1,1 @@
+"""How the managers of a block are started on its nodes."""

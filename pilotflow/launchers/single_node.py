@@ -1,0 +1,41 @@
+"""Managers on the machine where the block's script runs, one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pilotflow.launchers.base import Launcher, quote_command
+
+# In bash, a signal that has a trap ends `wait` early, so it is repeated while the manager is there.
+_TEXT = """\
+pilotflow_pids= pilotflow_ended= pilotflow_code=0
+trap 'pilotflow_ended=1; kill -TERM $pilotflow_pids 2>/dev/null || :' TERM
+for pilotflow_node in {nodes}; do
+  PILOTFLOW_NODE_INDEX=$pilotflow_node {command} &
+  pilotflow_pids="$pilotflow_pids $!"
+done
+[ -z "$pilotflow_ended" ] || kill -TERM $pilotflow_pids 2>/dev/null || :
+for pilotflow_pid in $pilotflow_pids; do
+  while :; do
+    pilotflow_rc=0
+    wait "$pilotflow_pid" || pilotflow_rc=$?
+    if [ "$pilotflow_rc" -le 128 ] || ! kill -0 "$pilotflow_pid" 2>/dev/null; then break; fi
+  done
+  if [ "$pilotflow_code" -eq 0 ]; then pilotflow_code=$pilotflow_rc; fi
+done
+(exit "$pilotflow_code")
+"""
+
+
+@dataclass(frozen=True)
+class SingleNodeLauncher(Launcher):
+    """Starts all managers of a block on one machine, and passes SIGTERM on to them.
+
+    The exit status is the first that is not 0, in the order of the nodes. A manager that ends does
+    not end the others.
+    """
+
+    def wrap(self, command: Sequence[str], nodes: int) -> str:
+        """See `Launcher.wrap`."""
+        return _TEXT.format(nodes=" ".join(map(str, range(nodes))), command=quote_command(command))

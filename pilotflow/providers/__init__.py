@@ -1,0 +1,1 @@
+"""Where blocks come from: each provider submits, watches and cancels them."""

@@ -1,0 +1,172 @@
+"""What a provider is: something that submits, watches and cancels blocks, many at once.
+
+A provider subclasses `Provider` as a keyword-only frozen dataclass and adds the fields its batch
+system needs. `pilotflow.testing.providers.check_provider` runs the whole contract against it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pilotflow.core.block_records import BlockState, BlockStatus
+from pilotflow.errors import ConfigError
+from pilotflow.units import kind, parse_duration, show
+
+__all__ = ["BlockJob", "BlockState", "BlockStatus", "Provider"]
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """One block to submit.
+
+    Attributes:
+        name: the block's name; safe as a file name and as the name of a batch job.
+        command: shell text from the launcher that starts a manager on each node and waits for all.
+            Its exit status is the block's. Text may follow it.
+        script: where the provider writes the script that it submits.
+        stdout, stderr: files for the script's output.
+        nodes: nodes to ask for.
+        walltime_s: seconds after which the block is ended, or None for no limit.
+    """
+
+    name: str
+    command: str
+    script: Path
+    stdout: Path
+    stderr: Path
+    nodes: int
+    walltime_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider(ABC):
+    """Gets and ends blocks. One thread uses it at a time.
+
+    Args:
+        nodes_per_block: nodes of each block, at least 1.
+        init_blocks: blocks to start with.
+        min_blocks: blocks that are always kept.
+        max_blocks: blocks that exist at most.
+        walltime: how long a block may live (seconds, "30m", "1h 30m", "01:30:00"), None for no limit.
+        worker_init: shell text that a block runs before its managers, to load modules or to activate
+            an environment. If its last command fails, so does the block; begin it with `set -e` to
+            stop at the first command that fails.
+        parallelism: slots to provide for each task, 0 to 1. With 0.5, half as many slots as tasks.
+
+    Raises:
+        ConfigError: a value is out of range; the message names it.
+    """
+
+    nodes_per_block: int = 1
+    init_blocks: int = 1
+    min_blocks: int = 0
+    max_blocks: int = 1
+    walltime: str | float | None = None
+    worker_init: str = ""
+    parallelism: float = 1.0
+
+    poll_s: ClassVar[float] = 15.0
+    """Seconds between calls of `status` while nothing is expected to change."""
+    quick_poll_s: ClassVar[float] = 2.0
+    """Seconds between calls of `status` while a block starts or ends."""
+
+    def __post_init__(self) -> None:
+        """Check the values; a subclass that has a check of its own calls this first."""
+        for key, least in (("nodes_per_block", 1), ("init_blocks", 0), ("min_blocks", 0), ("max_blocks", 0)):
+            self._check_count(key, least)
+        for key in ("init_blocks", "min_blocks"):
+            if getattr(self, key) > self.max_blocks:
+                raise self._error(
+                    f"{key}={getattr(self, key)} is above max_blocks={self.max_blocks}. "
+                    f"Lower {key} or raise max_blocks."
+                )
+        if not _is_number(self.parallelism) or not 0 <= self.parallelism <= 1:
+            raise self._error(f"parallelism={show(self.parallelism)} is not a number between 0 and 1.")
+        if not isinstance(self.worker_init, str):
+            raise self._error(f"worker_init is {kind(self.worker_init)}, not text for the shell.")
+        if "\0" in self.worker_init:
+            raise self._error("worker_init contains a null character, which no shell can read.")
+        try:
+            walltime_s = self.walltime_s
+        except ConfigError as error:
+            raise self._error(f"walltime: {error}") from None
+        if walltime_s is not None and walltime_s <= 0:
+            raise self._error(f"walltime={show(self.walltime)} leaves no time. Use None for no limit.")
+
+    def _check_count(self, key: str, least: int) -> None:
+        value = getattr(self, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._error(f"{key}={show(value)} is not a whole number of {least} or more.")
+
+    def _error(self, text: str) -> ConfigError:
+        return ConfigError(f"{type(self).__name__}: {text}")
+
+    @property
+    def walltime_s(self) -> float | None:
+        """`walltime` in seconds."""
+        return None if self.walltime is None else parse_duration(self.walltime)
+
+    @abstractmethod
+    def submit(self, job: BlockJob) -> str:
+        """Hand in a block; returns its batch id, which is never used again for another block.
+
+        Writes `job.script` (creating folders as needed) so that people can see what was run.
+
+        Raises:
+            InfrastructureError: the batch system refused; its own words are in the message.
+            OSError: the script or the output files cannot be written.
+        """
+
+    @abstractmethod
+    def status(self, ids: Sequence[str]) -> dict[str, BlockStatus]:
+        """The state of each of these blocks, from one query. An unknown one is MISSING.
+
+        A state that is `terminal` is final: it is reported unchanged from then on. It is reported only
+        when all of the block's processes are gone. An id may be that of a block another process submitted.
+
+        Raises:
+            InfrastructureError, OSError: the batch system cannot be asked now; the caller tries again.
+        """
+
+    @abstractmethod
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End these blocks, pending ones too, politely at first and then for certain. Does not wait.
+
+        Blocks that have ended, or are unknown, or are being cancelled, are passed over.
+        """
+
+    @abstractmethod
+    def cancel_argv(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """A command that cancels these blocks by itself, for use when this process is dead."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def script_text(job: BlockJob, worker_init: str, title: str, header: str = "") -> str:
+    """The script of a block: interpreter line, header of the batch system, `worker_init`, managers.
+
+    Args:
+        job: the block.
+        worker_init: as in `Provider`.
+        title: one line of comment that says where the block runs.
+        header: further lines that must come first, such as `#SBATCH` directives.
+    """
+    parts = ["#!/bin/bash", header.rstrip("\n"), f"# pilotflow block {job.name}: {title}"]
+    if worker_init.strip():
+        parts += [
+            "# ---- worker_init",
+            worker_init.rstrip("\n"),
+            "pilotflow_code=$?",
+            'if [ "$pilotflow_code" -ne 0 ]; then',
+            f'  echo "pilotflow: worker_init of block {job.name} failed with exit code $pilotflow_code" >&2',
+            '  exit "$pilotflow_code"',
+            "fi",
+        ]
+    parts += ["# ---- managers", job.command.rstrip("\n")]
+    return "\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,382 @@
+"""Keeps the blocks of a run: one thread that acts for the scaling cores of all executors.
+
+It turns what the interchange reports and what providers say into events for each executor's
+`BlockScaler`, and does what that decides: submits, drains, cancels, or fails the executor with the
+block's own words. It decides nothing itself. All state belongs to the thread; other threads put
+events into its queue and read the last published description.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Final, TypeAlias
+
+from pilotflow.core.blocks import (
+    BlockInfo,
+    BlockLimits,
+    BlockScaler,
+    BlockState,
+    BlockStatus,
+    CancelBlock,
+    DrainBlock,
+    GiveUp,
+    Phase,
+    RequestBlock,
+)
+from pilotflow.launchers.base import Launcher
+from pilotflow.messages import (
+    ClientMessage,
+    DrainBlocks,
+    FailExecutor,
+    LiveBlock,
+    LiveBlocks,
+    Load,
+    ManagerDown,
+    ManagerUp,
+)
+from pilotflow.providers.base import BlockJob, Provider
+from pilotflow.runtime.block_output import why_no_start
+
+__all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
+
+TICK_S: Final = 1.0
+"""Longest time between two looks at what is due."""
+ANNOUNCE_S: Final = 0.5
+"""While many blocks are submitted, those that exist are announced this often."""
+BLIND_S: Final = 60.0
+"""An executor whose blocks are starting fails when its provider cannot tell their state for so long."""
+CLOSE_POLL_S: Final = 0.05
+
+Event: TypeAlias = Load | ManagerUp | ManagerDown
+
+
+@dataclass(frozen=True)
+class KeptExecutor:
+    """An executor whose blocks are kept.
+
+    Attributes:
+        label: its name.
+        provider, launcher: where its blocks come from, and how their managers are started.
+        manager_argv: the argument list of one manager of the block with the given name. It is the
+            caller who puts the walltime into it.
+        limits: see `BlockLimits`.
+    """
+
+    label: str
+    provider: Provider
+    launcher: Launcher
+    manager_argv: Callable[[str], list[str]]
+    limits: BlockLimits
+
+
+@dataclass
+class _Kept:
+    """What the thread knows of one executor."""
+
+    executor: KeptExecutor
+    scaler: BlockScaler
+    polled_at: float = float("-inf")
+    blind_since: float | None = None
+    broken: bool = False
+    phases: dict[str, Phase] = field(default_factory=dict)
+
+    def due_at(self) -> float:
+        """When to ask the provider next; never, if there is nothing to ask about."""
+        if not self.scaler.live:
+            return float("inf")
+        provider = self.executor.provider
+        return self.polled_at + (provider.quick_poll_s if self.scaler.changing else provider.poll_s)
+
+
+@dataclass(frozen=True)
+class _Close:
+    deadline: float
+
+
+class BlockKeeper:
+    """Starts, watches, drains and ends the blocks of all executors of a run.
+
+    Args:
+        executors: what to keep.
+        run_dir: the run's directory; scripts go to `scripts/`, output to `blocks/BLOCK/`.
+        send: hands a message to the interchange; called from the keeper's thread.
+        log: gets one line for each change of a block's state.
+    """
+
+    def __init__(
+        self,
+        executors: Sequence[KeptExecutor],
+        run_dir: Path,
+        send: Callable[[ClientMessage], None],
+        log: logging.Logger,
+    ) -> None:
+        self._kept = [_Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
+        self._run_dir = run_dir.absolute()
+        self._send = send
+        self._log = log
+        self._events: SimpleQueue[Event | _Close] = SimpleQueue()
+        self._closing: _Close | None = None
+        self._announced: frozenset[str] = frozenset()
+        self._announced_at = float("-inf")
+        self._infos: tuple[BlockInfo, ...] = ()
+        self._thread = threading.Thread(target=self._run, name="pilotflow-blocks", daemon=True)
+
+    # ---- called from any thread -------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, with the initial blocks."""
+        self._thread.start()
+
+    def on_load(self, load: Load) -> None:
+        """The interchange says how much there is to do."""
+        self._events.put(load)
+
+    def on_manager_up(self, event: ManagerUp) -> None:
+        """A manager has joined."""
+        self._events.put(event)
+
+    def on_manager_down(self, event: ManagerDown) -> None:
+        """A manager has left, was lost, or was refused."""
+        self._events.put(event)
+
+    def describe(self) -> list[BlockInfo]:
+        """The blocks that exist and the last ones that have ended, as of the thread's last turn."""
+        return list(self._infos)
+
+    def close(self, timeout_s: float) -> bool:
+        """Cancel all blocks and wait until they are gone, at most `timeout_s` seconds.
+
+        Blocks are sent SIGTERM and have a few seconds to end before they are killed. May be called
+        again. Returns whether everything is gone.
+        """
+        if self._thread.ident is None:
+            return True
+        self._events.put(_Close(time.monotonic() + timeout_s))
+        self._thread.join(timeout_s + 0.5)
+        gone = not self._thread.is_alive() and not any(kept.scaler.live for kept in self._kept)
+        if not gone:
+            self._log.warning("some blocks have not ended within %g s: %s", timeout_s, self._names_of_live())
+        return gone
+
+    def _names_of_live(self) -> str:
+        return ", ".join(f"{i.block} ({i.batch_id})" for i in self._infos if i.phase is not Phase.ENDED)
+
+    # ---- the thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._closing is None:
+            try:
+                for kept in self._kept:
+                    self._turn(kept)
+                self._publish()
+                self._take_events()
+            except Exception as error:  # noqa: BLE001  the loop's top: nothing may end this thread silently
+                for kept in self._kept:
+                    self._break(kept, error)
+                self._log.exception("the block keeper failed")
+        try:
+            self._end_all(self._closing.deadline)
+        except Exception:  # noqa: BLE001  the thread's last act
+            self._log.exception("the block keeper failed while it ended the blocks: %s", self._names_of_live())
+
+    def _turn(self, kept: _Kept) -> None:
+        if kept.broken:
+            return
+        try:
+            now = time.monotonic()
+            if now >= kept.due_at():
+                self._poll(kept, now)
+            self._act(kept)
+        except Exception as error:  # noqa: BLE001  the loop's top for one executor: the others go on
+            self._log.exception("keeping the blocks of executor '%s' failed", kept.executor.label)
+            self._break(kept, error)
+
+    def _break(self, kept: _Kept, error: Exception) -> None:
+        if not kept.broken:
+            kept.broken = True
+            reason = f"Keeping the blocks of executor '{kept.executor.label}' failed: {error!r}. Please report this."
+            self._say(FailExecutor(kept.executor.label, reason))
+
+    def _take_events(self) -> None:
+        """Sleep until something is due or happens, then take in all that has happened."""
+        now = time.monotonic()
+        due = [now + TICK_S]
+        for kept in self._kept:
+            if not kept.broken:
+                due += [kept.due_at()] + ([kept.scaler.hold_until] if kept.scaler.hold_until > now else [])
+        try:
+            event = self._events.get(timeout=max(0.0, min(due) - now))
+            while True:
+                if isinstance(event, _Close):
+                    self._closing = event
+                    return
+                self._on_event(event, time.monotonic())
+                event = self._events.get_nowait()
+        except Empty:
+            pass
+
+    def _on_event(self, event: Event, now: float) -> None:
+        if isinstance(event, Load):
+            for load in event.executors:
+                if kept := self._of(load.executor):
+                    kept.scaler.on_load(load.queued, load.leased, event.blocks, now)
+        elif kept := self._of(event.executor):
+            if isinstance(event, ManagerUp):
+                kept.scaler.on_manager_up(event.block, event.node, event.capacity.slots, now)
+            elif event.refused:
+                kept.scaler.on_manager_refused(event.block, event.reason)
+            else:
+                kept.scaler.on_manager_down(event.block, event.node, now, planned=event.planned)
+                kept.polled_at = float("-inf")  # its block has probably ended
+
+    def _of(self, label: str) -> _Kept | None:
+        return next((kept for kept in self._kept if kept.executor.label == label), None)
+
+    def _poll(self, kept: _Kept, now: float) -> None:
+        live = kept.scaler.live
+        kept.polled_at = now
+        try:
+            statuses = kept.executor.provider.status(list(live.values()))
+        except Exception as error:  # noqa: BLE001  a plugin's code, which asks a batch system that may be away
+            self._blind(kept, error, now)
+            return
+        kept.blind_since = None
+        for name, batch_id in live.items():
+            unknown = BlockStatus(BlockState.MISSING, "its provider says nothing about it")
+            kept.scaler.on_status(name, statuses.get(batch_id, unknown), now)
+
+    def _blind(self, kept: _Kept, error: Exception, now: float) -> None:
+        label = kept.executor.label
+        if kept.blind_since is None:
+            kept.blind_since = now
+            self._log.warning("the provider of executor '%s' cannot tell the state of its blocks: %r", label, error)
+        elif now - kept.blind_since >= BLIND_S and kept.scaler.changing:
+            kept.broken = True
+            reason = (
+                f"For {BLIND_S:g} s, {type(kept.executor.provider).__name__} could not tell the state of the blocks "
+                f"of executor '{label}': {error!r}. Check that its batch system answers."
+            )
+            self._say(FailExecutor(label, reason))
+
+    # ---- doing what the core decides --------------------------------------------------------
+
+    def _act(self, kept: _Kept) -> None:
+        provider = kept.executor.provider
+        drain: list[str] = []
+        cancel: list[str] = []
+        for action in kept.scaler.decide(time.monotonic()):
+            match action:
+                case RequestBlock(name):
+                    self._submit(kept, name)
+                case DrainBlock(name):
+                    drain.append(name)
+                case CancelBlock(name):
+                    cancel.append(name)
+                case GiveUp(reason, block):
+                    self._log.error("executor '%s' is given up: %s", kept.executor.label, reason)
+                    self._say(FailExecutor(kept.executor.label, f"{reason}\n{why_no_start(self._run_dir, block)}"))
+        if drain:
+            self._say(DrainBlocks(drain))
+        if cancel:
+            live = kept.scaler.live
+            self._cancel(provider, [live[name] for name in cancel if name in live])
+        self._log_changes(kept)
+
+    def _submit(self, kept: _Kept, name: str) -> None:
+        executor, now = kept.executor, time.monotonic
+        folder = self._run_dir / "blocks" / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            nodes = executor.provider.nodes_per_block
+            job = BlockJob(
+                name=name,
+                command=executor.launcher.wrap(executor.manager_argv(name), nodes),
+                script=self._run_dir / "scripts" / f"{name}.sh",
+                stdout=folder / "stdout",
+                stderr=folder / "stderr",
+                nodes=nodes,
+                walltime_s=executor.provider.walltime_s,
+            )
+            batch_id = executor.provider.submit(job)
+        except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end
+            self._log.warning("block %s could not be submitted: %r", name, error)
+            kept.scaler.on_submit_failed(name, f"{type(error).__name__}: {error}", now())
+            return
+        kept.scaler.on_submitted(name, batch_id, now())
+        if now() - self._announced_at > ANNOUNCE_S:
+            self._announce()
+
+    def _cancel(self, provider: Provider, ids: list[str]) -> None:
+        if not ids:
+            return
+        try:
+            provider.cancel(ids)
+        except Exception as error:  # noqa: BLE001  a plugin's code; the core asks for it again
+            self._log.warning("blocks %s could not be cancelled: %r", ", ".join(ids), error)
+
+    # ---- telling others ---------------------------------------------------------------------
+
+    def _say(self, message: ClientMessage) -> None:
+        try:
+            self._send(message)
+        except Exception:  # noqa: BLE001  the link is the client's; without it there is still work here
+            self._log.exception("%s could not be sent", type(message).__name__)
+
+    def _publish(self) -> None:
+        self._announce()
+        self._infos = tuple(info for kept in self._kept for info in kept.scaler.describe())
+
+    def _announce(self) -> None:
+        """Tell the interchange which blocks exist, if that has changed."""
+        live = [(kept, name, batch_id) for kept in self._kept for name, batch_id in kept.scaler.live.items()]
+        names = frozenset(name for _, name, _ in live)
+        if names != self._announced:
+            self._announced = names
+            self._announced_at = time.monotonic()
+            blocks = [self._live_block(*entry) for entry in live]
+            self._say(LiveBlocks([block for block in blocks if block is not None]))
+
+    def _live_block(self, kept: _Kept, name: str, batch_id: str) -> LiveBlock | None:
+        try:
+            return LiveBlock(kept.executor.label, name, kept.executor.provider.cancel_argv([batch_id]))
+        except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
+            self._log.warning("block %s cannot be cancelled when this process dies: %r", name, error)
+            return None
+
+    def _log_changes(self, kept: _Kept) -> None:
+        phases: dict[str, Phase] = {}
+        for info in kept.scaler.describe():
+            phases[info.block] = info.phase
+            if kept.phases.get(info.block) is not info.phase:
+                self._log.info(
+                    "block %s (%s) is %s%s",
+                    info.block,
+                    info.batch_id,
+                    info.phase.value,
+                    f": {info.reason}" if info.reason else "",
+                )
+        kept.phases = phases
+
+    # ---- the end ----------------------------------------------------------------------------
+
+    def _end_all(self, deadline: float) -> None:
+        for kept in self._kept:
+            self._cancel(kept.executor.provider, list(kept.scaler.live.values()))
+        while True:
+            now = time.monotonic()
+            for kept in self._kept:
+                if kept.scaler.live:
+                    self._poll(kept, now)
+                    self._log_changes(kept)
+            self._publish()
+            waiting = [kept.executor.provider for kept in self._kept if kept.scaler.live]
+            if not waiting or now >= deadline:
+                return
+            pause = CLOSE_POLL_S if all(provider.quick_poll_s < 1 for provider in waiting) else 0.5
+            time.sleep(max(0.0, min(pause, deadline - now)))

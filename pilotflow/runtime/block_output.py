@@ -1,0 +1,42 @@
+"""What a block that did not start left behind, for the message about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+TAIL_LINES: Final = 15
+_TAIL_BYTES: Final = 8192
+
+REMEDY: Final = (
+    "Check worker_init, that the Python on the block's nodes exists and can import this version of pilotflow, "
+    "and that the nodes reach this machine."
+)
+
+
+def why_no_start(run_dir: Path, block: str) -> str:
+    """The end of a block's stderr (or else of its newest log), what to check, and where to look."""
+    folder, script = run_dir / "blocks" / block, run_dir / "scripts" / f"{block}.sh"
+    stderr = folder / "stderr"
+    lines: list[str] = []
+    if text := tail(stderr):
+        lines += [f"Its stderr ({stderr}) ends with:", text]
+    elif stderr.exists():
+        lines.append(f"Its stderr ({stderr}) is empty.")
+        logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+        if logs and (text := tail(logs[-1])):
+            lines += [f"Its log ({logs[-1]}) ends with:", text]
+    lines.append(f"{REMEDY} Its script is {script}." if script.exists() else REMEDY)
+    return "\n".join(lines)
+
+
+def tail(path: Path, lines: int = TAIL_LINES) -> str:
+    """The last lines of a text file, or nothing if there are none or it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -1,0 +1,1 @@
+"""Conformance suites for the parts that others may write: providers, launchers, channels."""

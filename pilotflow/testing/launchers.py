@@ -1,0 +1,105 @@
+"""The contract of a launcher, as a test that any launcher can be put to.
+
+Example:
+    A test of a launcher of your own is two lines::
+
+        def test_my_launcher_keeps_the_contract(tmp_path):
+            check_launcher(MyLauncher, tmp_path)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pilotflow.launchers.base import Launcher
+
+ODD_ARGUMENTS: Final = (
+    "two  words",
+    "it's",
+    'say "hi"',
+    "$HOME ${PATH} $(echo no) `echo no`",
+    "line one\nline two\n",
+    "back\\slash\\",
+    "*",
+    "~",
+    "",
+    "-n",
+    "a=b",
+    "#no",
+    "!!",
+    "ünïcode",
+    "{1..3}",
+    "; exit 9",
+)
+
+_COPY: Final = """
+import json, os, sys
+folder, failing, code = sys.argv[1], sys.argv[2], int(sys.argv[3])
+index = os.environ["PILOTFLOW_NODE_INDEX"]
+with open(os.path.join(folder, f"{index}.{os.getpid()}.{os.uname().nodename}"), "w") as file:
+    json.dump(sys.argv[4:], file)
+sys.exit(code if index == failing else 0)
+"""
+
+
+def check_launcher(
+    make_launcher: Callable[[], Launcher], tmp_path: Path, *, nodes: int = 3, timeout_s: float = 60.0
+) -> None:
+    """Run the whole contract; an AssertionError says what does not hold.
+
+    Args:
+        make_launcher: gives a launcher.
+        tmp_path: an empty folder, which all nodes must be able to reach.
+        nodes: nodes at hand, where the launcher starts things on other machines.
+        timeout_s: seconds that one start of all copies may take.
+    """
+    launcher = make_launcher()
+    for count in sorted({1, nodes}):
+        _each_node_runs_one_copy(launcher, tmp_path / f"copies-{count}", count, timeout_s)
+        for failing in sorted({0, count - 1}):
+            _a_failure_is_reported(launcher, tmp_path / f"failing-{failing}-of-{count}", count, failing, timeout_s)
+    _a_strict_shell_is_fine(launcher, tmp_path / "strict", nodes, timeout_s)
+    assert launcher.wrap(["a", "b c"], nodes) == make_launcher().wrap(["a", "b c"], nodes), "equal input, other text"
+
+
+def _run(
+    launcher: Launcher, folder: Path, nodes: int, timeout_s: float, *, failing: int = -1, code: int = 0, first: str = ""
+) -> subprocess.CompletedProcess[str]:
+    folder.mkdir()
+    command = [sys.executable, "-I", "-S", "-c", _COPY, str(folder), str(failing), str(code), *ODD_ARGUMENTS]
+    text = f"{first}{launcher.wrap(command, nodes)}\n"
+    return subprocess.run(
+        ["bash", "-c", text], capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def _check_copies(folder: Path, nodes: int) -> None:
+    copies = sorted(folder.iterdir())
+    indices = sorted(path.name.split(".")[0] for path in copies)
+    assert indices == sorted(map(str, range(nodes))), f"of {nodes} copies, these ran: {indices}"
+    for path in copies:
+        arguments = json.loads(path.read_text())
+        assert arguments == list(ODD_ARGUMENTS), f"copy {path.name} was given {arguments}"
+
+
+def _each_node_runs_one_copy(launcher: Launcher, folder: Path, nodes: int, timeout_s: float) -> None:
+    done = _run(launcher, folder, nodes, timeout_s)
+    assert done.returncode == 0, f"all copies ended with 0, the launcher with {done.returncode}: {done.stderr}"
+    _check_copies(folder, nodes)
+
+
+def _a_failure_is_reported(launcher: Launcher, folder: Path, nodes: int, failing: int, timeout_s: float) -> None:
+    done = _run(launcher, folder, nodes, timeout_s, failing=failing, code=37)
+    assert done.returncode == 37, f"copy {failing} of {nodes} ended with 37, the launcher with {done.returncode}"
+    _check_copies(folder, nodes)
+
+
+def _a_strict_shell_is_fine(launcher: Launcher, folder: Path, nodes: int, timeout_s: float) -> None:
+    done = _run(launcher, folder, nodes, timeout_s, failing=0, code=37, first="set -eu\n")
+    assert done.returncode == 37, f"after set -eu, exit code 37 became {done.returncode}: {done.stderr}"
+    _check_copies(folder, nodes)

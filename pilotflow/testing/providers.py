@@ -1,0 +1,202 @@
+"""The contract of a provider, as a test that any provider can be put to.
+
+Example:
+    A test of a provider of your own is two lines::
+
+        def test_my_provider_keeps_the_contract(tmp_path):
+            check_provider(MyProvider, tmp_path)
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider
+
+ODD_NAME: Final = "odd 'quoted\" $HOME & ünï;(x)"
+_WAIT: Final = "sleep 600 & wait $!"
+
+
+class _Bench:
+    """One provider under test, and the blocks that the test has submitted."""
+
+    def __init__(self, provider: Provider, folder: Path, timeout_s: float) -> None:
+        self.provider = provider
+        self.folder = folder
+        self.timeout_s = timeout_s
+        self.ids: list[str] = []
+
+    def job(self, command: str, name: str = "check-0") -> BlockJob:
+        out = self.folder / "blocks" / name
+        out.mkdir(parents=True, exist_ok=True)
+        return BlockJob(
+            name=name,
+            command=command,
+            script=self.folder / "scripts" / f"{name}.sh",
+            stdout=out / "stdout",
+            stderr=out / "stderr",
+            nodes=self.provider.nodes_per_block,
+            walltime_s=self.provider.walltime_s,
+        )
+
+    def submit(self, command: str, name: str = "check-0") -> str:
+        batch_id = self.provider.submit(self.job(command, name))
+        assert isinstance(batch_id, str), f"submit returned {batch_id!r}, not a batch id as text"
+        assert batch_id not in self.ids, f"batch id {batch_id!r} was given to two blocks"
+        self.ids.append(batch_id)
+        return batch_id
+
+    def state(self, batch_id: str) -> BlockStatus:
+        statuses = self.provider.status([batch_id])
+        assert set(statuses) == {batch_id}, f"status([{batch_id!r}]) speaks of {sorted(statuses)}"
+        return statuses[batch_id]
+
+    def until(self, ids: Sequence[str], done: Callable[[BlockStatus], bool], what: str) -> list[BlockStatus]:
+        """Ask again and again until `done` holds for all of these blocks."""
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            statuses = self.provider.status(ids)
+            if all(done(statuses[batch_id]) for batch_id in ids):
+                return [statuses[batch_id] for batch_id in ids]
+            assert time.monotonic() < deadline, f"after {self.timeout_s:g} s, not {what}: {statuses}"
+            time.sleep(min(self.provider.quick_poll_s, 1.0))
+
+    def ended(self, *ids: str) -> list[BlockStatus]:
+        return self.until(ids, lambda status: status.state.terminal, "ended")
+
+    def written(self, path: Path, batch_id: str) -> None:
+        """Wait for a file that the block writes."""
+        self.until([batch_id], lambda _: path.exists() and path.stat().st_size > 0, f"written: {path}")
+
+
+def check_provider(make_provider: Callable[[], Provider], tmp_path: Path, *, timeout_s: float = 60.0) -> None:
+    """Run the whole contract; an AssertionError says what does not hold.
+
+    Args:
+        make_provider: gives a fresh provider, with one node a block and no `worker_init`.
+        tmp_path: an empty folder, which the blocks must be able to reach.
+        timeout_s: seconds a block may wait in the queue.
+    """
+    for number, check in enumerate(_CHECKS):
+        folder = tmp_path / f"{number}-{check.__name__.strip('_')}"
+        folder.mkdir()
+        bench = _Bench(make_provider(), folder, timeout_s)
+        try:
+            check(bench)
+        finally:
+            bench.provider.cancel(bench.ids)
+            if bench.ids:
+                bench.ended(*bench.ids)
+
+
+def _success_is_completed(bench: _Bench) -> None:
+    batch_id = bench.submit("echo to-stdout\necho to-stderr >&2")
+    (status,) = bench.ended(batch_id)
+    assert status.state is BlockState.COMPLETED, f"a script that ends with 0 gives {status}"
+    job = bench.job("")
+    assert "to-stdout" in job.stdout.read_text(), f"{job.stdout} does not have the script's output"
+    assert "to-stderr" in job.stderr.read_text(), f"{job.stderr} does not have the script's errors"
+    assert "to-stdout" in job.script.read_text(), f"{job.script} is not what was run"
+
+
+def _failure_has_its_exit_code(bench: _Bench) -> None:
+    batch_id = bench.submit("echo no such module >&2\n(exit 37)")
+    (status,) = bench.ended(batch_id)
+    assert status.state is BlockState.FAILED, f"a script that ends with 37 gives {status}"
+    assert status.exit_code == 37, f"the exit code 37 became {status.exit_code}"
+    assert "no such module" in bench.job("").stderr.read_text()
+
+
+def _terminal_states_are_final(bench: _Bench) -> None:
+    good, bad = bench.submit("true", "check-0"), bench.submit("(exit 3)", "check-1")
+    first = bench.ended(good, bad)
+    bench.provider.cancel([good, bad])
+    for _ in range(3):
+        again = bench.provider.status([good, bad])
+        assert [again[good], again[bad]] == first, f"final states changed from {first} to {again}"
+
+
+def _a_running_block_can_be_cancelled(bench: _Bench) -> None:
+    started = bench.folder / "started"
+    batch_id = bench.submit(f"echo yes > '{started}'\n{_WAIT}")
+    bench.written(started, batch_id)
+    bench.until([batch_id], lambda status: status.state is BlockState.RUNNING, "running")
+    _cancel_and_check(bench, batch_id)
+
+
+def _a_block_can_be_cancelled_at_once(bench: _Bench) -> None:
+    _cancel_and_check(bench, bench.submit(_WAIT))
+
+
+def _cancel_and_check(bench: _Bench, batch_id: str) -> None:
+    before = time.monotonic()
+    bench.provider.cancel([batch_id])
+    bench.provider.cancel([batch_id])
+    assert time.monotonic() - before < 15, "cancel waits for the block; it must only order the end"
+    (status,) = bench.ended(batch_id)
+    assert status.state is BlockState.CANCELLED, f"a cancelled block gives {status}"
+    bench.provider.cancel([batch_id])
+    assert bench.state(batch_id) == status
+
+
+def _an_unknown_id_is_missing(bench: _Bench) -> None:
+    known = bench.submit("true")
+    bench.ended(known)
+    statuses = bench.provider.status(["999999999", known])
+    assert statuses["999999999"].state is BlockState.MISSING, f"an unknown id gives {statuses['999999999']}"
+    assert statuses[known].state is BlockState.COMPLETED
+    bench.provider.cancel(["999999999"])
+    assert not bench.provider.status([]), "status of nothing must be empty"
+    bench.provider.cancel([])
+
+
+def _many_are_answered_in_one_call(bench: _Bench) -> None:
+    ids = [bench.submit(f"(exit {number % 2})", f"check-{number}") for number in range(6)]
+    statuses = bench.ended(*ids)
+    expected = [BlockState.COMPLETED, BlockState.FAILED] * 3
+    assert [status.state for status in statuses] == expected, f"{statuses}"
+
+
+def _odd_paths_are_kept(bench: _Bench) -> None:
+    bench.folder = bench.folder / ODD_NAME
+    bench.folder.mkdir()
+    batch_id = bench.submit("echo here")
+    (status,) = bench.ended(batch_id)
+    assert status.state is BlockState.COMPLETED, f"in {bench.folder}: {status}"
+    assert bench.job("").stdout.read_text().strip().endswith("here")
+
+
+def _the_command_is_shell_text(bench: _Bench) -> None:
+    batch_id = bench.submit("words=(one 'two  three')\nprintf '<%s>' \"${words[@]}\" \\\n  last\n")
+    (status,) = bench.ended(batch_id)
+    assert status.state is BlockState.COMPLETED, f"{status}: {bench.job('').stderr.read_text()}"
+    assert "<one><two  three><last>" in bench.job("").stdout.read_text()
+
+
+def _a_command_cancels_for_a_dead_client(bench: _Bench) -> None:
+    started = bench.folder / "started"
+    batch_id = bench.submit(f"echo yes > '{started}'\n{_WAIT}")
+    bench.written(started, batch_id)
+    argv = bench.provider.cancel_argv([batch_id])
+    assert argv, "cancel_argv is empty"
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=bench.timeout_s, check=False)
+    assert done.returncode == 0, f"{argv} ended with {done.returncode}: {done.stderr}"
+    bench.ended(batch_id)
+
+
+_CHECKS: Final = (
+    _success_is_completed,
+    _failure_has_its_exit_code,
+    _terminal_states_are_final,
+    _a_running_block_can_be_cancelled,
+    _a_block_can_be_cancelled_at_once,
+    _an_unknown_id_is_missing,
+    _many_are_answered_in_one_call,
+    _odd_paths_are_kept,
+    _the_command_is_shell_text,
+    _a_command_cancels_for_a_dead_client,
+)
