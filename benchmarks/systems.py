@@ -339,10 +339,9 @@ def is_interchange(process: Any) -> bool:
     import psutil
 
     try:
-        program = " ".join(process.cmdline()[:4])
+        return any(word.endswith(("interchange", "interchange.py")) for word in process.cmdline()[:4])
     except psutil.Error:
         return False
-    return "interchange" in program
 
 
 def resident_bytes(pid: int) -> int:
