@@ -1,0 +1,103 @@
+"""pilotflow: many Python functions and shell commands on one laptop or a batch system.
+
+    import pilotflow as pf
+
+    @pf.python_app
+    def square(x): return x * x
+
+    with pf.load():
+        print(square(square(3)).result())
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pilotflow.ids import VERSION as __version__
+
+if TYPE_CHECKING:
+    from pilotflow.apps import AUTO_LOGNAME, bash_app, python_app
+    from pilotflow.config.model import Config, ExecutorConfig
+    from pilotflow.errors import (
+        BashExitError,
+        BlockStartError,
+        ConfigError,
+        DependencyError,
+        InterchangeLost,
+        MissingOutputs,
+        PilotflowError,
+        RunClosed,
+        SerializationError,
+        TaskTimeout,
+        WorkerLost,
+    )
+    from pilotflow.executor import PilotExecutor
+    from pilotflow.futures import AppFuture
+    from pilotflow.launchers.single_node import SingleNodeLauncher
+    from pilotflow.providers.local import LocalProvider
+    from pilotflow.run import Run, load
+
+_HOMES = {
+    "pilotflow.apps": ("AUTO_LOGNAME", "bash_app", "python_app"),
+    "pilotflow.config.model": ("Config", "ExecutorConfig"),
+    "pilotflow.errors": (
+        "BashExitError",
+        "BlockStartError",
+        "ConfigError",
+        "DependencyError",
+        "InterchangeLost",
+        "MissingOutputs",
+        "PilotflowError",
+        "RunClosed",
+        "SerializationError",
+        "TaskTimeout",
+        "WorkerLost",
+    ),
+    "pilotflow.executor": ("PilotExecutor",),
+    "pilotflow.futures": ("AppFuture",),
+    "pilotflow.launchers.single_node": ("SingleNodeLauncher",),
+    "pilotflow.providers.local": ("LocalProvider",),
+    "pilotflow.run": ("Run", "load"),
+}
+
+__all__ = [
+    "AUTO_LOGNAME",
+    "AppFuture",
+    "BashExitError",
+    "BlockStartError",
+    "Config",
+    "ConfigError",
+    "DependencyError",
+    "ExecutorConfig",
+    "InterchangeLost",
+    "LocalProvider",
+    "MissingOutputs",
+    "PilotExecutor",
+    "PilotflowError",
+    "Run",
+    "RunClosed",
+    "SerializationError",
+    "SingleNodeLauncher",
+    "TaskTimeout",
+    "WorkerLost",
+    "__version__",
+    "bash_app",
+    "load",
+    "python_app",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when they are first used: managers and workers import only what they need.
+    for module, names in _HOMES.items():
+        if name in names:
+            import importlib
+
+            value = getattr(importlib.import_module(module), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'pilotflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

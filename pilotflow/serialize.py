@@ -64,7 +64,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
-            return NotImplemented if _importable(obj) else _by_value(obj)
+            return _function_by(obj)
         if isinstance(obj, type):
             return NotImplemented if _importable(obj) else _class_by_value(obj)
         if isinstance(obj, Future):
@@ -329,24 +329,36 @@ def digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
 
 
-_importables: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 _class_bodies: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
 _values: dict[bytes, Any] = {}  # by-value bodies already loaded in this process
 
 
-def _importable(obj: Any) -> bool:
-    module, qualname = obj.__module__, obj.__qualname__
-    if module == "__main__":
-        return False
-    if "<" not in qualname:
-        return True
-    known = _importables.get(obj)
-    if known is None:
-        found: Any = sys.modules.get(module)
-        for name in qualname.split("."):
-            found = getattr(found, name, None)
-        known = _importables[obj] = found is obj
-    return known
+def _found(module: str, qualname: str) -> Any:
+    """What this process has under that name, or None."""
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _importable(cls: type) -> bool:
+    return cls.__module__ != "__main__" and _found(cls.__module__, cls.__qualname__) is cls
+
+
+def _function_by(function: Any) -> Any:
+    """By name if a worker can import it (decorated or not), else by value."""
+    module, qualname = function.__module__, function.__qualname__
+    if module != "__main__" and module is not None:
+        found = _found(module, qualname)
+        if found is function:
+            return NotImplemented
+        if getattr(found, "__pilotflow_function__", None) is function:
+            return _resolve, (module, qualname)
+    return _load_by_value, (_dill(function),)
+
+
+def _resolve(module: str, qualname: str) -> Callable[..., Any]:
+    return FunctionByName(module, qualname).resolve()
 
 
 def _dill(obj: Any) -> bytes:
@@ -354,10 +366,6 @@ def _dill(obj: Any) -> bytes:
 
     body: bytes = dill.dumps(obj, protocol=5, byref=False, recurse=True)
     return body
-
-
-def _by_value(function: Any) -> Any:
-    return _load_by_value, (_dill(function),)
 
 
 def _class_by_value(cls: type) -> Any:
@@ -380,9 +388,7 @@ def _load_by_value(body: bytes) -> Any:
 
 def _load_class(module: str, qualname: str, body: bytes) -> Any:
     """The class of that name if this process has it (a result coming home), else from its body."""
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
+    found = _found(module, qualname)
     if isinstance(found, type):
         return found
     cls = _load_by_value(body)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import zmq
-from zmq.auth import Authenticator
+import zmq.utils.z85
 
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.post import Post
@@ -71,7 +71,7 @@ class Interchange:
         self._client_gone = False
         self._garbage_logged = 0.0
         if connection.keys.server_secret:
-            self._authenticator = self._make_authenticator()
+            self._answer_key_questions()
         for name, endpoints, decode, take in (
             ("client", connection.client, from_client(), self._from_client),
             ("manager", connection.managers, from_manager(), self._from_manager),
@@ -83,30 +83,33 @@ class Interchange:
 
     # ---- opening ----------------------------------------------------------------------------
 
-    def _make_authenticator(self) -> Authenticator:
-        """Answers ZeroMQ's questions whether a CURVE client may connect, in this loop."""
-        authenticator = Authenticator(self._context, log=logging.getLogger("pilotflow.zap"))
-        authenticator.start()
+    def _answer_key_questions(self) -> None:
+        """Let only the run's own keys through CURVE: ZeroMQ asks over ZAP (ZeroMQ RFC 27)."""
         keys = self._connection.keys
-        for domain, key in (
-            ("client", keys.client_public),
-            ("manager", keys.manager_public),
-            ("control", keys.control_public),
-        ):
-            authenticator.configure_curve_callback(domain, _OneKey(key))
-        zap = authenticator.zap_socket
-        assert zap is not None
+        allowed = {
+            domain: zmq.utils.z85.decode(key)
+            for domain, key in (
+                (b"client", keys.client_public),
+                (b"manager", keys.manager_public),
+                (b"control", keys.control_public),
+            )
+        }
+        zap = self._context.socket(zmq.REP)
+        zap.linger = 0
+        zap.bind("inproc://zeromq.zap.01")
+        self._zap = zap
 
         def answer() -> None:
             while True:
                 try:
-                    message = zap.recv_multipart(zmq.NOBLOCK)
+                    version, request, domain, _, _, mechanism, *credentials = zap.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
                     return
-                authenticator.handle_zap_message(message)
+                ours = mechanism == b"CURVE" and credentials == [allowed.get(domain)]
+                verdict = (b"200", b"OK", domain) if ours else (b"400", b"unknown key", b"")
+                zap.send_multipart([version, request, *verdict, b""])
 
         self._loop.add_socket(zap, answer)
-        return authenticator
 
     def _open(self, name: str, endpoint: str, decode: Decoder[Any], take: Any) -> None:
         socket = self._context.socket(zmq.ROUTER)
@@ -257,16 +260,6 @@ class Interchange:
             socket.close(linger=500)
         self._context.destroy(linger=500)
         self._loop.close()
-
-
-class _OneKey:
-    """ZAP's question about a client key: only this one may connect."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        return key == self._key
 
 
 def main() -> int:

@@ -1,0 +1,160 @@
+"""The client's mind: which tasks are pending, which wait for others, which are tried again.
+
+Handles stand for futures and are never looked into. A task without dependencies costs one
+dictionary entry. The shell (`pilotflow.runtime.client`) owns the futures and the socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pilotflow.messages import Task
+from pilotflow.serialize import Packed, join
+
+H = TypeVar("H")
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A task that needs results of others: its own arguments first, then one place for each."""
+
+    task: Task
+    packs: list[Packed | None]
+    missing: int
+
+
+@dataclass
+class Kept:
+    """What is needed to submit a task once more."""
+
+    task: Task
+    frames: Sequence[Any]
+    retries: int
+
+
+@dataclass
+class Ready(Generic[H]):
+    """Tasks to submit, with the payload frames they count, in order."""
+
+    tasks: list[Task] = field(default_factory=list)
+    frames: list[Any] = field(default_factory=list)
+
+
+class Graph(Generic[H]):
+    """Pending tasks of one run.
+
+    Args:
+        keep_all: keep every task until it has ended, so that all can be submitted again to an
+            interchange that has lost its memory.
+    """
+
+    def __init__(self, keep_all: bool = False) -> None:
+        self.pending: dict[int, H] = {}
+        self._keep_all = keep_all
+        self._waiting: dict[int, Waiting] = {}
+        self._dependents: dict[int, list[tuple[Waiting, int]]] = {}
+        self._kept: dict[int, Kept] = {}
+        self._ready: Ready[H] = Ready()
+
+    def add(
+        self,
+        handle: H,
+        task: Task,
+        frames: Sequence[Any],
+        retries: int = 0,
+        needs: Sequence[Packed | int] = (),
+    ) -> None:
+        """A new task.
+
+        Args:
+            handle: its future.
+            task: what to submit.
+            frames: payload frames that it counts.
+            retries: how often it is tried again after an error of its own.
+            needs: for each of its dependencies the result, or the id of the task that makes it.
+        """
+        self.pending[task.id] = handle
+        missing = [need for need in needs if type(need) is int]
+        if retries or self._keep_all:
+            self._kept[task.id] = Kept(task, frames, retries)
+        if not needs:
+            self._ready.tasks.append(task)
+            if frames:
+                self._ready.frames += frames
+            return
+        packs: list[Packed | None] = [Packed(task.payload, task.layout, tuple(frames))]
+        waiting = Waiting(task, packs, len(missing))
+        for index, need in enumerate(needs, 1):
+            if isinstance(need, Packed):
+                packs.append(need)
+            else:
+                packs.append(None)
+                self._dependents.setdefault(need, []).append((waiting, index))
+        if missing:
+            self._waiting[task.id] = waiting
+        else:
+            self._complete(waiting)
+
+    def finish(self, id: int) -> H | None:
+        """A task has ended for good; None if it had ended before."""
+        self._kept.pop(id, None)
+        self._waiting.pop(id, None)
+        return self.pending.pop(id, None)
+
+    def has_dependents(self, id: int) -> bool:
+        """Whether any task waits for this one."""
+        return id in self._dependents
+
+    def supply(self, id: int, packed: Packed) -> None:
+        """The result of a task (or of a foreign future) for those that wait for it."""
+        for waiting, index in self._dependents.pop(id, ()):
+            waiting.packs[index] = packed
+            waiting.missing -= 1
+            if not waiting.missing and self._waiting.pop(waiting.task.id, None) is not None:
+                self._complete(waiting)
+
+    def abandon(self, id: int) -> list[int]:
+        """A task has failed: the ids of those that wait for it, which can never run."""
+        return [w.task.id for w, _ in self._dependents.pop(id, ()) if w.task.id in self._waiting]
+
+    def retry(self, id: int, attempt: int) -> bool:
+        """Try a task again after an error of its own; False if it has no tries left."""
+        kept = self._kept.get(id)
+        if kept is None or kept.retries <= 0:
+            return False
+        kept.retries -= 1
+        kept.task.attempt = attempt
+        self._submit(kept)
+        return True
+
+    def submit_all_again(self) -> None:
+        """The interchange has lost its memory: submit everything it should know."""
+        self._ready = Ready()
+        for id, kept in self._kept.items():
+            if id not in self._waiting:
+                self._submit(kept)
+
+    def is_waiting(self, id: int) -> bool:
+        """Whether a task waits for others, so that the interchange has not heard of it."""
+        return id in self._waiting
+
+    def take_ready(self) -> Ready[H]:
+        """Tasks to submit now."""
+        ready, self._ready = self._ready, Ready()
+        return ready
+
+    def _submit(self, kept: Kept) -> None:
+        self._ready.tasks.append(kept.task)
+        self._ready.frames += kept.frames
+
+    def _complete(self, waiting: Waiting) -> None:
+        whole = join([pack for pack in waiting.packs if pack is not None])
+        task = waiting.task
+        task.payload, task.layout = whole.payload, whole.layout
+        kept = self._kept.get(task.id)
+        if kept is not None:
+            kept.frames = whole.frames
+        self._ready.tasks.append(task)
+        self._ready.frames += whole.frames

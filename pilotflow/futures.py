@@ -1,0 +1,302 @@
+"""Futures of tasks: `concurrent.futures.Future`s that are small and decode their result lazily.
+
+A million of them must fit, so what most futures never need (a condition, lists of waiters and
+callbacks) is made on first use. A result stays packed until somebody asks for it: one that only
+feeds other tasks is never unpickled here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from pilotflow.errors import BlockStartError, InternalError, PilotflowError, SerializationError, WorkerLost
+from pilotflow.messages import Status
+from pilotflow.remote_errors import unpack_exception
+from pilotflow.serialize import Packed, unpack
+
+if TYPE_CHECKING:
+    from pilotflow.runtime.client import Client
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+"""Guards every state change of every future. Held for nanoseconds, never while user code runs."""
+_decoding = threading.RLock()
+"""Held while a result is unpickled, so that each is unpickled once."""
+
+_DONE = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
+
+class AppFuture(Future[T], Generic[T]):
+    """The result of a task that may not have run yet.
+
+    It is a `concurrent.futures.Future`, and can be awaited. `cancel()` also ends a running task.
+
+    Attributes:
+        task_id: the task's number in its run.
+        name: name of the app or function.
+        stdout, stderr: paths of the files that the task's output goes to, or None.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_client",
+        "_cond",
+        "_exception",
+        "_packed",
+        "_result",
+        "_state",
+        "_status",
+        "_waiting",
+        "fn",
+        "name",
+        "stderr",
+        "stdout",
+        "task_id",
+    )
+
+    def __init__(self, task_id: int, name: str, client: Client, fn: int = 0) -> None:
+        # Future.__init__ makes a condition and two lists, most of its 1.7 KiB; here they are lazy.
+        self.task_id = task_id
+        self.name = name
+        self.fn = fn
+        self.stdout: str | None = None
+        self.stderr: str | None = None
+        self._client: Client | None = client
+        self._state = PENDING
+        self._status = Status.OK
+        self._packed: Packed | None = None
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+        self._cond: threading.Condition | None = None
+        self._waiting: list[Any] | None = None
+        self._callbacks: list[Callable[[Future[T]], object]] | None = None
+
+    # What the standard library's wait() and as_completed() look at:
+
+    @property
+    def _condition(self) -> threading.Condition:
+        condition = self._cond
+        if condition is None:
+            with _lock:
+                condition = self._cond
+                if condition is None:
+                    condition = self._cond = threading.Condition()
+        return condition
+
+    @property
+    def _waiters(self) -> list[Any]:
+        if self._waiting is None:
+            self._waiting = []
+        return self._waiting
+
+    # ---- for users --------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T:
+        """The task's result.
+
+        Args:
+            timeout: seconds to wait; for ever by default.
+
+        Raises:
+            TimeoutError: it is not there in time.
+            CancelledError: the task was cancelled.
+            BaseException: what the task raised; its `__cause__` is the remote traceback.
+        """
+        self._wait(timeout)
+        error = self._decoded_error()
+        if error is None:
+            return self._result  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            self = error = None  # type: ignore[assignment]  # no cycle with the frame in the traceback
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None if it ended well; waits and raises as `result` does."""
+        self._wait(timeout)
+        return self._decoded_error()
+
+    def cancel(self) -> bool:
+        """Cancel the task, even if it is running already; False if it has ended."""
+        with _lock:
+            if self._state in _DONE:
+                return self._state is not FINISHED
+            self._state = CANCELLED_AND_NOTIFIED
+            client = self._client
+        self._notify()
+        if client is not None:
+            client.cancel(self)
+        return True
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Call `fn(future)` once the task has ended, at once if it has."""
+        with _lock:
+            if self._state not in _DONE:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(fn)
+                return
+        self._call(fn)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+    def __repr__(self) -> str:
+        state = "cancelled" if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED) else self._state.lower()
+        if self._state is FINISHED:
+            state = "done" if self._status is Status.OK and self._exception is None else "failed"
+        return f"<AppFuture {self.name} #{self.task_id} {state}>"
+
+    def __reduce__(self) -> Any:
+        raise SerializationError("a future cannot be pickled; pass it as an argument, or wait for its result")
+
+    # ---- for the client loop ----------------------------------------------------------------
+
+    def settle(self, status: Status, packed: Packed) -> bool:
+        """The task has ended; False if it was cancelled before."""
+        with _lock:
+            if self._state in _DONE:
+                return False
+            self._status = status
+            self._packed = packed
+            self._client = None
+            self._state = FINISHED
+        if self._cond is not None or self._callbacks is not None:
+            self._notify()
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """The task cannot end any more, because of this; False if it has ended."""
+        with _lock:
+            if self._state in _DONE:
+                return False
+            self._exception = error
+            self._client = None
+            self._state = FINISHED
+        self._notify()
+        return True
+
+    def begin(self) -> None:
+        """The task is running."""
+        with _lock:
+            if self._state is PENDING:
+                self._state = RUNNING
+
+    def withdraw(self) -> bool:
+        """Cancel without telling the client, which has ended the task; False if it has a result."""
+        with _lock:
+            if self._state in _DONE:
+                return self._state is not FINISHED
+            self._state = CANCELLED_AND_NOTIFIED
+            self._client = None
+        self._notify()
+        return True
+
+    def packed_result(self) -> Packed | None:
+        """The result as it came, if it was good and nobody has asked for it."""
+        with _decoding:
+            return self._packed if self._status is Status.OK else None
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._state is not FINISHED:
+            with self._condition:
+                self._cond.wait_for(lambda: self._state in _DONE, timeout)  # type: ignore[union-attr]
+        if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+            raise CancelledError
+        if self._state is not FINISHED:
+            # concurrent.futures' TimeoutError is the builtin only since Python 3.11.
+            raise _TimeoutError(f"task {self.task_id} ({self.name}) has not ended within {timeout} s")
+
+    def _decoded_error(self) -> BaseException | None:
+        if self._packed is not None:
+            with _decoding:
+                self._decode()
+        return self._exception
+
+    def _decode(self) -> None:
+        packed, status = self._packed, self._status
+        if packed is None:
+            return
+        try:
+            if status is Status.OK:
+                self._result = unpack(*packed)
+            else:
+                self._exception = _error_of(status, packed, self.name)
+        except SerializationError as error:
+            self._exception = SerializationError(f"the result of '{self.name}' cannot be read here: {error}")
+            self._exception.__cause__ = error.__cause__
+        self._packed = None
+
+    def _notify(self) -> None:
+        condition = self._cond
+        if condition is not None:
+            with condition:
+                for waiter in self._waiting or ():
+                    if self._state is CANCELLED_AND_NOTIFIED:
+                        waiter.add_cancelled(self)
+                    elif self._status is Status.OK and self._exception is None:
+                        waiter.add_result(self)
+                    else:
+                        waiter.add_exception(self)
+                condition.notify_all()
+        with _lock:
+            callbacks, self._callbacks = self._callbacks, None
+        for fn in callbacks or ():
+            self._call(fn)
+
+    def _call(self, fn: Callable[[Future[T]], object]) -> None:
+        try:
+            fn(self)
+        except Exception:  # as the standard library's futures do: log, and go on
+            import logging
+
+            logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+
+
+from concurrent.futures import TimeoutError as _TimeoutError  # noqa: E402  (the builtin since 3.11)
+
+
+def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
+    if status is Status.ERROR:
+        return unpack_exception(*packed)
+    lines: list[str] = msgspec.msgpack.decode(packed.payload)
+    if status is Status.LOST:
+        history = "\n".join(f"  {line}" for line in lines)
+        tries = "once" if len(lines) == 1 else f"{len(lines)} times"
+        return WorkerLost(
+            f"The worker running '{name}' was lost {tries}, which is its crash limit:\n{history}\n"
+            "Look for crashes or memory exhaustion in the task; raise crash_limit if the nodes are at fault.",
+            tuple(lines),
+        )
+    if status is Status.UNSTARTABLE:
+        return BlockStartError("\n".join(lines))
+    return InternalError(f"task '{name}' ended as {status!r}, which no future understands")
+
+
+def dependency_failed(future: Future[Any], name: str) -> PilotflowError:
+    """The error of a task that needed this one."""
+    from pilotflow.errors import DependencyError
+
+    label = getattr(future, "name", "") or repr(future)
+    number = getattr(future, "task_id", None)
+    what = f"'{label}'" if number is None else f"'{label}' (task {number})"
+    cause: BaseException | None
+    if future.cancelled():
+        cause, how = CancelledError(), "was cancelled"
+    else:
+        cause = future.exception()
+        how = f"failed: {type(cause).__name__}: {cause}"
+    root = cause.__cause__ if isinstance(cause, DependencyError) and cause.__cause__ else cause
+    error = DependencyError(f"'{name}' did not run, because {what}, which it needs, {how}")
+    error.__cause__ = root
+    return error

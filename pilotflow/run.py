@@ -1,0 +1,386 @@
+"""A run: its directory, its interchange process, its blocks and the loop that submits to it.
+
+`load` starts one and makes it current; apps submit to the current run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pilotflow.core.blocks import BlockInfo, BlockLimits
+from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed
+from pilotflow.ids import RUN_VARIABLE
+from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, SetupFailed
+from pilotflow.remote_errors import unpack_exception
+from pilotflow.runtime import leftovers, rundir
+from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
+from pilotflow.runtime.client import Client
+from pilotflow.runtime.manager_options import manager_argv
+from pilotflow.runtime.store import Store
+from pilotflow.runtime.transport import Connection, Keys, make_keys, make_socket_directory, write_connection
+
+if TYPE_CHECKING:
+    from pilotflow.config.model import Config, ExecutorConfig
+
+START_TIMEOUT_S = 30.0
+"""The interchange must answer within this time."""
+CLOSE_TIMEOUT_S = 4.0
+"""Everything of a run must be gone within this time after its end."""
+SLOTS_GUESS = 1
+"""Slots of a node before one of its managers has registered, if nothing says otherwise."""
+
+
+class Run:
+    """One run, started by `load`. Use it in a `with` block, or `close` it.
+
+    Leaving the block waits for all tasks; leaving it with an exception ends them.
+
+    Attributes:
+        config: what it was started with.
+        directory: its run directory.
+        run_id: its name, unique on this host.
+    """
+
+    def __init__(self, config: Config, setups: dict[str, bytes] | None = None) -> None:
+        self.config = config
+        self.directory, self.run_id = rundir.make(Path(config.run_dir))
+        self._pid = os.getpid()
+        self._log, self._log_handler = rundir.open_log(self.directory)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._load: Load | None = None
+        self._failed: dict[str, str] = {}
+        self._bodies: dict[bytes, int] = {}
+        self.broken: BaseException | None = None
+        self._sockets = make_socket_directory()
+        try:
+            self._start(config, setups or {})
+        except BaseException:
+            self._remove_sockets()
+            raise
+
+    def _start(self, config: Config, setups: dict[str, bytes]) -> None:
+        self._store = self._open_store(config)
+        connection = self._connection(config)
+        self._connection_file = self.directory / "connection.json"
+        write_connection(self._connection_file, connection)
+        self._interchange = self._start_interchange()
+        self._keeper = BlockKeeper(
+            [self._kept(executor) for executor in config.executors], self.directory, self._from_keeper, self._log
+        )
+        self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
+        for label, payload in setups.items():
+            from pilotflow.messages import DefineSetup
+
+            self.client.say(DefineSetup(label, payload))
+        self.client.start()
+        self._keeper.start()
+        self._leftovers = leftovers.end_those_of_dead_programs(self._log)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.client.welcome.wait(0.05):
+            if self._interchange.poll() is not None or time.monotonic() > deadline:
+                self._fail_to_start()
+        if self.client.failure is not None:
+            self._fail_to_start()
+        atexit.register(self._at_exit)
+        _runs.append(weakref.ref(self))
+
+    def _fail_to_start(self) -> None:
+        code = self._interchange.poll()
+        how = "did not answer" if code is None else f"ended with exit code {code}"
+        lines = rundir.last_lines(self.directory / "interchange.err") or "(it printed nothing)"
+        self._keeper.close(CLOSE_TIMEOUT_S)
+        self._interchange.kill()
+        self._interchange.wait()
+        raise InterchangeLost(
+            f"The interchange of run {self.run_id} {how}. It said:\n{lines}\nIts log is {self.directory}/pilotflow.log."
+        )
+
+    def _open_store(self, config: Config) -> Store | None:
+        if not config.store:
+            return None
+        try:
+            store = Store(self.directory / "run.db", self._log)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(
+                f"Cannot make the run store {self.directory}/run.db: {error}. Free space there, choose another "
+                "run_dir, or load with store=False."
+            ) from None
+        store.fact("run_id", self.run_id)
+        store.fact("pid", str(self._pid))
+        return store
+
+    def _connection(self, config: Config) -> Connection:
+        tcp = [f"tcp://127.0.0.1:{_free_port()}" for _ in range(3)] if config.tcp else []
+        ipc = [f"ipc://{self._sockets}/{name}" for name in ("client", "managers", "control")]
+        client, managers, control = ([endpoint] for endpoint in (tcp or ipc))
+        return Connection(
+            run_id=self.run_id,
+            epoch=1,
+            directory=str(self.directory),
+            client=tuple(client),
+            managers=tuple(managers),
+            control=tuple(control),
+            keys=make_keys() if config.encrypted and tcp else Keys(),
+            max_message_bytes=config.max_message_bytes,
+            heartbeat_limit_s=config.heartbeat_limit,
+            client_pid=self._pid,
+            host=socket.gethostname(),
+            path=tuple(entry or os.getcwd() for entry in sys.path),
+        )
+
+    def _start_interchange(self) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        environment[RUN_VARIABLE] = leftovers.mark(self.run_id, self._pid)
+        environment.update(rundir.import_path())
+        argv = [sys.executable, "-m", "pilotflow.runtime.interchange", str(self._connection_file)]
+        with open(self.directory / "interchange.err", "wb") as output:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _kept(self, executor: ExecutorConfig) -> KeptExecutor:
+        provider = executor.provider
+        workers, depth = executor.max_workers_per_node, executor.max_parallel_jobs
+
+        def argv(block: str) -> list[str]:
+            environment = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid), **rundir.import_path()}
+            return [
+                "env",
+                *(f"{name}={value}" for name, value in environment.items()),
+                *manager_argv(
+                    self._connection_file,
+                    executor.label,
+                    block,
+                    self.directory / "blocks" / block,
+                    workers,
+                    depth,
+                    provider.nodes_per_block,
+                    provider.walltime_s,
+                ),
+            ]
+
+        limits_ = BlockLimits(
+            init_blocks=provider.init_blocks,
+            min_blocks=provider.min_blocks,
+            max_blocks=provider.max_blocks,
+            parallelism=provider.parallelism,
+            nodes_per_block=provider.nodes_per_block,
+            slots_per_node_guess=depth or workers or SLOTS_GUESS,
+            max_idletime_s=self.config.max_idletime,
+        )
+        return KeptExecutor(executor.label, provider, executor.launcher, argv, limits_)
+
+    # ---- for users --------------------------------------------------------------------------
+
+    def blocks(self) -> list[BlockInfo]:
+        """What blocks there are and were, and what became of them."""
+        return self._keeper.describe()
+
+    @property
+    def load(self) -> Load | None:
+        """The last report of what waits and runs, by executor and block; None before the first."""
+        return self._load
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every task has ended; False if that takes longer than `timeout` seconds."""
+        return self.client.wait_idle(timeout)
+
+    def close(self, wait: bool = True) -> None:
+        """End the run: its blocks are cancelled and its processes gone when this returns.
+
+        Args:
+            wait: first wait for all tasks; otherwise pending ones fail with `RunClosed`.
+        """
+        if os.getpid() != self._pid:
+            return
+        if wait and not self._closed:
+            self.client.wait_idle()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        self._keeper.close(CLOSE_TIMEOUT_S / 2)  # first, or it would replace the blocks that end now
+        self.client.close(RunClosed(f"run {self.run_id} was closed while the task was pending"), CLOSE_TIMEOUT_S / 2)
+        try:
+            self._interchange.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._interchange.kill()
+            self._interchange.wait()
+        if self._store is not None:
+            self._store.close(2.0)
+        self._remove_sockets()
+        atexit.unregister(self._at_exit)
+        self._log.info("run closed")
+        self._log.removeHandler(self._log_handler)
+        self._log_handler.close()
+        _runs[:] = [ref for ref in _runs if ref() not in (None, self)]
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(wait=kind is None)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.client.pending()} pending"
+        return f"<Run {self.run_id} in {self.directory}, {state}>"
+
+    # ---- for apps ---------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes tasks."""
+        return not self._closed and os.getpid() == self._pid
+
+    def define_function(self, name: str, body: bytes) -> int:
+        """Make a function known; the same body has one number."""
+        with self._lock:
+            fn = self._bodies.get(body)
+            if fn is None:
+                fn = self._bodies[body] = self.client.define_function(name, body)
+        return fn
+
+    def check_executors(self, labels: tuple[str, ...], who: str) -> None:
+        """See that these executors exist.
+
+        Raises:
+            ConfigError: naming the ones that do.
+        """
+        known = [executor.label for executor in self.config.executors]
+        for label in labels:
+            if label not in known:
+                raise ConfigError(f"{who} is bound to executor '{label}', and this run has: {', '.join(known)}.")
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _hear(self, event: Any) -> None:
+        """Called in the client's loop with what the interchange reports."""
+        if isinstance(event, Load):
+            self._load = event
+            self._keeper.on_load(_with_unbound(event, [executor.label for executor in self.config.executors]))
+        elif isinstance(event, ManagerUp):
+            self._log.info("manager on %s joined executor %s (block %s)", event.node, event.executor, event.block)
+            self._record("manager up", event.node, f"executor {event.executor} block {event.block}")
+            self._keeper.on_manager_up(event)
+        elif isinstance(event, ManagerDown):
+            self._log.info("manager on %s left (block %s): %s", event.node, event.block, event.reason)
+            self._record("manager down", event.node, event.reason)
+            self._keeper.on_manager_down(event)
+        elif isinstance(event, SetupFailed):
+            error = InitializerFailed(f"the initializer raised in a worker of executor '{event.executor}'")
+            error.__cause__ = unpack_exception(event.payload)
+            self.broken = error
+            self.client.break_with(error)
+        elif isinstance(event, InterchangeLost):
+            self.broken = event
+
+    def _from_keeper(self, message: Any) -> None:
+        """Called in the keeper's thread with what the interchange must know."""
+        if isinstance(message, FailExecutor):
+            self._failed[message.executor] = message.reason
+            self._record("executor failed", message.executor, message.reason)
+            if len(self._failed) == len(self.config.executors):
+                self.client.say(FailExecutor("*", "\n".join(self._failed.values())))
+        self.client.say(message)
+
+    def _record(self, kind: str, subject: str, detail: str) -> None:
+        if self._store is not None:
+            self._store.event(kind, subject, detail)
+
+    def _remove_sockets(self) -> None:
+        for path in self._sockets.glob("*"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._sockets.rmdir()
+
+    def _at_exit(self) -> None:
+        self.close(wait=False)
+
+
+def load(config: Config | str | os.PathLike[str] | None = None) -> Run:
+    """Start a run and make it the current one.
+
+    Args:
+        config: a `Config`, the path of a YAML file with one, or None for this machine with all
+            its cores.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the run directory cannot be written.
+        InterchangeLost: the interchange process does not come up.
+
+    Example:
+        >>> with load() as run:
+        ...     ...
+    """
+    from pilotflow.config.model import Config
+
+    if config is None:
+        config = Config.for_this_machine()
+    elif isinstance(config, (str, os.PathLike)):
+        from pilotflow.config.file import load_config
+
+        config = load_config(Path(config))
+    elif not isinstance(config, Config):
+        raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
+    return Run(config)
+
+
+_runs: list[weakref.ref[Run]] = []
+"""Open runs, the current one last. The only state of this kind: apps must find their run."""
+
+
+def current_run() -> Run:
+    """The run that apps submit to: the last one loaded and not closed.
+
+    Raises:
+        RunClosed: there is none.
+    """
+    for ref in reversed(_runs):
+        run = ref()
+        if run is not None and run.is_open:
+            return run
+    if any(run is not None and run._pid != os.getpid() for run in (ref() for ref in _runs)):
+        raise RunClosed("This process was forked from the one that loaded the run; load a run of its own here.")
+    raise RunClosed("There is no run to submit to. Call apps inside `with pilotflow.load(): ...`.")
+
+
+def _with_unbound(load: Load, labels: list[str]) -> Load:
+    """The load as each executor's blocks should see it: unbound work may come to any of them."""
+    by_label = {entry.executor: entry for entry in load.executors}
+    unbound = by_label.get("*")
+    entries = []
+    for label in labels:
+        own = by_label.get(label) or ExecutorLoad(label, 0, 0, 0)
+        queued = own.queued + (unbound.queued if unbound else 0)
+        entries.append(ExecutorLoad(label, queued, own.leased, own.slots))
+    return Load(entries, load.blocks)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+

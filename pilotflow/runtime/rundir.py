@@ -1,0 +1,101 @@
+"""The run directory: `runs/NNNN/`, with `runs/latest` pointing to the newest.
+
+    pilotflow.log       one line per change of a block, a manager or the run
+    interchange.err     what the interchange printed, normally nothing
+    connection.json     how to reach the interchange (0600)
+    run.db              the run store
+    scripts/            what providers submitted
+    blocks/BLOCK/       its stdout and stderr, its managers' logs
+    tasks/APP/          stdout and stderr of tasks that asked for AUTO_LOGNAME
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import site
+from pathlib import Path
+
+import pilotflow
+from pilotflow.errors import ConfigError
+
+
+def make(base: Path) -> tuple[Path, str]:
+    """A new run directory under `base`, and the run's id.
+
+    Raises:
+        ConfigError: it cannot be made or written; says why and what to do.
+    """
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        directory = _next(base.absolute())
+        for name in ("scripts", "blocks", "tasks"):
+            (directory / name).mkdir()
+        probe = directory / "pilotflow.log"
+        with open(probe, "wb") as file:
+            file.write(b"\n" * 4096)  # a full disk says so here
+            file.flush()
+            os.fsync(file.fileno())
+        probe.write_bytes(b"")
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the run directory {base.absolute()}: {error.strerror or error}. "
+            "Choose another with run_dir, or make this one writable."
+        ) from None
+    _point_latest(base, directory)
+    return directory, f"{directory.name}-{secrets.token_hex(4)}"
+
+
+def _next(base: Path) -> Path:
+    taken = [int(entry.name) for entry in base.iterdir() if re.fullmatch(r"\d{4,}", entry.name)]
+    number = max(taken, default=0)
+    while True:
+        number += 1
+        directory = base / f"{number:04d}"
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:  # another program took it
+            continue
+        return directory
+
+
+def _point_latest(base: Path, directory: Path) -> None:
+    aside = base / f".latest-{os.getpid()}-{secrets.token_hex(2)}"
+    with contextlib.suppress(OSError):  # a convenience; some file systems have no links
+        aside.symlink_to(directory.name)
+        aside.replace(base / "latest")
+
+
+def open_log(directory: Path) -> tuple[logging.Logger, logging.Handler]:
+    """The run's own logger, and the handler to close at its end."""
+    logger = logging.getLogger(f"pilotflow.run.{directory.name}")
+    handler = logging.FileHandler(directory / "pilotflow.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s client %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger, handler
+
+
+def last_lines(path: Path, count: int = 15) -> str:
+    """The last lines of a text file, or nothing if it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-count:])
+
+
+def import_path() -> dict[str, str]:
+    """The environment that lets another Python import pilotflow, if it is not installed."""
+    home = str(Path(pilotflow.__file__).parent.parent)
+    installed = {*site.getsitepackages(), site.getusersitepackages()}
+    if home in installed:
+        return {}
+    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {"PYTHONPATH": os.pathsep.join([*entries, home])}
+
+

@@ -1,0 +1,143 @@
+"""The run store: an SQLite file with one writer, a thread that writes in batches.
+
+Whoever has something to record appends it and goes on. A batch goes to SQLite as one JSON text
+and one statement, so that the writer holds Python's lock for a moment only, however many rows.
+When the file cannot be written (a full disk, say), that is logged once and the run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+FLUSH_PERIOD_S = 0.5
+"""Rows wait at most this long before they are written."""
+
+TaskRow: TypeAlias = tuple[int, int, int, int, int, int]
+"""(task, function number, attempt, status, start in µs of Unix time, duration in µs)"""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS functions (fn INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE IF NOT EXISTS tasks (
+    task INTEGER, fn INTEGER, attempt INTEGER, status INTEGER, started_us INTEGER, duration_us INTEGER
+);
+CREATE TABLE IF NOT EXISTS events (time REAL, kind TEXT, subject TEXT, detail TEXT);
+"""
+_INSERT_TASKS = """
+INSERT INTO tasks SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]') FROM json_each(?)
+"""
+
+
+class Store:
+    """Records what happens in a run, without making anybody wait.
+
+    Args:
+        path: the SQLite file, made if it is not there.
+        log: where to say that nothing can be recorded.
+
+    Raises:
+        sqlite3.Error: the file cannot be made.
+    """
+
+    def __init__(self, path: Path, log: logging.Logger) -> None:
+        self.path = path
+        self._log = log
+        self._tasks: list[TaskRow] = []
+        self._others: list[tuple[str, tuple[Any, ...]]] = []
+        self._wake = threading.Event()
+        self._closing = False
+        self._broken = False
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode=WAL" if _is_local(path) else "PRAGMA journal_mode=DELETE")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(_SCHEMA)
+        self._thread = threading.Thread(target=self._run, name="pilotflow-store", daemon=True)
+        self._thread.start()
+
+    @property
+    def recording(self) -> bool:
+        """Whether everything so far could be recorded."""
+        return not self._broken
+
+    def tasks(self, rows: list[TaskRow]) -> None:
+        """Record ended attempts."""
+        self._tasks += rows
+        self._wake.set()
+
+    def function(self, fn: int, name: str) -> None:
+        """Record the name of a function's number."""
+        self._others.append(("INSERT OR REPLACE INTO functions VALUES (?, ?)", (fn, name)))
+        self._wake.set()
+
+    def fact(self, key: str, value: str) -> None:
+        """Record something about the run as a whole."""
+        self._others.append(("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value)))
+        self._wake.set()
+
+    def event(self, kind: str, subject: str, detail: str) -> None:
+        """Record a change of a block or manager."""
+        self._others.append(("INSERT INTO events VALUES (?, ?, ?, ?)", (time.time(), kind, subject, detail)))
+        self._wake.set()
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is left and close the file, within the timeout."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait()
+            self._wake.clear()
+            self._write()
+            if not self._closing:
+                time.sleep(FLUSH_PERIOD_S)  # so that rows come together; nobody waits for them
+        self._write()
+        self._database.close()
+
+    def _write(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        others, self._others = self._others, []
+        if not tasks and not others:
+            return
+        try:
+            self._database.execute("BEGIN")
+            if tasks:
+                self._database.execute(_INSERT_TASKS, (msgspec.json.encode(tasks).decode(),))
+            for statement, values in others:
+                self._database.execute(statement, values)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not self._broken:
+                self._broken = True
+                self._log.error("cannot record in %s: %s; the run goes on, its record has gaps", self.path, error)
+            try:
+                self._database.execute("ROLLBACK")
+            except sqlite3.Error:
+                return
+
+
+def _is_local(path: Path) -> bool:
+    """Whether the file is on a file system of this host, where WAL works."""
+    shared = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "fuse.sshfs", "ceph", "afs", "9p"}
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    where = os.path.realpath(path.parent)
+    for line in mounts:
+        _, point, fs, *_ = line.split(" ")
+        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, fs
+    return kind not in shared

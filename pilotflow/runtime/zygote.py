@@ -1,0 +1,196 @@
+"""The manager's zygote: a small single-threaded process that forks workers and buries them.
+
+The manager forks it before it opens any socket or thread, so that workers are born in a
+millisecond, share its memory, and inherit nothing else. It reports each worker's death with its
+exit status, kills workers with all they started, and ends, with all of them, when the manager is
+gone.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+from typing import Final
+
+from pilotflow.runtime import worker
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_ORDER = struct.Struct("<cq")
+_REPORT = struct.Struct("<cqq")
+
+SPAWN, KILL, BORN, DIED = b"S", b"K", b"B", b"D"
+
+
+class Zygote:
+    """The manager's side: orders out, reports in."""
+
+    def __init__(self, channel: socket.socket, pid: int) -> None:
+        self.channel = channel
+        self.pid = pid
+
+    def spawn(self, number: int, end: socket.socket) -> None:
+        """Fork a worker with this number and this end of a link."""
+        rights = array.array("i", [end.fileno()])
+        self.channel.sendmsg([_ORDER.pack(SPAWN, number)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    def kill(self, number: int) -> None:
+        """Kill a worker and everything it started."""
+        self.channel.send(_ORDER.pack(KILL, number))
+
+    def reports(self) -> list[tuple[bytes, int, int]] | None:
+        """(BORN, number, pid) and (DIED, number, wait status) so far; None if the zygote is gone."""
+        found: list[tuple[bytes, int, int]] = []
+        while True:
+            try:
+                packet = self.channel.recv(_REPORT.size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return found
+            except ConnectionError:
+                return found or None
+            if not packet:
+                return found or None
+            found.append(_REPORT.unpack(packet))
+
+
+def start(max_bytes: int) -> Zygote:
+    """Fork the zygote. Call it before anything opens threads or sockets.
+
+    Args:
+        max_bytes: largest result that the run's links carry.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Zygote(ours, pid)
+    ours.close()
+    try:
+        _Server(theirs, max_bytes).run()
+    finally:
+        os._exit(0)
+
+
+class _Server:
+    """The zygote's own side."""
+
+    def __init__(self, channel: socket.socket, max_bytes: int) -> None:
+        self._channel = channel
+        self._max_bytes = max_bytes
+        self._pids: dict[int, int] = {}  # worker number -> pid
+        self._numbers: dict[int, int] = {}
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def run(self) -> None:
+        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the manager decides when to end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(wake_write, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        gc.freeze()
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == wake_read:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_read, 4096)
+            self._bury()
+            if not self._obey(wake_read, wake_write):
+                break
+        for pid in self._pids.values():
+            kill_tree(pid)
+
+    def _obey(self, *inherited: int) -> bool:
+        """Carry out the manager's orders; False when it is gone."""
+        while True:
+            try:
+                packet, ancillary, _, _ = self._channel.recvmsg(64, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except ConnectionError:
+                return False
+            if not packet:
+                return False
+            order, number = _ORDER.unpack(packet)
+            if order == SPAWN:
+                fd = int.from_bytes(ancillary[0][2][:4], "little")
+                self._fork(number, fd, inherited)
+            elif number in self._pids:
+                kill_tree(self._pids[number])
+
+    def _fork(self, number: int, fd: int, inherited: tuple[int, ...]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for signum in (signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(signum, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            os.setpgid(0, 0)
+            self._channel.close()
+            for other in inherited:
+                os.close(other)
+            os.environ["PILOTFLOW_WORKER"] = str(number)
+            worker.main(socket.socket(fileno=fd), self._max_bytes)
+        os.close(fd)
+        self._pids[number] = pid
+        self._numbers[pid] = number
+        self._report(BORN, number, pid)
+
+    def _bury(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._numbers.pop(pid, None)
+            if number is not None:  # else an orphan of some task
+                del self._pids[number]
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)  # what it left behind
+                self._report(DIED, number, status)
+
+    def _report(self, kind: bytes, number: int, value: int) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.send(_REPORT.pack(kind, number, value))
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process, its group, and all its descendants."""
+    victims = [pid, *_descendants(pid)]
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for victim in victims:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(victim, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                children = [int(child) for child in file.read().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *_descendants(child)]
+    return found
