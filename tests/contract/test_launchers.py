@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,20 +35,27 @@ def test_the_first_word_is_a_program_whatever_it_looks_like() -> None:
 
 
 OBEDIENT = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 out = pathlib.Path(sys.argv[1])
 def end(*_):
     out.with_suffix(".term").write_text("yes")
     sys.exit(5)
 signal.signal(signal.SIGTERM, end)
-print("ready", flush=True)
+os.write(1, b"ready\n")  # in one piece: several managers share the pipe
 while True:
     time.sleep(0.05)  # short: a signal that comes just before a sleep is seen after it
 """
 
 
-def start(text: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(["bash", "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True)
+@contextmanager
+def started(text: str) -> Iterator[subprocess.Popen[str]]:
+    """A shell with this text; what is left of it at the end is killed."""
+    with subprocess.Popen(["bash", "-c", text], stdout=subprocess.PIPE, text=True, start_new_session=True) as shell:
+        try:
+            yield shell
+        finally:
+            if shell.poll() is None:
+                os.killpg(shell.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
@@ -54,7 +64,7 @@ def test_sigterm_to_the_shell_alone_reaches_every_manager_and_their_exit_code_co
 ) -> None:
     code = OBEDIENT.replace("sys.argv[1]", "sys.argv[1] + __import__('os').environ['PILOTFLOW_NODE_INDEX']")
     text = SingleNodeLauncher().wrap([sys.executable, "-c", code, f"{tmp_path}/node"], nodes)
-    with start(text) as shell:
+    with started(text) as shell:
         assert shell.stdout
         for _ in range(nodes):
             assert shell.stdout.readline() == "ready\n"
