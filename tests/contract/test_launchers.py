@@ -34,7 +34,7 @@ def test_the_first_word_is_a_program_whatever_it_looks_like() -> None:
     assert quote_command(["a=b", "c=d", "e f"]) == "'a=b' c=d 'e f'"
 
 
-OBEDIENT = """
+OBEDIENT = r"""
 import os, pathlib, signal, sys, time
 out = pathlib.Path(sys.argv[1])
 def end(*_):
