@@ -29,7 +29,7 @@ from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.manager_options import manager_argv
 from pilotflow.runtime.store import Store
-from pilotflow.runtime.transport import Connection, Keys, make_keys, make_socket_directory, write_connection
+from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
 
 if TYPE_CHECKING:
     from pilotflow.config.model import Config, ExecutorConfig
@@ -76,7 +76,7 @@ class Run:
         connection = self._connection(config)
         self._connection_file = self.directory / "connection.json"
         write_connection(self._connection_file, connection)
-        self._interchange = self._start_interchange()
+        self._interchange = self._start_interchange(connection)
         self._keeper = BlockKeeper(
             [self._kept(executor) for executor in config.executors], self.directory, self._from_keeper, self._log
         )
@@ -86,7 +86,8 @@ class Run:
 
             self.client.say(DefineSetup(label, payload))
         self.client.start()
-        self._keeper.start()
+        if not config.tcp:  # else the interchange chooses its port first
+            self._keeper.start()
         self._leftovers = leftovers.end_those_of_dead_programs(self._log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.client.welcome.wait(0.05):
@@ -94,6 +95,8 @@ class Run:
                 self._fail_to_start()
         if self.client.failure is not None:
             self._fail_to_start()
+        if config.tcp:
+            self._keeper.start()
         atexit.register(self._at_exit)
         _runs.append(weakref.ref(self))
 
@@ -123,17 +126,15 @@ class Run:
         return store
 
     def _connection(self, config: Config) -> Connection:
-        tcp = [f"tcp://127.0.0.1:{_free_port()}" for _ in range(3)] if config.tcp else []
-        ipc = [f"ipc://{self._sockets}/{name}" for name in ("client", "managers", "control")]
-        client, managers, control = ([endpoint] for endpoint in (tcp or ipc))
+        client, managers, control = (f"unix:{self._sockets}/{name}" for name in ("client", "managers", "control"))
         return Connection(
             run_id=self.run_id,
             epoch=1,
             directory=str(self.directory),
-            client=tuple(client),
-            managers=tuple(managers),
-            control=tuple(control),
-            keys=make_keys() if config.encrypted and tcp else Keys(),
+            client=(client,),
+            managers=("tcp://127.0.0.1:*",) if config.tcp else (managers,),
+            control=(control,),
+            keys=make_keys() if config.encrypted and config.tcp else Keys(),
             max_message_bytes=config.max_message_bytes,
             heartbeat_limit_s=config.heartbeat_limit,
             client_pid=self._pid,
@@ -141,20 +142,28 @@ class Run:
             path=tuple(entry or os.getcwd() for entry in sys.path),
         )
 
-    def _start_interchange(self) -> subprocess.Popen[bytes]:
+    def _start_interchange(self, connection: Connection) -> subprocess.Popen[bytes]:
         environment = dict(os.environ)
         environment[RUN_VARIABLE] = leftovers.mark(self.run_id, self._pid)
         environment.update(rundir.import_path())
         argv = [sys.executable, "-m", "pilotflow.runtime.interchange", str(self._connection_file)]
+        endpoints = [e for e in (*connection.client, *connection.managers, *connection.control) if e[:5] == "unix:"]
+        # Bound before the interchange starts, so that everybody can connect at once.
+        listeners = {endpoint: _listen(endpoint[5:]) for endpoint in endpoints}
+        argv += [f"{endpoint}={listener.fileno()}" for endpoint, listener in listeners.items()]
         with open(self.directory / "interchange.err", "wb") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment,
                 start_new_session=True,
+                pass_fds=[listener.fileno() for listener in listeners.values()],
             )
+        for listener in listeners.values():
+            listener.close()
+        return process
 
     def _kept(self, executor: ExecutorConfig) -> KeptExecutor:
         provider = executor.provider
@@ -377,10 +386,10 @@ def _with_unbound(load: Load, labels: list[str]) -> Load:
     return Load(entries, load.blocks)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    listener.listen(1024)
+    return listener
 
 

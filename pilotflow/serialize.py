@@ -23,6 +23,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pilotflow.errors import PilotflowError, SerializationError
+from pilotflow.memfile import buffer_of, size_of
 
 INLINE_BYTES = 32 * 1024
 """Payloads up to this size ride inside the message header."""
@@ -44,7 +45,7 @@ class Packed(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes in all."""
-        return len(self.payload) + sum(memoryview(frame).nbytes for frame in self.frames)
+        return len(self.payload) + sum(map(size_of, self.frames))
 
 
 class _Sink:
@@ -222,6 +223,7 @@ def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> Any:
     if not layout:
         return pickle.loads(payload)
     chunks, buffers = layout
+    frames = [buffer_of(frame) for frame in frames]
     if chunks == 1:
         return pickle.loads(frames[0], buffers=frames[1 : 1 + buffers])
     reader = _ChunkReader(frames[:chunks])

@@ -533,9 +533,15 @@ class Exchange:
 
     # ---- a turn -----------------------------------------------------------------------------
 
-    def on_control(self, key: Hashable) -> None:
+    def on_hang_up(self, key: Hashable, now: float) -> None:
+        """A peer's connection has closed, which happens when its process ends."""
+        peer = self.peers.get(key)
+        if peer is not None:
+            self._lose(peer, "its process has ended", planned=False)
+
+    def on_control(self, key: Hashable, now: float) -> None:
         """Another terminal asks for the run's state."""
-        load = self._load(0.0)
+        load = self._load(now)
         self._send(key, StatusReport(self.run_id, self.pid, load.executors, load.blocks, self.dropped))
 
     def turn(self, now: float) -> dict[Hashable, Letter]:
@@ -587,9 +593,13 @@ class Exchange:
         self._load_changed = True
 
     def _check_liveness(self, now: float) -> None:
-        if now - self._checked < self.heartbeat_limit_s / 4:
+        since = now - self._checked
+        if since < self.heartbeat_limit_s / 4:
             return
         self._checked = now
+        if since > self.heartbeat_limit_s / 2:  # this process was stopped: hear them first, then judge
+            for peer in self.peers.values():
+                peer.last_seen = max(peer.last_seen, now - self.heartbeat_limit_s / 2)
         for peer in [p for p in self.peers.values() if now - p.last_seen > self.heartbeat_limit_s]:
             self._lose(peer, f"not heard of for {now - peer.last_seen:.0f} s", planned=False)
 

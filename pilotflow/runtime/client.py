@@ -13,17 +13,16 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
-
-import zmq
 
 from pilotflow.core.graph import Graph
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import InterchangeLost, PilotflowError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture, dependency_failed
 from pilotflow.ids import VERSION
+from pilotflow.memfile import buffer_of
 from pilotflow.messages import (
     AckResults,
     BadMessage,
@@ -51,9 +50,10 @@ from pilotflow.messages import (
     to_client,
 )
 from pilotflow.resources import Request
-from pilotflow.runtime import limits
+from pilotflow.runtime.channels import connect
+from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.store import Store, TaskRow
-from pilotflow.runtime.transport import Connection, Loop, connect, receive, send
 from pilotflow.serialize import Packed, digest, pack
 
 SUBMIT_MAX = 2000
@@ -115,17 +115,17 @@ class Client:
         self._beat_at = 0.0
         self._beat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._stopping = False
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         keys = connection.keys
-        self._socket = connect(
-            self._context,
+        self._loop = Loop()
+        self._channel = connect(
+            self._loop,
             connection.client[0],
             b"client",
             (keys.server_public, keys.client_public, keys.client_secret),
             connection.max_message_bytes,
+            self._hear,
+            lambda _: self._interchange_lost("it has hung up"),
         )
-        self._loop = Loop()
-        self._loop.add_socket(self._socket, self._hear)
         self._loop.add(self._wake_fd, lambda: (os.eventfd_read(self._wake_fd), None)[1])
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
@@ -360,7 +360,7 @@ class Client:
             self._send_letter()
         elif resend := self._post.send({}):
             for _, header, frames in resend:
-                send(self._socket, [header, *frames])
+                self._channel.send(header, frames)
         if self._rows:
             if self._store is not None:
                 self._store.tasks(self._rows)
@@ -381,7 +381,7 @@ class Client:
     def _send_letter(self) -> None:
         letter, self._letter = self._letter, Letter()
         for _, header, frames in self._post.send({_INTERCHANGE: letter}):
-            send(self._socket, [header, *frames])
+            self._channel.send(header, frames)
 
     def _beat(self, now: float) -> None:
         if now < self._beat_at:
@@ -389,27 +389,22 @@ class Client:
         late = now - self._beat_at > self._beat_s  # this process was stopped: hear first, then judge
         self._beat_at = now + self._beat_s
         if self.welcome.is_set():
-            send(self._socket, [self._post.sign_of_life(_INTERCHANGE, [ClientAlive()])])
+            self._channel.send(self._post.sign_of_life(_INTERCHANGE, [ClientAlive()]), ())
             if not late and now - self._heard > self._connection.heartbeat_limit_s:
                 self._interchange_lost(f"it has not answered for {now - self._heard:.0f} s")
 
     # ---- from the interchange ---------------------------------------------------------------
 
-    def _hear(self) -> None:
-        for _ in range(limits.READ_MAX):
-            message = receive(self._socket, routed=False)
-            if message is None:
-                return
-            _, header, frames = message
-            try:
-                envelope = self._decode(header)
-            except BadMessage as error:
-                self._log.warning("dropped a message that is not ours: %s", error)
-                continue
-            self._heard = time.monotonic()
-            for messages, parts in self._post.receive(_INTERCHANGE, envelope, frames) or ():
-                for one in messages:
-                    self._take(one, parts)
+    def _hear(self, _: Hashable, header: Any, frames: Sequence[Any]) -> None:
+        try:
+            envelope = self._decode(header)
+        except BadMessage as error:
+            self._log.warning("dropped a message that is not ours: %s", error)
+            return
+        self._heard = time.monotonic()
+        for messages, parts in self._post.receive(_INTERCHANGE, envelope, frames) or ():
+            for one in messages:
+                self._take(one, parts)
 
     def _take(self, message: Any, frames: Sequence[Any]) -> None:
         if isinstance(message, Results):
@@ -452,11 +447,13 @@ class Client:
             if status is Status.ERROR and graph.retry(id, result.attempt):
                 continue
             graph.finish(id)
-            packed = Packed(result.payload, layout, tuple(parts)) if layout else Packed(result.payload)
             if graph.has_dependents(id):
+                packed = Packed(result.payload, layout, tuple(parts)) if layout else Packed(result.payload)
                 self._settle_with_dependents(id, future, status, packed)
+            elif layout:  # mapped at once: descriptors are few, and futures may be many
+                future.settle(status, Packed(result.payload, layout, tuple(map(buffer_of, parts))))
             else:
-                future.settle(status, packed)
+                future.settle(status, Packed(result.payload))
         if batch.manager:
             self._letter.messages.append(AckResults([(batch.manager, batch.seq)]))
         return at
@@ -568,8 +565,7 @@ class Client:
             self._rows = []
 
     def _close_sockets(self) -> None:
-        self._socket.close(linger=1000)
-        self._context.destroy(linger=1000)
+        self._channel.close()
         self._loop.close()
         os.close(self._pidfd)
 

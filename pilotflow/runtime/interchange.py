@@ -1,6 +1,6 @@
 """The interchange process: sockets, clock and the deaths of others, around `core.exchange`.
 
-    python -m pilotflow.runtime.interchange CONNECTION_FILE
+    python -m pilotflow.runtime.interchange CONNECTION_FILE [ENDPOINT=DESCRIPTOR ...]
 
 Each turn of its loop drains every socket, lets the exchange decide once, and sends one letter to
 each peer that has something to hear. It never looks into a payload.
@@ -13,15 +13,15 @@ import logging
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import zmq
-import zmq.utils.z85
+import msgspec
 
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.post import Post
@@ -39,20 +39,32 @@ from pilotflow.messages import (
     from_manager,
 )
 from pilotflow.runtime import limits
-from pilotflow.runtime.transport import Connection, Loop, prepare, read_connection, receive, send
+from pilotflow.runtime.channels import Server, UnixServer
+from pilotflow.runtime.connection import Connection, read_connection, write_connection
+from pilotflow.runtime.loop import Loop
 
 CLOSE_GRACE_S = 3.0
 """Managers have this long to leave after the run has ended."""
+GARBAGE_LOG_PERIOD_S = 10.0
+"""Messages that are not ours are counted, and logged at most this often."""
 
-Key: TypeAlias = tuple[int, bytes]
-"""A peer: the number of the socket it came through, and its routing id."""
+Key: TypeAlias = tuple[int, Hashable]
+"""A peer: the number of the server it came through, and the server's name for it."""
 
 
 class Interchange:
-    """The process's loop. `run` returns when the run has ended."""
+    """The process's loop. `run` returns when the run has ended.
 
-    def __init__(self, connection: Connection, log: logging.Logger) -> None:
+    Args:
+        path: the connection file.
+        connection: what is in it.
+        listeners: descriptors of Unix sockets that the client has bound already, by endpoint.
+        log: the run's log.
+    """
+
+    def __init__(self, path: Path, connection: Connection, listeners: dict[str, int], log: logging.Logger) -> None:
         self._connection = connection
+        self._listeners = listeners
         self._log = log
         self._exchange = Exchange(
             connection.run_id,
@@ -64,101 +76,89 @@ class Interchange:
             os.getpid(),
         )
         self._post = Post(time.time_ns())
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._loop = Loop()
-        self._routers: list[zmq.Socket[bytes]] = []
+        self._servers: list[Server] = []
+        self._context: Any = None
         self._close_at: float | None = None
         self._client_gone = False
-        self._garbage_logged = 0.0
-        if connection.keys.server_secret:
-            self._answer_key_questions()
-        for name, endpoints, decode, take in (
-            ("client", connection.client, from_client(), self._from_client),
-            ("manager", connection.managers, from_manager(), self._from_manager),
-            ("control", connection.control, from_control(), self._from_control),
-        ):
-            for endpoint in endpoints:
-                self._open(name, endpoint, decode, take)
+        self._garbage_logged = -GARBAGE_LOG_PERIOD_S
+        self._client_fd = -1
+        opened = {
+            "client": self._open("client", connection.client, from_client(), self._from_client),
+            "managers": self._open("manager", connection.managers, from_manager(), self._from_manager),
+            "control": self._open("control", connection.control, from_control(), self._from_control),
+        }
+        if any(getattr(connection, kind) != endpoints for kind, endpoints in opened.items()):
+            write_connection(path, msgspec.structs.replace(connection, **opened))
         self._watch_client()
 
     # ---- opening ----------------------------------------------------------------------------
 
-    def _answer_key_questions(self) -> None:
-        """Let only the run's own keys through CURVE: ZeroMQ asks over ZAP (ZeroMQ RFC 27)."""
+    def _open(
+        self, domain: str, endpoints: tuple[str, ...], decode: Decoder[Any], take: Callable[..., None]
+    ) -> tuple[str, ...]:
+        """Listen on these endpoints; returns them with the ports that were chosen."""
+        opened = []
+        for endpoint in endpoints:
+            index = len(self._servers)
+
+            def hear(peer: Hashable, header: Any, frames: Sequence[Any], index: int = index) -> None:
+                self._hear((index, peer), header, frames, domain, decode, take)
+
+            def hang_up(peer: Hashable, index: int = index) -> None:
+                self._hung_up((index, peer))
+
+            if endpoint.startswith("unix:"):
+                listener = _listener(endpoint[5:], self._listeners.get(endpoint))
+                limit = self._connection.max_message_bytes
+                self._servers.append(UnixServer(self._loop, listener, limit, hear, hang_up, self._count_garbage))
+                opened.append(endpoint)
+            else:
+                opened.append(self._open_tcp(domain, endpoint, hear))
+        return tuple(opened)
+
+    def _open_tcp(self, domain: str, endpoint: str, hear: Any) -> str:
+        import zmq
+
+        from pilotflow.runtime.zmq_channels import ZmqServer, answer_key_questions
+
         keys = self._connection.keys
-        allowed = {
-            domain: zmq.utils.z85.decode(key)
-            for domain, key in (
-                (b"client", keys.client_public),
-                (b"manager", keys.manager_public),
-                (b"control", keys.control_public),
-            )
-        }
-        zap = self._context.socket(zmq.REP)
-        zap.linger = 0
-        zap.bind("inproc://zeromq.zap.01")
-        self._zap = zap
-
-        def answer() -> None:
-            while True:
-                try:
-                    version, request, domain, _, _, mechanism, *credentials = zap.recv_multipart(zmq.NOBLOCK)
-                except zmq.Again:
-                    return
-                ours = mechanism == b"CURVE" and credentials == [allowed.get(domain)]
-                verdict = (b"200", b"OK", domain) if ours else (b"400", b"unknown key", b"")
-                zap.send_multipart([version, request, *verdict, b""])
-
-        self._loop.add_socket(zap, answer)
-
-    def _open(self, name: str, endpoint: str, decode: Decoder[Any], take: Any) -> None:
-        socket = self._context.socket(zmq.ROUTER)
-        prepare(socket, self._connection.max_message_bytes)
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.ROUTER_HANDOVER, 1)
-        if endpoint.startswith("tcp:") and self._connection.keys.server_secret:
-            socket.set(zmq.CURVE_SERVER, 1)
-            socket.set(zmq.CURVE_SECRETKEY, self._connection.keys.server_secret.encode())
-            socket.set(zmq.ZAP_DOMAIN, name.encode())
-            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.bind(endpoint)
-        index = len(self._routers)
-        self._routers.append(socket)
-        self._loop.add_socket(socket, lambda: self._drain(index, decode, take))
-        events = (
-            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        if self._context is None:
+            self._context = zmq.Context()
+            if keys.server_secret:
+                allowed = {"client": keys.client_public, "manager": keys.manager_public, "control": keys.control_public}
+                answer_key_questions(self._loop, self._context, allowed)
+        limit = self._connection.max_message_bytes
+        server = ZmqServer(
+            self._loop, self._context, endpoint, domain, keys.server_secret, limit, hear, self._count_garbage
         )
-        monitor = socket.get_monitor_socket(events)
-        self._loop.add_socket(monitor, lambda: self._count_failed_handshakes(monitor))
+        self._servers.append(server)
+        return server.endpoint
 
     def _watch_client(self) -> None:
         if self._connection.client_pid > 0:
             try:
-                fd = os.pidfd_open(self._connection.client_pid)
+                self._client_fd = os.pidfd_open(self._connection.client_pid)
             except ProcessLookupError:
                 self._client_lost()
             else:
-                self._loop.add(fd, lambda: self._client_lost(fd))
+                self._loop.add(self._client_fd, self._client_lost)
 
     # ---- receiving --------------------------------------------------------------------------
 
-    def _drain(self, index: int, decode: Decoder[Any], take: Any) -> None:
-        socket = self._routers[index]
-        now = time.monotonic()
-        for _ in range(limits.READ_MAX):
-            message = receive(socket, routed=True)
-            if message is None:
-                return
-            peer, header, frames = message
-            key = (index, peer)
-            try:
-                envelope = decode(header)
-                arrived = self._post.receive(key, envelope, frames)
-                take(key, arrived, now)
-            except WrongProtocol as error:
-                self._refuse(key, error)
-            except BadMessage as error:
-                self._count_garbage(str(error))
+    def _hear(
+        self, key: Key, header: Any, frames: Sequence[Any], domain: str, decode: Decoder[Any], take: Any
+    ) -> None:
+        try:
+            envelope = decode(header)
+            take(key, self._post.receive(key, envelope, frames), time.monotonic())
+        except WrongProtocol as error:
+            self._count_garbage(str(error))
+            if error.theirs < 128:  # a version; anything else is no peer of ours
+                text = f"{error}; this run has pilotflow {VERSION}. Install the same version on both sides."
+                self._note(key, ManagerRefused(text) if domain == "manager" else Refused(text))
+        except BadMessage as error:
+            self._count_garbage(str(error))
 
     def _from_client(self, key: Key, arrived: Any, now: float) -> None:
         if arrived is None:
@@ -176,39 +176,29 @@ class Interchange:
 
     def _from_control(self, key: Key, arrived: Any, now: float) -> None:
         for _ in arrived or ():
-            self._exchange.on_control(key)
+            self._exchange.on_control(key, now)
 
     def _note(self, key: Key, message: Any) -> None:
-        send(self._routers[key[0]], [key[1], self._post.stranger_note(message)])
-
-    def _refuse(self, key: Key, error: WrongProtocol) -> None:
-        """Answer a peer of another version in the one shape that every version keeps."""
-        self._count_garbage(str(error))
-        text = f"{error}; this run has pilotflow {VERSION}"
-        is_manager = self._connection.managers and key[0] >= len(self._connection.client)
-        self._note(key, ManagerRefused(text) if is_manager else Refused(text))
+        self._servers[key[0]].send(key[1], self._post.stranger_note(message), ())
 
     def _count_garbage(self, why: str) -> None:
         self._exchange.dropped += 1
         now = time.monotonic()
-        if now - self._garbage_logged > 10.0:  # the log must not swell under a flood
+        if now - self._garbage_logged > GARBAGE_LOG_PERIOD_S:  # the log must not swell under a flood
             self._garbage_logged = now
             self._log.warning("dropped a message that is not ours (%d so far): %s", self._exchange.dropped, why[:200])
 
-    def _count_failed_handshakes(self, monitor: zmq.Socket[bytes]) -> None:
-        while True:
-            try:
-                monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._count_garbage("a connection that does not speak our protocol or has no valid key")
-
     # ---- the end of things ------------------------------------------------------------------
 
-    def _client_lost(self, fd: int = -1) -> None:
-        if fd >= 0:
-            self._loop.remove(fd)
-            os.close(fd)
+    def _hung_up(self, key: Key) -> None:
+        self._exchange.on_hang_up(key, time.monotonic())
+        self._post.forget(key)
+
+    def _client_lost(self) -> None:
+        if self._client_fd >= 0:
+            self._loop.remove(self._client_fd)
+            os.close(self._client_fd)
+            self._client_fd = -1
         if not self._exchange.closing:
             self._log.error("the program of this run (pid %d) is gone: ending it", self._connection.client_pid)
             self._exchange.close("the program of this run is gone")
@@ -231,45 +221,48 @@ class Interchange:
         while True:
             now = time.monotonic()
             self._dispatch(exchange.turn(now))
+            deadline = exchange.next_deadline()
             if exchange.closing:
                 if self._close_at is None:
                     self._close_at = now + CLOSE_GRACE_S
                 if not exchange.peers or now >= self._close_at:
                     break
-            deadline = exchange.next_deadline()
-            if self._close_at is not None:
                 deadline = min(deadline, self._close_at)
             self._loop.turn(deadline - now)
         if self._client_gone:
             self._cancel_blocks()
-        self._close()
+        for server in self._servers:
+            server.close()
+        if self._context is not None:
+            self._context.destroy(linger=500)
 
     def _dispatch(self, letters: dict[Hashable, Any]) -> None:
         for key, header, frames in self._post.send(letters):
-            assert isinstance(key, tuple)
-            self._send(key, header, frames)
+            self._servers[key[0]].send(key[1], header, frames)  # type: ignore[index]
         for gone in self._exchange.take_lost():
             self._post.forget(gone)
 
-    def _send(self, key: Key, header: bytes, frames: Sequence[Any]) -> None:
-        send(self._routers[key[0]], [key[1], header, *frames])
 
-    def _close(self) -> None:
-        for socket in self._routers:
-            socket.disable_monitor()
-            socket.close(linger=500)
-        self._context.destroy(linger=500)
-        self._loop.close()
+def _listener(path: str, descriptor: int | None) -> socket.socket:
+    if descriptor is not None:
+        return socket.socket(fileno=descriptor)
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    listener.listen(1024)
+    return listener
 
 
 def main() -> int:
     """Run the interchange of the connection file named on the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the client's to handle
-    connection = read_connection(Path(sys.argv[1]))
+    path = Path(sys.argv[1])
+    listeners = {endpoint: int(fd) for endpoint, _, fd in (word.rpartition("=") for word in sys.argv[2:])}
+    connection = read_connection(path)
     log = limits.log_to(Path(connection.directory) / "pilotflow.log", "interchange")
     try:
         limits.raise_open_files(limits.INTERCHANGE_FILES, "the interchange")
-        interchange = Interchange(connection, log)
+        interchange = Interchange(path, connection, listeners, log)
     except Exception as error:
         log.error("cannot start: %s", error)
         print(f"pilotflow interchange: {error}", file=sys.stderr)

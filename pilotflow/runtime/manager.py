@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pilotflow.core.pool import Give, Kill, Order, Pool, Recall, Spawn, Worker
 from pilotflow.core.post import Post
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
+from pilotflow.memfile import buffer_of
 from pilotflow.messages import (
     AliveReply,
     BadMessage,
@@ -31,6 +33,7 @@ from pilotflow.messages import (
     Class,
     Drain,
     Function,
+    ManagerAlive,
     ManagerRefused,
     Recorded,
     Register,
@@ -42,9 +45,11 @@ from pilotflow.messages import (
     to_manager,
 )
 from pilotflow.resources import Capacity
-from pilotflow.runtime import limits, link, zygote
+from pilotflow.runtime import limits, link, packets, zygote
+from pilotflow.runtime.channels import Channel, connect
+from pilotflow.runtime.connection import Connection, read_connection
+from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, parse_options
-from pilotflow.runtime.transport import Connection, Loop, connect, read_connection, receive, send
 
 CONNECT_TIMEOUT_S = 60.0
 """A manager that cannot register for so long ends."""
@@ -62,9 +67,6 @@ class Manager:
     """The process's loop. `run` returns the exit code."""
 
     def __init__(self, options: Options, connection: Connection, zygote_: zygote.Zygote, log: logging.Logger) -> None:
-        import zmq
-
-        self._zmq = zmq
         self._options = options
         self._connection = connection
         self._zygote = zygote_
@@ -72,10 +74,9 @@ class Manager:
         self._pool = Pool(options.capacity)
         self._post = Post(time.time_ns())
         self._decode = to_manager()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._loop = Loop()
         self._links: dict[int, tuple[socket.socket, socket.socket]] = {}
-        self._buffer = bytearray(link.PACKET_BYTES)
+        self._buffer = packets.new_buffer()
         self._setup = b""
         self._manager_id = 0
         self._started = self._heard = time.monotonic()
@@ -87,26 +88,23 @@ class Manager:
         self._heartbeat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._where = f"on {options.node} (block {options.block})"
         self._session = f"{options.node}-{os.getpid()}-{time.time_ns()}"
-        self._socket = self._connect()
+        self._channel = self._connect()
         self._loop.add(zygote_.channel.fileno(), self._hear_zygote)
         self._watch_signals()
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Channel:
         endpoint = _choose(self._connection)
         keys = self._connection.keys
-        socket_ = connect(
-            self._context,
+        self._log.info("connecting to %s", endpoint)
+        return connect(
+            self._loop,
             endpoint,
             self._session.encode(),
             (keys.server_public, keys.manager_public, keys.manager_secret),
             self._connection.max_message_bytes,
+            self._hear_interchange,
+            self._hung_up,
         )
-        self._loop.add_socket(socket_, self._hear_interchange)
-        events = self._zmq.EVENT_DISCONNECTED | self._zmq.EVENT_HANDSHAKE_SUCCEEDED
-        monitor = socket_.get_monitor_socket(events)
-        self._loop.add_socket(monitor, lambda: self._hear_monitor(monitor))
-        self._log.info("connecting to %s", endpoint)
-        return socket_
 
     def _watch_signals(self) -> None:
         read, write = os.pipe()
@@ -119,29 +117,23 @@ class Manager:
 
     # ---- interchange ------------------------------------------------------------------------
 
-    def _hear_monitor(self, monitor: Any) -> None:
-        while True:
-            try:
-                event = monitor.recv_multipart(self._zmq.NOBLOCK)[0]
-            except self._zmq.Again:
-                return
-            connected = int.from_bytes(event[:2], "little") == self._zmq.EVENT_HANDSHAKE_SUCCEEDED
-            self._hung_up_at = None if connected else time.monotonic()
+    def _hung_up(self, _: Hashable) -> None:
+        """The connection has closed. A Unix one does so when the interchange is dead."""
+        if _choose(self._connection).startswith("unix:"):
+            self._end("the interchange is gone", 1)
+        elif self._hung_up_at is None:
+            self._hung_up_at = time.monotonic()
 
-    def _hear_interchange(self) -> None:
-        for _ in range(limits.READ_MAX):
-            message = receive(self._socket, routed=False)
-            if message is None:
-                return
-            _, header, frames = message
-            try:
-                envelope = self._decode(header)
-                for messages, parts in self._post.receive(_INTERCHANGE, envelope, frames) or ():
-                    self._obey(messages, parts)
-            except BadMessage as error:
-                self._log.warning("dropped a message that is not ours: %s", error)
-                continue
-            self._heard = time.monotonic()
+    def _hear_interchange(self, _: Hashable, header: Any, frames: Sequence[Any]) -> None:
+        try:
+            envelope = self._decode(header)
+        except BadMessage as error:
+            self._log.warning("dropped a message that is not ours: %s", error)
+            return
+        self._heard = time.monotonic()
+        self._hung_up_at = None
+        for messages, parts in self._post.receive(_INTERCHANGE, envelope, frames) or ():
+            self._obey(messages, parts)
 
     def _obey(self, messages: list[Any], frames: Any) -> None:
         at = 0
@@ -229,16 +221,7 @@ class Manager:
         self._zygote.spawn(worker.id, theirs)
 
     def _send_setup(self, ours: socket.socket) -> None:
-        self._send_blob(ours, link.Setup(self._setup), self._setup)
-
-    def _send_blob(self, ours: socket.socket, message: Any, blob: bytes) -> None:
-        """A message with one blob, which goes into a memory file if it is long."""
-        if len(blob) < link.PACKET_BYTES // 2:
-            link.send(ours, link.encode(message))
-            return
-        fields = (b"", (len(blob),))
-        stub = link.Setup(*fields) if isinstance(message, link.Setup) else link.GiveFunction(message.fn, *fields)
-        link.send(ours, link.encode(stub), (blob,))
+        packets.send(ours, link.encode(link.Setup()), (self._setup,))
 
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
@@ -246,52 +229,49 @@ class Manager:
         try:
             if task.fn not in worker.functions:
                 worker.functions.add(task.fn)
-                body = self._pool.bodies[task.fn]
-                self._send_blob(ours, link.GiveFunction(task.fn, body), body)
-            if order.frames:
-                sizes = tuple(memoryview(frame).nbytes for frame in order.frames)
-                link.send(ours, link.encode(link.GiveTask(task, sizes)), order.frames)
-            else:
-                ours.send(link.encode(link.GiveTask(task)))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has died; its death is reported soon, and the task is among those it had
+                packets.send(ours, link.encode(link.GiveFunction(task.fn)), (self._pool.bodies[task.fn],))
+            packets.send(ours, link.encode(link.GiveTask(task)), order.frames)
+        except ConnectionError:
+            return  # it has died; its death is reported soon, and the task is among those it had
 
-    def _recall(self, worker: Worker) -> None:
-        """Take back the tasks that a worker has not read; what else was unread is sent again."""
-        ours, theirs = self._links[worker.id]
-        ids: list[tuple[int, int]] = []
-        again: list[tuple[bytes, int]] = []
+    def _take_back(self, worker: Worker) -> tuple[list[tuple[int, int]], list[tuple[bytes, Sequence[Any]]]]:
+        """What a worker has not read: tasks that have not started, and everything else."""
+        _, theirs = self._links[worker.id]
+        tasks: list[tuple[int, int]] = []
+        others: list[tuple[bytes, Sequence[Any]]] = []
         while True:
             try:
-                n, fd = link.receive(theirs, self._buffer, socket.MSG_DONTWAIT)
+                packet = packets.receive(theirs, self._buffer, socket.MSG_DONTWAIT)
             except (BlockingIOError, ConnectionError):
                 break
-            if n == 0:
+            if packet is None:
                 break
-            packet = bytes(self._buffer[:n])
-            message = link.decode_to_worker(packet)
-            if isinstance(message, link.GiveTask) and fd < 0:
-                ids.append((message.task.id, message.task.attempt))
+            header, frames = packet
+            message = link.decode_to_worker(header)
+            if isinstance(message, link.GiveTask) and not frames:
+                tasks.append((message.task.id, message.task.attempt))
             else:
-                again.append((packet, fd))
-        for packet, fd in again:
-            _send_again(ours, packet, fd)
-        self._pool.on_recalled(worker, ids)
+                others.append((bytes(header), frames))
+        return tasks, others
+
+    def _recall(self, worker: Worker) -> None:
+        tasks, others = self._take_back(worker)
+        for header, frames in others:
+            packets.send(self._links[worker.id][0], header, frames)
+        self._pool.on_recalled(worker, tasks)
 
     def _hear_worker(self, worker: Worker, ours: socket.socket) -> None:
         now = time.monotonic()
         buffer, pool = self._buffer, self._pool
-        view = memoryview(buffer)
         while True:
             try:
-                n, fd = link.receive(ours, buffer, socket.MSG_DONTWAIT)
+                packet = packets.receive(ours, buffer, socket.MSG_DONTWAIT)
+                if packet is None:
+                    return
+                header, frames = packet
+                message = link.decode_from_worker(header)
             except (BlockingIOError, ConnectionError):
                 return
-            if n == 0:
-                return
-            try:
-                message = link.decode_from_worker(view[:n])
-                frames = link.open_frames(fd, message.sizes) if fd >= 0 else ()
             except ValueError as error:  # a task has written into the link
                 self._log.error("worker %d sends rubbish (%s); ending it", worker.id, error)
                 self._zygote.kill(worker.id)
@@ -301,7 +281,7 @@ class Manager:
             elif isinstance(message, link.Ready):
                 pool.on_ready(worker)
             else:
-                pool.on_setup_failed(bytes(frames[0]) if frames else message.payload)
+                pool.on_setup_failed(bytes(buffer_of(frames[0])))
 
     def _hear_zygote(self) -> None:
         reports = self._zygote.reports()
@@ -320,7 +300,8 @@ class Manager:
     def _bury(self, worker: Worker, how: str) -> None:
         ours, theirs = self._links[worker.id]
         self._hear_worker(worker, ours)  # results it had sent before it died
-        self._recall_dead(worker)
+        unread, _ = self._take_back(worker)
+        self._pool.on_recalled(worker, unread)
         self._loop.remove(ours.fileno())
         del self._links[worker.id]
         ours.close()
@@ -328,24 +309,6 @@ class Manager:
         if worker.tasks and not worker.ending:
             self._log.warning("worker %d %s while running task %d", worker.id, how, worker.tasks[0].id)
         self._pool.on_death(worker, how, self._where)
-
-    def _recall_dead(self, worker: Worker) -> None:
-        """Find out which tasks a dead worker had not read: those have not started."""
-        _, theirs = self._links[worker.id]
-        ids: list[tuple[int, int]] = []
-        while True:
-            try:
-                n, fd = link.receive(theirs, self._buffer, socket.MSG_DONTWAIT)
-            except (BlockingIOError, ConnectionError):
-                break
-            if n == 0:
-                break
-            if fd >= 0:
-                os.close(fd)
-            message = link.decode_to_worker(memoryview(self._buffer)[:n])
-            if isinstance(message, link.GiveTask) and fd < 0:
-                ids.append((message.task.id, message.task.attempt))
-        self._pool.on_recalled(worker, ids)
 
     # ---- leaving ----------------------------------------------------------------------------
 
@@ -410,8 +373,6 @@ class Manager:
             self._end("the interchange is gone", 1)
 
     def _beat(self, now: float) -> None:
-        from pilotflow.messages import ManagerAlive
-
         silent = now - self._heard
         limit = self._connection.heartbeat_limit_s if self._manager_id else CONNECT_TIMEOUT_S
         if silent > max(limit, 2 * self._heartbeat_s):
@@ -420,13 +381,13 @@ class Manager:
             return
         header = self._post.sign_of_life(_INTERCHANGE, [ManagerAlive(self._time_left())])
         if self._manager_id:
-            send(self._socket, [header])
+            self._channel.send(header, ())
 
     def _dispatch(self) -> None:
         letter = self._pool.take_letter()
         letters = {_INTERCHANGE: letter} if letter.messages else {}
         for _, header, frames in self._post.send(letters):
-            send(self._socket, [header, *frames])
+            self._channel.send(header, frames)
 
     def _next_deadline(self, now: float) -> float:
         deadline = self._beat_at
@@ -440,28 +401,15 @@ class Manager:
         return deadline if left is None else min(deadline, now + left)
 
     def _close(self) -> None:
-        self._socket.disable_monitor()
-        self._socket.close(linger=1000)
-        self._context.destroy(linger=1000)
+        self._channel.close()
         self._zygote.channel.close()
-
-
-def _send_again(ours: socket.socket, packet: bytes, fd: int) -> None:
-    if fd < 0:
-        ours.send(packet)
-        return
-    try:
-        rights = fd.to_bytes(4, "little")
-        ours.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-    finally:
-        os.close(fd)
 
 
 def _choose(connection: Connection) -> str:
     """The best endpoint for this host: a Unix socket if the interchange is here."""
     for endpoint in connection.managers:
-        if endpoint.startswith("ipc://"):
-            if connection.host == socket.gethostname() and Path(endpoint[6:]).parent.is_dir():
+        if endpoint.startswith("unix:"):
+            if connection.host == socket.gethostname() and Path(endpoint[5:]).parent.is_dir():
                 return endpoint
         else:
             return endpoint

@@ -7,16 +7,18 @@ when that link closes. Whatever a task raises, `SystemExit` included, is that ta
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pilotflow.errors import SerializationError
+from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
-from pilotflow.runtime import link
+from pilotflow.runtime import link, packets
 from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
 
 
@@ -36,39 +38,35 @@ class Worker:
 
     def run(self) -> None:
         """Work until the manager closes the link."""
-        buffer = bytearray(link.PACKET_BYTES)
-        view = memoryview(buffer)
-        channel, receive, decode = self._channel, link.receive, link.decode_to_worker
+        buffer = packets.new_buffer()
+        channel, receive, decode = self._channel, packets.receive, link.decode_to_worker
         self._send(link.Ready())
-        while True:
-            n, fd = receive(channel, buffer)
-            if n == 0:
-                return
-            message = decode(view[:n])
-            frames = link.open_frames(fd, message.sizes) if fd >= 0 else []
+        while (packet := receive(channel, buffer)) is not None:
+            header, frames = packet
+            message = decode(header)
             if type(message) is link.GiveTask:
-                self._execute(message.task, frames)
+                self._execute(message.task, list(frames))
             elif type(message) is link.GiveFunction:
-                self._bodies[message.fn] = bytes(frames[0]) if frames else message.body
+                self._bodies[message.fn] = bytes(buffer_of(frames[0]))
                 self._functions.pop(message.fn, None)
-            elif type(message) is link.Setup:
-                self._set_up(bytes(frames[0]) if frames else message.payload)
-            del message, frames
+            else:
+                self._set_up(bytes(buffer_of(frames[0])))
+            del message, frames, packet
 
-    def _execute(self, task: Task, frames: list[memoryview]) -> None:
+    def _execute(self, task: Task, frames: list[Any]) -> None:
         started = time.time_ns()
         start = time.perf_counter_ns()
         status, packed = self._call(task, frames)
         duration_us = (time.perf_counter_ns() - start) // 1000
-        frames.clear()
         result = Result(task.id, task.attempt, status, packed.payload, packed.layout, duration_us, started // 1000)
         flush_output()
         self._send(link.TaskDone(result), packed.frames)
 
-    def _call(self, task: Task, frames: list[memoryview]) -> tuple[Status, Packed]:
+    def _call(self, task: Task, frames: list[Any]) -> tuple[Status, Packed]:
         try:
             function = self._functions.get(task.fn) or self._load(task.fn)
             args, kwargs = unpack_call(task.payload, task.layout, frames)
+            frames.clear()
             value = function(*args, **kwargs)
         except BaseException as error:
             return Status.ERROR, pack_exception(error, skip=1)
@@ -95,14 +93,11 @@ class Worker:
             function, args = unpack(payload)
             unpack_function(function)(*unpack(*args))
         except BaseException as error:
-            packed = pack_exception(error)
-            self._send(link.SetupRaised(packed.payload), packed.frames)
+            self._send(link.SetupRaised(), (pickle.dumps(tuple(pack_exception(error)), 5),))
             raise SystemExit(1) from None
 
-    def _send(self, message: Any, frames: tuple[Any, ...] = ()) -> None:
-        if frames:
-            message.sizes = tuple(memoryview(frame).nbytes for frame in frames)
-        link.send(self._channel, link.encode(message), frames)
+    def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
+        packets.send(self._channel, link.encode(message), frames)
 
 
 def flush_output() -> None:

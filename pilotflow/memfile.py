@@ -1,0 +1,70 @@
+"""Payload frames in memory files, which processes of one host hand on as descriptors, uncopied."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable
+from typing import Any
+
+
+class MemoryFile:
+    """One frame in a memory file. Closes its descriptor when it is no longer used.
+
+    Args:
+        fd: descriptor, owned from now on.
+        size: bytes in it.
+    """
+
+    __slots__ = ("__weakref__", "_view", "fd", "size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+        self._view: memoryview | None = None
+
+    @classmethod
+    def write(cls, parts: Iterable[Any]) -> MemoryFile:
+        """A new memory file with these buffers, one after the other.
+
+        Raises:
+            OSError: no memory or no descriptor is to be had.
+        """
+        fd = os.memfd_create("pilotflow-payload", os.MFD_CLOEXEC)
+        file = cls(fd, 0)
+        for part in parts:
+            view = memoryview(part).cast("B")
+            file.size += len(view)
+            while len(view):
+                view = view[os.write(fd, view) :]
+        return file
+
+    def view(self) -> memoryview:
+        """Its bytes, mapped privately: they may be changed, and nobody else sees it.
+
+        Raises:
+            ValueError: the file is shorter than it was said to be.
+        """
+        if self._view is None:
+            if os.fstat(self.fd).st_size < self.size:
+                raise ValueError(f"a memory file is shorter than the {self.size} bytes announced")
+            if self.size == 0:
+                self._view = memoryview(b"")
+            else:
+                flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
+                mapped = mmap.mmap(self.fd, self.size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+                self._view = memoryview(mapped)
+        return self._view
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def buffer_of(frame: Any) -> Any:
+    """A frame as something with the buffer protocol."""
+    return frame.view() if type(frame) is MemoryFile else frame
+
+
+def size_of(frame: Any) -> int:
+    """Bytes in a frame."""
+    return frame.size if type(frame) is MemoryFile else memoryview(frame).nbytes

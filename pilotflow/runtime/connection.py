@@ -1,0 +1,98 @@
+"""The connection file: where a run's interchange is, and the keys to talk to it.
+
+Links on one host are Unix sockets in a 0700 directory. Links over TCP use CURVE with a list of
+allowed client keys for each kind of peer. Everything a peer needs is in the run's connection
+file (0600).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from pilotflow.errors import ConfigError
+
+class Keys(msgspec.Struct, frozen=True):
+    """CURVE key pairs of a run, as Z85 text; all empty if `encrypted=False`."""
+
+    server_public: str = ""
+    server_secret: str = ""
+    client_public: str = ""
+    client_secret: str = ""
+    manager_public: str = ""
+    manager_secret: str = ""
+    control_public: str = ""
+    control_secret: str = ""
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """The connection file: how to reach a run's interchange.
+
+    `client`, `managers` and `control` are the endpoints of each kind of peer, best first: unix:PATH
+    or tcp://HOST:PORT (a port of * is chosen by the interchange, which then writes the file anew).
+    `path` is the submitting program's `sys.path`, so that workers import what it imports.
+    """
+
+    run_id: str
+    epoch: int
+    directory: str
+    client: tuple[str, ...]
+    managers: tuple[str, ...]
+    control: tuple[str, ...]
+    keys: Keys
+    max_message_bytes: int
+    heartbeat_limit_s: float
+    client_pid: int
+    host: str
+    path: tuple[str, ...] = ()
+
+
+def make_keys() -> Keys:
+    """New key pairs for a run."""
+    import zmq  # only runs with TCP links need it
+
+    pairs = [tuple(key.decode() for key in zmq.curve_keypair()) for _ in range(4)]
+    return Keys(*(key for pair in pairs for key in pair))
+
+
+def write_connection(path: Path, connection: Connection) -> None:
+    """Write the connection file, whole and readable by nobody else.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    aside = path.with_name(path.name + ".new")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(connection)))
+    aside.replace(path)
+
+
+def read_connection(path: Path) -> Connection:
+    """Read a connection file.
+
+    Raises:
+        ConfigError: it is missing, or not a connection file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Connection)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the connection file {path}: {error.strerror}.") from None
+    except (msgspec.MsgspecError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is not a connection file of this pilotflow: {error}.") from None
+
+
+def make_socket_directory() -> Path:
+    """A new 0700 directory for Unix sockets, under XDG_RUNTIME_DIR or the temporary directory.
+
+    Run directories will not do: their paths are too long for sockets, and their file systems may
+    not hold any.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if not base or not os.access(base, os.W_OK) or len(base) > 60:
+        base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp"
+    return Path(tempfile.mkdtemp(prefix="pilotflow-", dir=base))

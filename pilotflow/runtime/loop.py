@@ -1,0 +1,71 @@
+"""A loop that waits for plain descriptors and ZeroMQ sockets together, and calls their handlers."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import zmq
+
+_POLLIN = 1
+"""ZeroMQ's own bit for "can be read", so that this module does not import it."""
+
+
+class Loop:
+    """Descriptors, their handlers, and one place to wait for all of them."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._writers: dict[int, Callable[[], None]] = {}
+        self._sockets: list[tuple[zmq.Socket[Any], int, Callable[[], None]]] = []
+
+    def add(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor can be read or was closed by its peer."""
+        self._readers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def want_writes(self, fd: int, handler: Callable[[], None] | None) -> None:
+        """Call the handler when there is room to write to a descriptor; None to stop that."""
+        if fd not in self._readers:
+            return
+        if handler is None:
+            if self._writers.pop(fd, None) is not None:
+                self._epoll.modify(fd, select.EPOLLIN)
+        elif fd not in self._writers:
+            self._writers[fd] = handler
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed."""
+        self._writers.pop(fd, None)
+        if self._readers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def add_socket(self, socket: zmq.Socket[Any], handler: Callable[[], None]) -> None:
+        """Call the handler whenever a ZeroMQ socket can be read. It must read all there is."""
+        import zmq
+
+        fd = socket.get(zmq.FD)
+        self._sockets.append((socket, zmq.EVENTS, handler))
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def turn(self, timeout_s: float) -> None:
+        """Wait until something can be done, or the timeout, and call the handlers."""
+        # ZeroMQ's descriptors signal changes only, so what is already there must be looked for.
+        ready = [handler for socket, events, handler in self._sockets if socket.get(events) & _POLLIN]
+        for fd, bits in self._epoll.poll(0 if ready else max(0.0, timeout_s)):
+            if bits & select.EPOLLOUT and (writer := self._writers.get(fd)) is not None:
+                writer()
+            if bits & ~select.EPOLLOUT and (reader := self._readers.get(fd)) is not None:
+                reader()
+        if self._sockets and not ready:
+            ready = [handler for socket, events, handler in self._sockets if socket.get(events) & _POLLIN]
+        for handler in ready:
+            handler()
+
+    def close(self) -> None:
+        """Release the loop's own descriptor."""
+        self._epoll.close()
