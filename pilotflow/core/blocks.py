@@ -171,7 +171,8 @@ class BlockScaler:
         """The provider has not taken the block."""
         if block := self._live.get(name):
             self._end(block, f"could not be submitted: {reason}", now)
-            self._count_start_failure(block, now)
+            if not block.seen:
+                self._count_start_failure(block, now)
 
     def on_status(self, name: str, status: BlockStatus, now: float) -> None:
         """What the provider says about the block."""
