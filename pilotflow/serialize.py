@@ -22,6 +22,8 @@ from concurrent.futures import Future
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.memfile import buffer_of, size_of
 
@@ -31,6 +33,8 @@ BUFFER_BYTES = 16 * 1024
 """Buffers below this size stay inside the pickle stream."""
 LONG_BYTES = 128 * 1024
 """Above the pickler's own frame size (64 KiB): a chunk as long as this is one long `bytes`."""
+_BUNDLE = b"\0"
+"""First byte of an inline payload of several blobs; a pickle never begins with it."""
 
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
 
@@ -167,6 +171,8 @@ def join(packs: Sequence[Packed]) -> Packed:
     """Several payloads (the arguments, then each dependency's result) as one."""
     if len(packs) == 1:
         return packs[0]
+    if sum(len(pack.payload) for pack in packs) <= INLINE_BYTES and not any(pack.layout for pack in packs):
+        return Packed(_BUNDLE + msgspec.msgpack.encode([pack.payload for pack in packs]))
     layout: list[int] = []
     frames: list[Any] = []
     for pack in packs:
@@ -204,6 +210,8 @@ def unpack_call(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> t
     Raises:
         SerializationError: if they cannot be unpickled here.
     """
+    if not layout and payload[:1] == _BUNDLE:
+        return _unpack_bundle(payload)
     if len(layout) <= 2:
         call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(payload, layout, frames)
         return call
@@ -214,6 +222,16 @@ def unpack_call(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> t
             _dependencies.append(unpack(b"", layout[i : i + 2], frames[at:end]))
             at = end
         call = unpack(b"", layout[:2], frames[: layout[0] + layout[1]])
+        return call
+    finally:
+        _dependencies.clear()
+
+
+def _unpack_bundle(payload: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    first, *rest = msgspec.msgpack.decode(memoryview(payload)[1:], type=list[bytes])
+    try:
+        _dependencies.extend(map(unpack, rest))
+        call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(first)
         return call
     finally:
         _dependencies.clear()

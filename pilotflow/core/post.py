@@ -28,6 +28,7 @@ class Post:
     def __init__(self, stream: int) -> None:
         self._stream = stream
         self._sessions: dict[Hashable, Session] = {}
+        self._pressing: dict[Hashable, Session] = {}
 
     def receive(
         self, key: Hashable, envelope: Envelope[Any], frames: Sequence[Any]
@@ -41,7 +42,10 @@ class Post:
         elif envelope.seq > 1 and envelope.stream > session.their_stream:
             self.forget(key)
             return None
-        return session.unwrap(envelope, frames)
+        arrived = session.unwrap(envelope, frames)
+        if session.pressing:
+            self._pressing[key] = session
+        return arrived
 
     def open(self, key: Hashable) -> Session:
         """Begin a new session with a peer."""
@@ -52,6 +56,7 @@ class Post:
     def forget(self, key: Hashable) -> None:
         """The peer is gone."""
         self._sessions.pop(key, None)
+        self._pressing.pop(key, None)
 
     def stranger_note(self, message: Any) -> bytes:
         """A header for a peer with which there is no session."""
@@ -66,14 +71,17 @@ class Post:
     def send(self, letters: Mapping[Hashable, Letter]) -> list[tuple[Hashable, bytes, Sequence[Any]]]:
         """The letters as (peer, header, frames), after what has to be repeated, then acknowledgements."""
         wires: list[tuple[Hashable, bytes, Sequence[Any]]] = []
-        for key, session in self._sessions.items():
+        pressing = self._pressing
+        for key, session in pressing.items():
             for header, frames in session.take_resends():
                 wires.append((key, header, frames))
         for key, letter in letters.items():
-            session_ = self._sessions.get(key) or self.open(key)
-            header, frames = session_.wrap(letter.messages, letter.frames)
+            session = self._sessions.get(key) or self.open(key)
+            header, frames = session.wrap(letter.messages, letter.frames)
             wires.append((key, header, frames))
-        for key, session in self._sessions.items():
-            if session.ack_due:
-                wires.append((key, session.note()[0], ()))
+        if pressing:
+            for key, session in pressing.items():
+                if session.pressing:
+                    wires.append((key, session.note()[0], ()))
+            pressing.clear()
         return wires

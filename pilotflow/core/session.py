@@ -12,10 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from pilotflow.memfile import size_of
 from pilotflow.messages import Envelope, encode
 
 ACK_EVERY = 64
 """Letters received before an acknowledgement is sent for its own sake."""
+ACK_BYTES = 1 << 20
+"""A letter with so much payload is acknowledged at once, so that the sender can let it go."""
 EARLY_MAX = 10_000
 """Letters kept that came before an earlier one."""
 
@@ -55,9 +58,9 @@ class Session:
         self.__init__(stream)  # type: ignore[misc]
 
     @property
-    def ack_due(self) -> bool:
-        """Whether the peer should hear from us even if there is nothing else to say."""
-        return self.again or self._to_ack >= ACK_EVERY
+    def pressing(self) -> bool:
+        """Whether there is something to send for the session's own sake."""
+        return bool(self._resend) or self.again or self._to_ack >= ACK_EVERY
 
     def wrap(self, messages: list[Any], frames: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
         """A letter that must arrive, as header and payload frames."""
@@ -91,7 +94,7 @@ class Session:
                     self._early[seq] = (envelope.messages, frames)
             return []
         self.received = seq
-        self._to_ack += ACK_EVERY if frames else 1
+        self._to_ack += ACK_EVERY if frames and sum(map(size_of, frames)) >= ACK_BYTES else 1
         arrived = [(envelope.messages, frames)]
         while self._early and (following := self._early.pop(self.received + 1, None)) is not None:
             self.received += 1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from pilotflow.memfile import MemoryFile, size_of
-from pilotflow.runtime import limits, packets
+from pilotflow.runtime import packets
 from pilotflow.runtime.loop import Loop
 
 Hear: TypeAlias = Callable[[Hashable, Any, Sequence[Any]], None]
@@ -108,23 +108,25 @@ class _Connection:
         self._loop.want_writes(self.sock.fileno(), None)
 
     def read(self, hear: Callable[[Any, Sequence[Any]], None], garbage: Garbage) -> bool:
-        """Hear what has come; False if the peer has closed."""
-        for _ in range(limits.READ_MAX):
-            try:
-                message = packets.receive(self.sock, self._buffer, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return True
-            except packets.BadPacket as error:
-                garbage(str(error))
-                continue
-            except OSError:
-                return False
-            if message is None:
-                return False
-            header, frames = message
-            if any(size_of(frame) > self._max_bytes for frame in frames):
-                garbage(f"a frame of more than {self._max_bytes} bytes")
-                continue
+        """Hear the next packet; False if the peer has closed.
+
+        One, because a packet is a batch already; if there are more the loop comes back at once.
+        """
+        try:
+            message = packets.receive(self.sock, self._buffer, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except packets.BadPacket as error:
+            garbage(str(error))
+            return True
+        except OSError:
+            return False
+        if message is None:
+            return False
+        header, frames = message
+        if frames and any(size_of(frame) > self._max_bytes for frame in frames):
+            garbage(f"a frame of more than {self._max_bytes} bytes")
+        else:
             hear(header, frames)
         return True
 

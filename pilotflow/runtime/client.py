@@ -58,6 +58,10 @@ from pilotflow.serialize import Packed, digest, pack
 
 SUBMIT_MAX = 2000
 """Tasks in one letter to the interchange: the first can start while the next are encoded."""
+ACK_DELAY_S = 0.02
+"""Acknowledgements of results wait this long for a letter that goes anyway..."""
+ACKS_MAX = 64
+"""...or until there are so many."""
 CANCEL_TIMEOUT_S = 5.0
 """A strict cancel waits this long for the interchange's answer."""
 
@@ -106,6 +110,8 @@ class Client:
         self._decode = to_client()
         self._letter = Letter()
         self._rows: list[TaskRow] = []
+        self._acks: list[tuple[int, int]] = []
+        self._acks_due = 0.0
         self._tokens = itertools.count(1)
         self._answers: dict[int, _Answer] = {}
         self.welcome = threading.Event()
@@ -275,13 +281,13 @@ class Client:
             while not self._stopping:
                 now = time.monotonic()
                 self._take_inbox()
-                self._dispatch()
+                self._dispatch(now)
                 self._beat(now)
                 self._asleep = True
                 if self._inbox:
                     self._asleep = False
                     continue
-                self._loop.turn(self._beat_at - now)
+                self._loop.turn((min(self._beat_at, self._acks_due) if self._acks else self._beat_at) - now)
                 self._asleep = False
         except Exception as error:
             self._log.exception("the client loop ends because of a bug")
@@ -352,11 +358,11 @@ class Client:
             future.fail(dependency_failed(need, future.name))
         return None
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, now: float) -> None:
         ready = self._graph.take_ready()
         if ready.tasks:
             self._letter_tasks(ready.tasks, ready.frames)
-        if self._letter.messages:
+        if self._letter.messages or (self._acks and (len(self._acks) >= ACKS_MAX or now >= self._acks_due)):
             self._send_letter()
         elif resend := self._post.send({}):
             for _, header, frames in resend:
@@ -380,6 +386,9 @@ class Client:
 
     def _send_letter(self) -> None:
         letter, self._letter = self._letter, Letter()
+        if self._acks:
+            letter.messages.append(AckResults(self._acks))
+            self._acks = []
         for _, header, frames in self._post.send({_INTERCHANGE: letter}):
             self._channel.send(header, frames)
 
@@ -455,7 +464,9 @@ class Client:
             else:
                 future.settle(status, Packed(result.payload))
         if batch.manager:
-            self._letter.messages.append(AckResults([(batch.manager, batch.seq)]))
+            if not self._acks:
+                self._acks_due = self._heard + ACK_DELAY_S
+            self._acks.append((batch.manager, batch.seq))
         return at
 
     def _settle_with_dependents(self, id: int, future: AppFuture[Any], status: Status, packed: Packed) -> None:
@@ -533,7 +544,7 @@ class Client:
     def _stop(self, reason: BaseException) -> None:
         self._closed = self._closed or reason
         self._letter.messages.append(Close())
-        self._dispatch()
+        self._dispatch(time.monotonic())
         self._stopping = True
 
     def _interchange_lost(self, why: str) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import zmq
 
+DRAIN_MAX = 256
+"""Rounds over what can be read before the caller has its turn."""
 _POLLIN = 1
 """ZeroMQ's own bit for "can be read", so that this module does not import it."""
 
@@ -53,14 +55,19 @@ class Loop:
         self._epoll.register(fd, select.EPOLLIN)
 
     def turn(self, timeout_s: float) -> None:
-        """Wait until something can be done, or the timeout, and call the handlers."""
+        """Wait until something can be done, or the timeout, and call handlers until nothing can."""
         # ZeroMQ's descriptors signal changes only, so what is already there must be looked for.
         ready = [handler for socket, events, handler in self._sockets if socket.get(events) & _POLLIN]
-        for fd, bits in self._epoll.poll(0 if ready else max(0.0, timeout_s)):
-            if bits & select.EPOLLOUT and (writer := self._writers.get(fd)) is not None:
-                writer()
-            if bits & ~select.EPOLLOUT and (reader := self._readers.get(fd)) is not None:
-                reader()
+        events = self._epoll.poll(0 if ready else max(0.0, timeout_s))
+        for _ in range(DRAIN_MAX):
+            for fd, bits in events:
+                if bits & select.EPOLLOUT and (writer := self._writers.get(fd)) is not None:
+                    writer()
+                if bits & ~select.EPOLLOUT and (reader := self._readers.get(fd)) is not None:
+                    reader()
+            events = self._epoll.poll(0) if self._readers and events else ()
+            if not events:
+                break
         if self._sockets and not ready:
             ready = [handler for socket, events, handler in self._sockets if socket.get(events) & _POLLIN]
         for handler in ready:
