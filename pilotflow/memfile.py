@@ -51,10 +51,16 @@ class MemoryFile:
             if self.size == 0:
                 self._view = memoryview(b"")
             else:
-                flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
-                mapped = mmap.mmap(self.fd, self.size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+                # Not populated: that would copy every page now, since they may be written to.
+                mapped = mmap.mmap(
+                    self.fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                )
                 self._view = memoryview(mapped)
         return self._view
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        """Copy bytes from an offset on into a buffer; returns how many."""
+        return os.preadv(self.fd, [target], offset)
 
     def __del__(self) -> None:
         os.close(self.fd)

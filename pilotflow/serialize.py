@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pilotflow.errors import PilotflowError, SerializationError
-from pilotflow.memfile import buffer_of, size_of
+from pilotflow.memfile import MemoryFile, buffer_of, size_of
 
 INLINE_BYTES = 32 * 1024
 """Payloads up to this size ride inside the message header."""
@@ -241,30 +241,35 @@ def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> Any:
     if not layout:
         return pickle.loads(payload)
     chunks, buffers = layout
-    frames = [buffer_of(frame) for frame in frames]
+    outside = [buffer_of(frame) for frame in frames[chunks : chunks + buffers]]
     if chunks == 1:
-        return pickle.loads(frames[0], buffers=frames[1 : 1 + buffers])
-    reader = _ChunkReader(frames[:chunks])
-    return pickle.Unpickler(reader, buffers=frames[chunks : chunks + buffers]).load()
+        return pickle.loads(buffer_of(frames[0]), buffers=outside)
+    return pickle.Unpickler(_ChunkReader(frames[:chunks]), buffers=outside).load()
 
 
 class _ChunkReader:
     """File over chunks, so that long bytes are read straight into their place."""
 
     def __init__(self, chunks: Sequence[Any]) -> None:
-        self._chunks = [memoryview(chunk).cast("B") for chunk in reversed(chunks)]
+        self._chunks = list(reversed(chunks))
+        self._at = 0  # in the last one, which is the next
 
     def readinto(self, target: Any) -> int:
         view = memoryview(target).cast("B")
         done = 0
         while done < len(view) and self._chunks:
             chunk = self._chunks[-1]
-            n = min(len(chunk), len(view) - done)
-            view[done : done + n] = chunk[:n]
+            if type(chunk) is MemoryFile:
+                n = chunk.read_into(view[done:], self._at)
+            else:
+                part = memoryview(chunk).cast("B")[self._at : self._at + len(view) - done]
+                n = len(part)
+                view[done : done + n] = part
             done += n
-            self._chunks[-1] = chunk[n:]
-            if n == len(chunk):
+            self._at += n
+            if not n or self._at >= size_of(chunk):
                 self._chunks.pop()
+                self._at = 0
         return done
 
     def read(self, size: int) -> bytes:
