@@ -32,6 +32,7 @@ LAYER_OF_MODULE = {
     "requests": 0,
     "messages": 0,
     "serialize": 0,
+    "memfile": 0,
     "remote_errors": 0,
     "__main__": 5,
 }
