@@ -135,8 +135,8 @@ class Run:
             managers=("tcp://127.0.0.1:*",) if config.tcp else (managers,),
             control=(control,),
             keys=make_keys() if config.encrypted and config.tcp else Keys(),
-            max_message_bytes=config.max_message_bytes,
-            heartbeat_limit_s=config.heartbeat_limit,
+            max_message_bytes=config.max_frame_bytes,
+            heartbeat_limit_s=config.heartbeat_limit_s,
             client_pid=self._pid,
             host=socket.gethostname(),
             path=tuple(entry or os.getcwd() for entry in sys.path),
@@ -193,7 +193,7 @@ class Run:
             parallelism=provider.parallelism,
             nodes_per_block=provider.nodes_per_block,
             slots_per_node_guess=depth or workers or SLOTS_GUESS,
-            max_idletime_s=self.config.max_idletime,
+            max_idletime_s=self.config.max_idletime_s,
         )
         return KeptExecutor(executor.label, provider, executor.launcher, argv, limits_)
 

@@ -1,0 +1,172 @@
+"""The typed configuration of a run: `Config` and its executors, checked when they are made."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pilotflow.errors import ConfigError
+from pilotflow.launchers.base import Launcher
+from pilotflow.launchers.single_node import SingleNodeLauncher
+from pilotflow.providers.base import Provider
+from pilotflow.providers.local import LocalProvider
+from pilotflow.units import parse_duration, parse_memory
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorConfig:
+    """A named supply of workers.
+
+    Attributes:
+        label: its name, unique in the run; apps are bound to it by this name.
+        provider: where its blocks come from, and how many.
+        launcher: how managers are started on a block's nodes.
+        max_workers_per_node: one-CPU slots to offer on each node, even above its core count; one
+            per usable core if not given.
+        max_parallel_jobs: run at most this many tasks at once on a node and ignore what they ask
+            for (depth-limited dispatch), instead of `max_workers_per_node`.
+
+    Raises:
+        ConfigError: a value is wrong; the message names it.
+    """
+
+    label: str = "local"
+    provider: Provider = field(default_factory=LocalProvider)
+    launcher: Launcher = field(default_factory=SingleNodeLauncher)
+    max_workers_per_node: int | None = None
+    max_parallel_jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str) or not _LABEL.fullmatch(self.label):
+            raise _error(self, "label", f"{self.label!r} is no label. Use letters, digits and _ . - (at most 64).")
+        _check_type(self, "provider", Provider, "a provider such as LocalProvider()")
+        _check_type(self, "launcher", Launcher, "a launcher such as SingleNodeLauncher()")
+        _check_count(self, "max_workers_per_node", 1, optional=True)
+        _check_count(self, "max_parallel_jobs", 1, optional=True)
+        if self.max_workers_per_node is not None and self.max_parallel_jobs is not None:
+            raise ConfigError(
+                f"ExecutorConfig(label={self.label!r}): max_workers_per_node and max_parallel_jobs exclude each other. "
+                "The first offers that many one-CPU slots and fits tasks into them; the second runs that many "
+                "tasks at once whatever they ask for. Give one."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a run is started with.
+
+    Attributes:
+        executors: its supplies of workers; by default this machine with all its cores.
+        run_dir: where run directories go; `runs/NNNN/` are made in it.
+        retries: how often a task is tried again after an error of its own.
+        crash_limit: attempts at a task that may end with the loss of its worker or manager; 1
+            means that no task is ever run twice.
+        max_idletime: a block idle for so long is ended, down to `min_blocks`. Seconds or "2m".
+        heartbeat_limit: a process silent for so long is given up. Seconds or "30s".
+        encrypted: protect TCP links with CURVE. Without it anyone who can reach their ports can
+            run code as you; Unix sockets stay protected by their 0700 directory.
+        tcp: managers connect over TCP even on this host (they do on other hosts anyway).
+        max_message_bytes: longest frame of a message, so about the largest argument or result.
+            Bytes or "2g".
+        store: record tasks and events in the run store, `run.db`.
+        progress: show live progress; by default on terminals only.
+
+    Raises:
+        ConfigError: a value is wrong; the message names it.
+    """
+
+    executors: Sequence[ExecutorConfig] = field(default_factory=lambda: (ExecutorConfig(),))
+    run_dir: str | os.PathLike[str] = "runs"
+    retries: int = 0
+    crash_limit: int = 5
+    max_idletime: float | str = 120.0
+    heartbeat_limit: float | str = 30.0
+    encrypted: bool = True
+    tcp: bool = False
+    max_message_bytes: int | str = 2 << 30
+    store: bool = True
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.executors, ExecutorConfig) or not isinstance(self.executors, Sequence):
+            raise _error(self, "executors", f"takes a list of ExecutorConfig, not {type(self.executors).__name__}.")
+        if not self.executors:
+            raise _error(self, "executors", "is empty. A run needs at least one executor.")
+        for executor in self.executors:
+            if not isinstance(executor, ExecutorConfig):
+                raise _error(self, "executors", f"contains {type(executor).__name__}, not ExecutorConfig.")
+        labels = [executor.label for executor in self.executors]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise _error(self, "executors", f"label {twice[0]!r} is used twice. Give each executor its own.")
+        object.__setattr__(self, "executors", tuple(self.executors))
+        _check_type(self, "run_dir", (str, os.PathLike), "a path")
+        _check_count(self, "retries", 0)
+        _check_count(self, "crash_limit", 1)
+        for key, least in (("max_idletime", 0.0), ("heartbeat_limit", 0.1)):
+            _parse(self, key, parse_duration, least, "seconds")
+        _parse(self, "max_message_bytes", parse_memory, 1 << 20, "bytes")
+        for key in ("encrypted", "tcp", "store"):
+            _check_type(self, key, bool, "true or false")
+        _check_type(self, "progress", (bool, type(None)), "true, false or None")
+
+    @property
+    def max_idletime_s(self) -> float:
+        """`max_idletime` in seconds."""
+        return float(self.max_idletime)
+
+    @property
+    def heartbeat_limit_s(self) -> float:
+        """`heartbeat_limit` in seconds."""
+        return float(self.heartbeat_limit)
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """`max_message_bytes` as a number."""
+        return int(self.max_message_bytes)
+
+    @classmethod
+    def for_this_machine(cls, max_workers: int | None = None, **others: Any) -> Config:
+        """One executor, `local`, with one block on this machine.
+
+        Args:
+            max_workers: its workers; one per usable core by default.
+            others: other fields of `Config`.
+        """
+        return cls(executors=(ExecutorConfig(max_workers_per_node=max_workers),), **others)
+
+
+def _error(owner: object, key: str, problem: str) -> ConfigError:
+    return ConfigError(f"{type(owner).__name__}({key}=...): {problem}")
+
+
+def _check_type(owner: object, key: str, kind: Any, words: str) -> None:
+    value = getattr(owner, key)
+    if not isinstance(value, kind):
+        raise _error(owner, key, f"takes {words}, not {value!r}.")
+
+
+def _check_count(owner: object, key: str, least: int, optional: bool = False) -> None:
+    value = getattr(owner, key)
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _error(owner, key, f"{value!r} is not a whole number of {least} or more.")
+
+
+def _parse(owner: object, key: str, parse: Any, least: float, unit: str) -> None:
+    """Replace a field by its number, so that "2m" and 120 are the same from here on."""
+    try:
+        number = parse(getattr(owner, key))
+    except ConfigError as error:
+        raise _error(owner, key, str(error)) from None
+    if number < least:
+        raise _error(owner, key, f"{getattr(owner, key)!r} is less than {least:g} {unit}.")
+    object.__setattr__(owner, key, number)
+
+
