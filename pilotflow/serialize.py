@@ -36,7 +36,9 @@ LONG_BYTES = 128 * 1024
 _BUNDLE = b"\0"
 """First byte of an inline payload of several blobs; a pickle never begins with it."""
 
-_ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
+_NUMBERS = frozenset({int, float, bool, type(None), complex})
+_ATOMS = _NUMBERS | {str, bytes}
+"""Types of values that hold no others, for which plain pickle does all there is to do."""
 
 
 class Packed(NamedTuple):
@@ -101,6 +103,8 @@ def pack(value: Any, futures: list[Future[Any]] | None = None) -> Packed:
     Raises:
         SerializationError: if something in it cannot be pickled.
     """
+    if type(value) in _NUMBERS:
+        return Packed(pickle.dumps(value, 5))
     chunks: list[Any] = []
     buffers: list[Any] = []
 

@@ -654,6 +654,11 @@ def _frame_counts(items: Sequence[Task] | Sequence[Result], available: int) -> l
     Raises:
         BadMessage: if the counts are wrong or more than there are frames.
     """
+    for item in items:
+        if item.layout:
+            break
+    else:
+        return []
     counts = [sum(item.layout) if item.layout else 0 for item in items]
     if not any(counts):
         if any(item.layout for item in items):
