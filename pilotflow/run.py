@@ -27,11 +27,13 @@ from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.client import Client
+from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
 from pilotflow.runtime.manager_options import manager_argv
 from pilotflow.runtime.store import Store
-from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from pilotflow.config.model import Config, ExecutorConfig
 
 START_TIMEOUT_S = 30.0
@@ -243,7 +245,7 @@ class Run:
         self._log_handler.close()
         _runs[:] = [ref for ref in _runs if ref() not in (None, self)]
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -345,14 +347,14 @@ def load(config: Config | str | os.PathLike[str] | None = None) -> Run:
     from pilotflow.config.model import Config
 
     if config is None:
-        config = Config.for_this_machine()
-    elif isinstance(config, (str, os.PathLike)):
+        return Run(Config.for_this_machine())
+    if isinstance(config, Config):
+        return Run(config)
+    if isinstance(config, (str, os.PathLike)):
         from pilotflow.config.file import load_config
 
-        config = load_config(Path(config))
-    elif not isinstance(config, Config):
-        raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
-    return Run(config)
+        return Run(load_config(Path(config)))
+    raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
 
 
 _runs: list[weakref.ref[Run]] = []
@@ -391,5 +393,3 @@ def _listen(path: str) -> socket.socket:
     listener.bind(path)
     listener.listen(1024)
     return listener
-
-

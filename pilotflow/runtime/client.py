@@ -245,7 +245,12 @@ class Client:
         """Cancel every task that has not started, and wait until that is known."""
         ready = threading.Event()
         found: list[AppFuture[Any]] = []
-        self.call(lambda: (found.extend(self._graph.pending.values()), ready.set(), None)[2])
+
+        def look() -> None:
+            found.extend(self._graph.pending.values())
+            ready.set()
+
+        self.call(look)
         ready.wait(CANCEL_TIMEOUT_S)
         if found:
             self.cancel_unstarted(found)
@@ -289,7 +294,7 @@ class Client:
                     continue
                 self._loop.turn((min(self._beat_at, self._acks_due) if self._acks else self._beat_at) - now)
                 self._asleep = False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the loop's top: everything pending must still end
             self._log.exception("the client loop ends because of a bug")
             self._fail_all(InterchangeLost(f"pilotflow's client loop failed: {error!r}; its log has more"))
         finally:
@@ -340,7 +345,7 @@ class Client:
         need = self._foreign_names.pop(number)
         try:
             packed = pack(need.result(0))
-        except BaseException:
+        except BaseException:  # noqa: BLE001  whatever that future's maker put into it
             self._fail_dependents(number, need)
         else:
             self._graph.supply(number, packed)
@@ -354,7 +359,7 @@ class Client:
             return pack(need.result(0))
         except SerializationError as error:
             future.fail(SerializationError(f"the result that '{future.name}' needs cannot be sent to it: {error}"))
-        except BaseException:
+        except BaseException:  # noqa: BLE001  whatever the task raised
             future.fail(dependency_failed(need, future.name))
         return None
 

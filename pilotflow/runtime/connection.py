@@ -16,6 +16,7 @@ import msgspec
 
 from pilotflow.errors import ConfigError
 
+
 class Keys(msgspec.Struct, frozen=True):
     """CURVE key pairs of a run, as Z85 text; all empty if `encrypted=False`."""
 
@@ -94,5 +95,5 @@ def make_socket_directory() -> Path:
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base or not os.access(base, os.W_OK) or len(base) > 60:
-        base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp"
+        base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108  mkdtemp makes it ours
     return Path(tempfile.mkdtemp(prefix="pilotflow-", dir=base))

@@ -146,9 +146,7 @@ class Interchange:
 
     # ---- receiving --------------------------------------------------------------------------
 
-    def _hear(
-        self, key: Key, header: Any, frames: Sequence[Any], domain: str, decode: Decoder[Any], take: Any
-    ) -> None:
+    def _hear(self, key: Key, header: Any, frames: Sequence[Any], domain: str, decode: Decoder[Any], take: Any) -> None:
         try:
             envelope = decode(header)
             take(key, self._post.receive(key, envelope, frames), time.monotonic())
@@ -263,9 +261,9 @@ def main() -> int:
     try:
         limits.raise_open_files(limits.INTERCHANGE_FILES, "the interchange")
         interchange = Interchange(path, connection, listeners, log)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the process's top: the client shows what we say
         log.error("cannot start: %s", error)
-        print(f"pilotflow interchange: {error}", file=sys.stderr)
+        sys.stderr.write(f"pilotflow interchange: {error}\n")
         return 1
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)  # no cycles are made here; a million queued tasks are not garbage

@@ -50,28 +50,35 @@ class Loop:
         """Call the handler whenever a ZeroMQ socket can be read. It must read all there is."""
         import zmq
 
-        fd = socket.get(zmq.FD)
+        fd = int(socket.get(zmq.FD))
         self._sockets.append((socket, zmq.EVENTS, handler))
         self._epoll.register(fd, select.EPOLLIN)
 
     def turn(self, timeout_s: float) -> None:
         """Wait until something can be done, or the timeout, and call handlers until nothing can."""
         # ZeroMQ's descriptors signal changes only, so what is already there must be looked for.
-        ready = [handler for socket, events, handler in self._sockets if socket.get(events) & _POLLIN]
+        ready = self._readable_sockets()
         events = self._epoll.poll(0 if ready else max(0.0, timeout_s))
         for _ in range(DRAIN_MAX):
-            for fd, bits in events:
-                if bits & select.EPOLLOUT and (writer := self._writers.get(fd)) is not None:
-                    writer()
-                if bits & ~select.EPOLLOUT and (reader := self._readers.get(fd)) is not None:
-                    reader()
-            events = self._epoll.poll(0) if self._readers and events else ()
-            if not events:
+            if not events or not self._handle(events):
                 break
-        if self._sockets and not ready:
-            ready = [handler for socket, events, handler in self._sockets if socket.get(events) & _POLLIN]
-        for handler in ready:
+            events = self._epoll.poll(0)
+        for handler in ready or self._readable_sockets():
             handler()
+
+    def _handle(self, events: list[tuple[int, int]]) -> bool:
+        """Call what handles these events; False if all are of ZeroMQ, and stay until it is read."""
+        handled = False
+        for fd, bits in events:
+            if bits & select.EPOLLOUT and (writer := self._writers.get(fd)) is not None:
+                writer()
+            if bits & ~select.EPOLLOUT and (reader := self._readers.get(fd)) is not None:
+                reader()
+                handled = True
+        return handled
+
+    def _readable_sockets(self) -> list[Callable[[], None]]:
+        return [handler for socket, events, handler in self._sockets if int(socket.get(events)) & _POLLIN]
 
     def close(self) -> None:
         """Release the loop's own descriptor."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotflow.core.pool import Give, Kill, Order, Pool, Recall, Spawn, Worker
-from pilotflow.core.post import Post
+from pilotflow.core.post import Letter, Post
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
 from pilotflow.memfile import buffer_of
@@ -44,7 +44,6 @@ from pilotflow.messages import (
     Stop,
     to_manager,
 )
-from pilotflow.resources import Capacity
 from pilotflow.runtime import limits, link, packets, zygote
 from pilotflow.runtime.channels import Channel, connect
 from pilotflow.runtime.connection import Connection, read_connection
@@ -188,7 +187,7 @@ class Manager:
             self._log.info("registered as manager %d", message.manager)
             if message.setup != self._setup:
                 self._setup = message.setup
-                for _, (ours, _) in self._links.items():
+                for ours, _ in self._links.values():
                     self._send_setup(ours)
         self._manager_id = message.manager
 
@@ -288,8 +287,8 @@ class Manager:
         if reports is None:
             self._loop.remove(self._zygote.channel.fileno())
             self._log.error("the zygote has died, and all workers with it")
-            for worker in list(self._pool.workers.values()):
-                self._bury(worker, "died with the manager's zygote")
+            for lost in list(self._pool.workers.values()):
+                self._bury(lost, "died with the manager's zygote")
             self._end("its zygote died", 1)
             return
         for kind, number, value in reports:
@@ -325,7 +324,7 @@ class Manager:
         if self._leave_at is None:
             (self._log.info if code == 0 else self._log.error)("ending: %s", reason)
             if code:
-                print(f"pilotflow manager: {reason}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"pilotflow manager: {reason}\n")
             for worker in self._pool.workers.values():
                 self._zygote_kill(worker)
             self._leave_at = time.monotonic() + LEAVE_GRACE_S
@@ -385,7 +384,7 @@ class Manager:
 
     def _dispatch(self) -> None:
         letter = self._pool.take_letter()
-        letters = {_INTERCHANGE: letter} if letter.messages else {}
+        letters: dict[Hashable, Letter] = {_INTERCHANGE: letter} if letter.messages else {}
         for _, header, frames in self._post.send(letters):
             self._channel.send(header, frames)
 
@@ -443,7 +442,7 @@ def main() -> int:
         )
     except ConfigError as error:
         log.error("cannot start: %s", error)
-        print(f"pilotflow manager: {error}", file=sys.stderr)
+        sys.stderr.write(f"pilotflow manager: {error}\n")
         return 1
     zygote_ = zygote.start(connection.max_message_bytes)
     gc.freeze()
@@ -452,7 +451,7 @@ def main() -> int:
         return Manager(options, connection, zygote_, log).run()
     except Exception as error:
         log.exception("the manager ends because of a bug")
-        print(f"pilotflow manager: a bug: {error!r}; see its log in {options.directory}", file=sys.stderr)
+        sys.stderr.write(f"pilotflow manager: a bug: {error!r}; see its log in {options.directory}\n")
         return 1
 
 

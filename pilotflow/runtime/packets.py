@@ -96,9 +96,7 @@ def send_composed(sock: socket.socket, packet: bytes, files: Sequence[MemoryFile
     sock.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], flags)
 
 
-def receive(
-    sock: socket.socket, buffer: bytearray, flags: int = 0
-) -> tuple[memoryview | bytes, Sequence[Any]] | None:
+def receive(sock: socket.socket, buffer: bytearray, flags: int = 0) -> tuple[memoryview | bytes, Sequence[Any]] | None:
     """One message as (header, frames), or None if the peer has closed.
 
     The header is only good until the next call with the same buffer.

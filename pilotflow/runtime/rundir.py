@@ -1,12 +1,12 @@
 """The run directory: `runs/NNNN/`, with `runs/latest` pointing to the newest.
 
-    pilotflow.log       one line per change of a block, a manager or the run
-    interchange.err     what the interchange printed, normally nothing
-    connection.json     how to reach the interchange (0600)
-    run.db              the run store
-    scripts/            what providers submitted
-    blocks/BLOCK/       its stdout and stderr, its managers' logs
-    tasks/APP/          stdout and stderr of tasks that asked for AUTO_LOGNAME
+pilotflow.log       one line per change of a block, a manager or the run
+interchange.err     what the interchange printed, normally nothing
+connection.json     how to reach the interchange (0600)
+run.db              the run store
+scripts/            what providers submitted
+blocks/BLOCK/       its stdout and stderr, its managers' logs
+tasks/APP/          stdout and stderr of tasks that asked for AUTO_LOGNAME
 """
 
 from __future__ import annotations
@@ -97,5 +97,3 @@ def import_path() -> dict[str, str]:
         return {}
     entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     return {"PYTHONPATH": os.pathsep.join([*entries, home])}
-
-

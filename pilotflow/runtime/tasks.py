@@ -21,11 +21,7 @@ _TAIL_BYTES = 4096
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
 """A command without anything that a shell would interpret."""
 _SHELL_WORDS = frozenset(
-    "alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare "
-    "dirs disown do done echo elif else enable esac eval exec exit export fc fg fi for function getopts hash "
-    "help history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return "
-    "select set shift shopt source suspend test then time times trap type typeset ulimit umask unalias unset until "
-    "wait while".split()
+    ["alias", "bg", "bind", "break", "builtin", "caller", "case", "cd", "command", "compgen", "complete", "compopt", "continue", "coproc", "declare", "dirs", "disown", "do", "done", "echo", "elif", "else", "enable", "esac", "eval", "exec", "exit", "export", "fc", "fg", "fi", "for", "function", "getopts", "hash", "help", "history", "if", "in", "jobs", "kill", "let", "local", "logout", "mapfile", "popd", "printf", "pushd", "pwd", "read", "readarray", "readonly", "return", "select", "set", "shift", "shopt", "source", "suspend", "test", "then", "time", "times", "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"]
 )
 """Builtins and reserved words of bash: a command that begins with one needs the shell."""
 
@@ -143,5 +139,3 @@ def _redirected(output: Output) -> Iterator[None]:
 
 def _flags(mode: str) -> int:
     return os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if mode.startswith("w") else os.O_APPEND)
-
-

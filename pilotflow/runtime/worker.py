@@ -35,6 +35,7 @@ class Worker:
         self._max_bytes = max_bytes
         self._bodies: dict[int, bytes] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
+        self._early: list[tuple[Task, list[Any]]] = []
 
     def run(self) -> None:
         """Work until the manager closes the link."""
@@ -45,13 +46,25 @@ class Worker:
             header, frames = packet
             message = decode(header)
             if type(message) is link.GiveTask:
-                self._execute(message.task, list(frames))
+                if message.task.fn in self._bodies:
+                    self._execute(message.task, list(frames))
+                else:  # the manager took its function back and sends it again, see `Manager._recall`
+                    self._early.append((message.task, list(frames)))
             elif type(message) is link.GiveFunction:
-                self._bodies[message.fn] = bytes(buffer_of(frames[0]))
-                self._functions.pop(message.fn, None)
+                self._take_function(message.fn, bytes(buffer_of(frames[0])))
             else:
                 self._set_up(bytes(buffer_of(frames[0])))
             del message, frames, packet
+
+    def _take_function(self, fn: int, body: bytes) -> None:
+        self._bodies[fn] = body
+        self._functions.pop(fn, None)
+        early, self._early = self._early, []
+        for task, frames in early:
+            if task.fn == fn:
+                self._execute(task, frames)
+            else:
+                self._early.append((task, frames))
 
     def _execute(self, task: Task, frames: list[Any]) -> None:
         started = time.time_ns()
@@ -68,7 +81,7 @@ class Worker:
             args, kwargs = unpack_call(task.payload, task.layout, frames)
             frames.clear()
             value = function(*args, **kwargs)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
             return Status.ERROR, pack_exception(error, skip=1)
         args = kwargs = None  # type: ignore[assignment]
         try:
@@ -92,7 +105,7 @@ class Worker:
         try:
             function, args = unpack(payload)
             unpack_function(function)(*unpack(*args))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  as for a task
             self._send(link.SetupRaised(), (pickle.dumps(tuple(pack_exception(error)), 5),))
             raise SystemExit(1) from None
 

@@ -110,7 +110,7 @@ class ZmqServer:
         loop.add_socket(self._monitor, self._count_failed_handshakes)
         loop.add_socket(self._socket, self._read)
         self._socket.bind(endpoint)
-        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        self.endpoint = bytes(self._socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
     def _read(self) -> None:
         for _ in range(limits.READ_MAX):
@@ -129,7 +129,8 @@ class ZmqServer:
     def send(self, peer: Hashable, header: bytes, frames: Sequence[Any]) -> None:
         """Send to a peer; if it is gone, nothing happens."""
         try:
-            self._socket.send_multipart([peer, header, *map(buffer_of, frames)], zmq.NOBLOCK, copy=False)
+            parts: list[Any] = [peer, header, *map(buffer_of, frames)]
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
