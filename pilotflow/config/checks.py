@@ -13,9 +13,9 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from pilotflow.errors import ConfigError
 from pilotflow.units import kind, show
@@ -64,7 +64,8 @@ def check_arguments(obj: object) -> None:
     """
     if not dataclasses.is_dataclass(obj):
         raise TypeError(f"{obj!r} is not an instance of a dataclass")
-    hints = annotations_of(type(obj))
+    cls: Any = type(obj)
+    hints = annotations_of(cls)
     for field in dataclasses.fields(obj):
         if field.init and field.name in hints:
             problem = type_problem(getattr(obj, field.name), hints[field.name])
@@ -104,7 +105,87 @@ def type_problem(value: object, annotation: Any) -> str | None:
     if _plainly_fits(value, annotation):
         return None
     expected = f"{show(value)} is {kind(value)}, expected {describe(annotation)}."
-    if isinstance(value, bool) and not _plainly_fits(value, annotation | object if False else annotation):
-        if _takes_numbers(annotation):
-            return expected
-    return _typeguard_problem(value, annotation, expected)
+    if isinstance(value, bool) and {int, float}.intersection(_members(annotation)):
+        return expected  # True is an int to Python, but never a number of blocks
+    detail = _typeguard_problem(value, annotation)
+    if detail is None:
+        return None
+    origin = typing.get_origin(annotation)
+    inside = isinstance(origin, type) and isinstance(value, origin)
+    return f"{show(value)} is not {describe(annotation)}: {detail}." if inside else expected
+
+
+def _typeguard_problem(value: object, annotation: Any) -> str | None:
+    import typeguard
+
+    try:
+        typeguard.check_type(
+            value,
+            annotation,
+            forward_ref_policy=typeguard.ForwardRefPolicy.IGNORE,
+            collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
+        )
+    except typeguard.TypeCheckError as error:
+        return str(error)
+    return None
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the annotation alone."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _plainly_fits(value: object, annotation: Any) -> bool:
+    """True only if the value fits for certain; False may mean that typeguard has to look."""
+    for member in _members(annotation):
+        origin, args = typing.get_origin(member), typing.get_args(member)
+        if member is Any or member is object:
+            return True
+        if origin is Literal:
+            fits = any(value == arg and type(value) is type(arg) for arg in args)
+        elif origin in _SEQUENCES:
+            plain = isinstance(value, (list, tuple) if origin is Sequence else list)
+            fits = plain and all(_plainly_fits(item, args[0]) for item in cast("Sequence[object]", value))
+        elif origin in _MAPPINGS:
+            fits = isinstance(value, dict) and all(
+                _plainly_fits(key, args[0]) and _plainly_fits(item, args[1]) for key, item in value.items()
+            )
+        else:
+            fits = _is_instance(value, member)
+        if fits:
+            return True
+    return False
+
+
+_SEQUENCES: Final = (list, Sequence)
+_MAPPINGS: Final = (dict, Mapping)
+
+
+def _is_instance(value: object, member: Any) -> bool:
+    if not isinstance(member, type) or typing.get_origin(member) is not None:
+        return value is None and member is type(None)
+    if isinstance(value, bool):
+        return member is bool
+    if member is float:
+        return isinstance(value, (int, float))
+    try:
+        return isinstance(value, member)
+    except TypeError:  # a protocol without @runtime_checkable: typeguard compares the signatures
+        return False
+
+
+def describe(annotation: Any) -> str:
+    """An annotation as it goes into a message: `int | None`, `list[ExecutorConfig]`, `'a' or 'b'`."""
+    if annotation is None or annotation is type(None):
+        return "None"
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(describe(member) for member in args)
+    if origin is Literal:
+        return " or ".join(repr(arg) for arg in args)
+    if origin is not None:
+        inner = ", ".join("..." if arg is ... else describe(arg) for arg in args)
+        return f"{getattr(origin, '__name__', origin)}[{inner}]"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).removeprefix("typing.")

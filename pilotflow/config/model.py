@@ -6,16 +6,19 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from pilotflow.config.checks import check_arguments, field_error
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
-from pilotflow.units import parse_duration, parse_memory
+from pilotflow.units import format_duration, format_memory, parse_duration, parse_memory, show
 
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_MAX_WORKERS: Final = 100_000
+_MAX_COUNT: Final = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +45,19 @@ class ExecutorConfig:
     max_parallel_jobs: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.label, str) or not _LABEL.fullmatch(self.label):
-            raise _error(self, "label", f"{self.label!r} is no label. Use letters, digits and _ . - (at most 64).")
-        _check_type(self, "provider", Provider, "a provider such as LocalProvider()")
-        _check_type(self, "launcher", Launcher, "a launcher such as SingleNodeLauncher()")
-        _check_count(self, "max_workers_per_node", 1, optional=True)
-        _check_count(self, "max_parallel_jobs", 1, optional=True)
+        check_arguments(self)
+        if not _LABEL.fullmatch(self.label):
+            problem = "is no label. Use letters, digits and _ . - (at most 64, a letter or digit first)."
+            raise field_error(self, "label", f"{show(self.label)} {problem}")
+        for key in ("max_workers_per_node", "max_parallel_jobs"):
+            _check_range(self, key, 1, _MAX_WORKERS)
         if self.max_workers_per_node is not None and self.max_parallel_jobs is not None:
-            raise ConfigError(
-                f"ExecutorConfig(label={self.label!r}): max_workers_per_node and max_parallel_jobs exclude each other. "
-                "The first offers that many one-CPU slots and fits tasks into them; the second runs that many "
-                "tasks at once whatever they ask for. Give one."
+            raise field_error(
+                self,
+                ("max_workers_per_node", "max_parallel_jobs"),
+                f"executor '{self.label}' has both, and they exclude each other. The first offers that many one-CPU "
+                "slots a node and fits tasks into them; the second runs that many tasks a node at once, whatever "
+                "they ask for. Give one.",
             )
 
 
@@ -93,27 +98,21 @@ class Config:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.executors, ExecutorConfig) or not isinstance(self.executors, Sequence):
-            raise _error(self, "executors", f"takes a list of ExecutorConfig, not {type(self.executors).__name__}.")
+        check_arguments(self)
         if not self.executors:
-            raise _error(self, "executors", "is empty. A run needs at least one executor.")
-        for executor in self.executors:
-            if not isinstance(executor, ExecutorConfig):
-                raise _error(self, "executors", f"contains {type(executor).__name__}, not ExecutorConfig.")
+            raise field_error(self, "executors", "is empty. A run needs at least one executor.")
         labels = [executor.label for executor in self.executors]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise _error(self, "executors", f"label {twice[0]!r} is used twice. Give each executor its own.")
+            raise field_error(self, "executors", f"label '{twice[0]}' is used twice. Give each executor its own.")
         object.__setattr__(self, "executors", tuple(self.executors))
-        _check_type(self, "run_dir", (str, os.PathLike), "a path")
-        _check_count(self, "retries", 0)
-        _check_count(self, "crash_limit", 1)
+        if not os.fspath(self.run_dir) or "\0" in os.fspath(self.run_dir):
+            raise field_error(self, "run_dir", f"{show(self.run_dir)} cannot be the path of a directory.")
+        _check_range(self, "retries", 0, _MAX_COUNT)
+        _check_range(self, "crash_limit", 1, _MAX_COUNT)
         for key, least in (("max_idletime", 0.0), ("heartbeat_limit", 0.1)):
-            _parse(self, key, parse_duration, least, "seconds")
-        _parse(self, "max_message_bytes", parse_memory, 1 << 20, "bytes")
-        for key in ("encrypted", "tcp", "store"):
-            _check_type(self, key, bool, "true or false")
-        _check_type(self, "progress", (bool, type(None)), "true, false or None")
+            _parse(self, key, parse_duration, least, format_duration)
+        _parse(self, "max_message_bytes", parse_memory, 1 << 20, format_memory)
 
     @property
     def max_idletime_s(self) -> float:
@@ -141,32 +140,18 @@ class Config:
         return cls(executors=(ExecutorConfig(max_workers_per_node=max_workers),), **others)
 
 
-def _error(owner: object, key: str, problem: str) -> ConfigError:
-    return ConfigError(f"{type(owner).__name__}({key}=...): {problem}")
-
-
-def _check_type(owner: object, key: str, kind: Any, words: str) -> None:
+def _check_range(owner: object, key: str, low: int, high: int) -> None:
     value = getattr(owner, key)
-    if not isinstance(value, kind):
-        raise _error(owner, key, f"takes {words}, not {value!r}.")
+    if value is not None and not low <= value <= high:
+        raise field_error(owner, key, f"{show(value)} is not a whole number from {low} to {high}.")
 
 
-def _check_count(owner: object, key: str, least: int, optional: bool = False) -> None:
-    value = getattr(owner, key)
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise _error(owner, key, f"{value!r} is not a whole number of {least} or more.")
-
-
-def _parse(owner: object, key: str, parse: Any, least: float, unit: str) -> None:
+def _parse(owner: object, key: str, parse: Any, least: float, as_text: Any) -> None:
     """Replace a field by its number, so that "2m" and 120 are the same from here on."""
     try:
         number = parse(getattr(owner, key))
     except ConfigError as error:
-        raise _error(owner, key, str(error)) from None
+        raise field_error(owner, key, str(error)) from None
     if number < least:
-        raise _error(owner, key, f"{getattr(owner, key)!r} is less than {least:g} {unit}.")
+        raise field_error(owner, key, f"{show(getattr(owner, key))} is less than {as_text(least)}.")
     object.__setattr__(owner, key, number)
-
-
