@@ -17,12 +17,10 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from pilotflow.core.graph import Graph
 from pilotflow.core.post import Letter, Post
-from pilotflow.errors import InterchangeLost, PilotflowError, RunClosed, SerializationError
-from pilotflow.futures import AppFuture, dependency_failed
+from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
+from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
-from pilotflow.memfile import buffer_of
 from pilotflow.messages import (
     AckResults,
     BadMessage,
@@ -39,11 +37,9 @@ from pilotflow.messages import (
     ManagerDown,
     ManagerUp,
     Refused,
-    ResultBatch,
     Results,
     SetupFailed,
     Started,
-    Status,
     Submit,
     Task,
     Welcome,
@@ -53,8 +49,9 @@ from pilotflow.resources import Request
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop
-from pilotflow.runtime.store import Store, TaskRow
-from pilotflow.serialize import Packed, digest, pack
+from pilotflow.runtime.store import Store
+from pilotflow.runtime.task_book import Answer, TaskBook
+from pilotflow.serialize import Packed, digest
 
 SUBMIT_MAX = 2000
 """Tasks in one letter to the interchange: the first can start while the next are encoded."""
@@ -103,17 +100,12 @@ class Client:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed: BaseException | None = None
         self._pid = os.getpid()
-        self._graph: Graph[AppFuture[Any]] = Graph()
-        self._foreign = itertools.count(-1, -1)
-        self._foreign_names: dict[int, Future[Any]] = {}
+        self._letter = Letter()
+        self._book = TaskBook(self._add_to_letter, self.call)
         self._post = Post(time.time_ns())
         self._decode = to_client()
-        self._letter = Letter()
-        self._rows: list[TaskRow] = []
         self._acks: list[tuple[int, int]] = []
         self._acks_due = 0.0
-        self._tokens = itertools.count(1)
-        self._answers: dict[int, _Answer] = {}
         self.welcome = threading.Event()
         self.idle = threading.Condition()
         self._outstanding = 0
@@ -212,14 +204,14 @@ class Client:
     def break_with(self, error: BaseException) -> None:
         """Take no more tasks and fail those that are pending; called in the loop's thread."""
         self._closed = error
-        ids = list(self._graph.pending)
+        ids = list(self._book.graph.pending)
         if ids:
             self._letter.messages.append(CancelTasks(0, ids, running=True))
         self._fail_all(error)
 
     def say(self, message: Any) -> None:
         """Send the interchange a message."""
-        self.call(lambda: self._letter.messages.append(message))
+        self.call(lambda: self._add_to_letter(message))
 
     def call(self, action: Callable[[], None]) -> None:
         """Have the loop's thread do this."""
@@ -229,15 +221,20 @@ class Client:
 
     def cancel(self, future: AppFuture[Any]) -> None:
         """End a task whose future was cancelled, running or not."""
-        self.call(lambda: self._end(future))
+
+        def end() -> None:
+            self._book.end(future)
+            self._settle_idle()
+
+        self.call(end)
 
     def cancel_unstarted(self, futures: Sequence[AppFuture[Any]]) -> bool:
         """Cancel those tasks that have not started, and wait until that is known.
 
         Returns whether all of them are cancelled.
         """
-        answer = _Answer(futures)
-        self.call(lambda: self._ask(answer))
+        answer = Answer(futures)
+        self.call(lambda: self._book.cancel_unstarted(answer))
         answer.done.wait(CANCEL_TIMEOUT_S)
         return all(future.cancelled() for future in futures)
 
@@ -247,7 +244,7 @@ class Client:
         found: list[AppFuture[Any]] = []
 
         def look() -> None:
-            found.extend(self._graph.pending.values())
+            found.extend(self._book.graph.pending.values())
             ready.set()
 
         self.call(look)
@@ -303,68 +300,19 @@ class Client:
             self._close_sockets()
 
     def _take_inbox(self) -> None:
-        inbox, add = self._inbox, self._graph.add
-        for _ in range(len(inbox)):
+        inbox, add = self._inbox, self._book.add
+        count = len(inbox)
+        self._outstanding = len(self._book) + count  # never too small, for those who wait until idle
+        for _ in range(count):
             item = inbox.popleft()
-            if type(item) is not tuple:
-                item()  # type: ignore[operator]
-                continue
-            future, task, frames, needs, retries = item
-            if future._state != "PENDING":  # cancelled before we saw it
-                continue
-            if needs is None:
-                add(future, task, frames, retries)
+            if type(item) is tuple:
+                add(*item)
             else:
-                self._add_with_needs(future, task, frames, needs, retries)
-        self._outstanding = len(self._graph.pending)
-
-    def _add_with_needs(
-        self, future: AppFuture[Any], task: Task, frames: tuple[Any, ...], needs: list[Future[Any]], retries: int
-    ) -> None:
-        found: list[Packed | int] = []
-        for need in needs:
-            if not need.done():
-                found.append(self._watch(need))
-                continue
-            packed = self._result_of(need, future)
-            if packed is None:
-                return
-            found.append(packed)
-        self._graph.add(future, task, frames, retries, found)
-
-    def _watch(self, need: Future[Any]) -> int:
-        """The number under which an unfinished dependency will supply its result."""
-        if isinstance(need, AppFuture) and self._graph.pending.get(need.task_id) is need:
-            return need.task_id
-        number = next(self._foreign)
-        self._foreign_names[number] = need
-        need.add_done_callback(lambda _: self.call(lambda: self._foreign_done(number)))
-        return number
-
-    def _foreign_done(self, number: int) -> None:
-        need = self._foreign_names.pop(number)
-        try:
-            packed = pack(need.result(0))
-        except BaseException:  # noqa: BLE001  whatever that future's maker put into it
-            self._fail_dependents(number, need)
-        else:
-            self._graph.supply(number, packed)
-
-    def _result_of(self, need: Future[Any], future: AppFuture[Any]) -> Packed | None:
-        """The packed result of a finished dependency; None if it failed, and the future with it."""
-        packed = need.packed_result() if isinstance(need, AppFuture) else None
-        if packed is not None:
-            return packed
-        try:
-            return pack(need.result(0))
-        except SerializationError as error:
-            future.fail(SerializationError(f"the result that '{future.name}' needs cannot be sent to it: {error}"))
-        except BaseException:  # noqa: BLE001  whatever the task raised
-            future.fail(dependency_failed(need, future.name))
-        return None
+                item()  # type: ignore[operator]
+        self._settle_idle()
 
     def _dispatch(self, now: float) -> None:
-        ready = self._graph.take_ready()
+        ready = self._book.graph.take_ready()
         if ready.tasks:
             self._letter_tasks(ready.tasks, ready.frames)
         if self._letter.messages or (self._acks and (len(self._acks) >= ACKS_MAX or now >= self._acks_due)):
@@ -372,10 +320,17 @@ class Client:
         elif resend := self._post.send({}):
             for _, header, frames in resend:
                 self._channel.send(header, frames)
-        if self._rows:
+        self._record()
+
+    def _record(self) -> None:
+        rows = self._book.rows
+        if rows:
             if self._store is not None:
-                self._store.tasks(self._rows)
-            self._rows = []
+                self._store.tasks(rows)
+            self._book.rows = []
+
+    def _add_to_letter(self, message: Any) -> None:
+        self._letter.messages.append(message)
 
     def _letter_tasks(self, tasks: list[Task], frames: list[Any]) -> None:
         at = 0
@@ -424,15 +379,16 @@ class Client:
         if isinstance(message, Results):
             at = 0
             for batch in message.batches:
-                at = self._take_results(batch, frames, at)
+                at = self._book.take_results(batch, frames, at)
+                if batch.manager:
+                    self._acks_due = self._acks_due if self._acks else self._heard + ACK_DELAY_S
+                    self._acks.append((batch.manager, batch.seq))
             self._settle_idle()
         elif isinstance(message, Started):
-            for id, _ in message.tasks:
-                future = self._graph.pending.get(id)
-                if future is not None:
-                    future.begin()
+            self._book.begin(message.tasks)
         elif isinstance(message, Cancelled):
-            self._take_cancelled(message)
+            self._book.take_cancelled(message)
+            self._settle_idle()
         elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed)):
             self._listener(message)
         elif isinstance(message, Welcome):
@@ -444,105 +400,11 @@ class Client:
         else:
             assert isinstance(message, InterchangeAlive)
 
-    def _take_results(self, batch: ResultBatch, frames: Sequence[Any], at: int) -> int:
-        graph, rows = self._graph, self._rows
-        for result in batch.results:
-            id, layout = result.id, result.layout
-            parts: Sequence[Any] = ()
-            if layout:
-                n = sum(layout)
-                parts = frames[at : at + n]
-                at += n
-            status = result.status
-            future = graph.pending.get(id)
-            if future is None:
-                continue
-            rows.append((id, future.fn, result.attempt, status, result.started_us, result.duration_us))
-            if status is Status.ERROR and graph.retry(id, result.attempt):
-                continue
-            graph.finish(id)
-            if graph.has_dependents(id):
-                packed = Packed(result.payload, layout, tuple(parts)) if layout else Packed(result.payload)
-                self._settle_with_dependents(id, future, status, packed)
-            elif layout:  # mapped at once: descriptors are few, and futures may be many
-                future.settle(status, Packed(result.payload, layout, tuple(map(buffer_of, parts))))
-            else:
-                future.settle(status, Packed(result.payload))
-        if batch.manager:
-            if not self._acks:
-                self._acks_due = self._heard + ACK_DELAY_S
-            self._acks.append((batch.manager, batch.seq))
-        return at
-
-    def _settle_with_dependents(self, id: int, future: AppFuture[Any], status: Status, packed: Packed) -> None:
-        future.settle(status, packed)
-        if status is Status.OK:
-            self._graph.supply(id, packed)
-        else:
-            self._fail_dependents(id, future)
-
-    def _fail_dependents(self, id: int, need: Future[Any]) -> None:
-        failed: list[tuple[int, Future[Any]]] = [(id, need)]
-        while failed:
-            id, need = failed.pop()
-            for dependent in self._graph.abandon(id):
-                future = self._graph.finish(dependent)
-                if future is not None:
-                    future.fail(dependency_failed(need, future.name))
-                    failed.append((dependent, future))
-
     def _settle_idle(self) -> None:
-        self._outstanding = len(self._graph.pending)
+        self._outstanding = len(self._book)
         if not self._outstanding:
             with self.idle:
                 self.idle.notify_all()
-
-    # ---- cancelling -------------------------------------------------------------------------
-
-    def _end(self, future: AppFuture[Any]) -> None:
-        id = future.task_id
-        if self._graph.pending.get(id) is not future:
-            return
-        waiting = self._graph.is_waiting(id)
-        self._graph.finish(id)
-        self._fail_dependents(id, future)
-        if not waiting:
-            self._letter.messages.append(CancelTasks(0, [id], running=True))
-        self._settle_idle()
-
-    def _ask(self, answer: _Answer) -> None:
-        token = next(self._tokens)
-        ask: list[int] = []
-        for id, future in answer.futures.items():
-            if self._graph.pending.get(id) is not future:
-                continue
-            if self._graph.is_waiting(id):
-                self._graph.finish(id)
-                future.withdraw()
-                self._fail_dependents(id, future)
-            else:
-                ask.append(id)
-        answer.missing = set(ask)
-        if not ask:
-            answer.done.set()
-            return
-        self._answers[token] = answer
-        self._letter.messages.append(CancelTasks(token, ask, running=False))
-
-    def _take_cancelled(self, message: Cancelled) -> None:
-        answer = self._answers.get(message.token)
-        if answer is None:
-            return
-        for id in message.ended:
-            future = self._graph.finish(id)
-            if future is not None:
-                future.withdraw()
-                self._fail_dependents(id, future)
-        answer.missing.difference_update(message.ended, message.refused)
-        if not answer.missing:
-            del self._answers[message.token]
-            answer.done.set()
-        self._settle_idle()
 
     # ---- the end ----------------------------------------------------------------------------
 
@@ -564,39 +426,17 @@ class Client:
 
     def _fail_all(self, error: BaseException) -> None:
         self._closed = self._closed or error
-        pending = list(self._graph.pending.values())
-        self._graph = Graph()
+        waiting: list[AppFuture[Any]] = []
         while self._inbox:
             item = self._inbox.popleft()
             if type(item) is tuple:
-                pending.append(item[0])
-        for future in pending:
-            future.fail(_copy(error))
-        for answer in self._answers.values():
-            answer.done.set()
+                waiting.append(item[0])
+        self._book.fail_all(error, waiting)
         self.welcome.set()
         self._settle_idle()
-        if self._rows and self._store is not None:
-            self._store.tasks(self._rows)
-            self._rows = []
+        self._record()
 
     def _close_sockets(self) -> None:
         self._channel.close()
         self._loop.close()
         os.close(self._pidfd)
-
-
-class _Answer:
-    """A strict cancel that waits for the interchange."""
-
-    def __init__(self, futures: Sequence[AppFuture[Any]]) -> None:
-        self.futures = {future.task_id: future for future in futures}
-        self.missing: set[int] = set(self.futures)
-        self.done = threading.Event()
-
-
-def _copy(error: BaseException) -> BaseException:
-    """One for each future, so that their tracebacks do not grow together."""
-    if isinstance(error, PilotflowError):
-        return type(error)(*error.args)
-    return error

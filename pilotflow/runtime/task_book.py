@@ -1,0 +1,228 @@
+"""What the client knows of its tasks: their futures, and who waits for whose result.
+
+Used by the client loop's thread only. It settles futures and collects what must be said to the
+interchange in `say`; the loop (`client.py`) sends it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from pilotflow.core.graph import Graph
+from pilotflow.errors import PilotflowError, SerializationError
+from pilotflow.futures import AppFuture, dependency_failed
+from pilotflow.memfile import buffer_of
+from pilotflow.messages import Cancelled, CancelTasks, ResultBatch, Status, Task
+from pilotflow.runtime.store import TaskRow
+from pilotflow.serialize import Packed, pack
+
+
+class Answer:
+    """A strict cancel of these tasks, which waits for the interchange's word."""
+
+    def __init__(self, futures: Sequence[AppFuture[Any]]) -> None:
+        self.futures = {future.task_id: future for future in futures}
+        self.missing: set[int] = set(self.futures)
+        self.done = threading.Event()
+
+
+class TaskBook:
+    """All pending tasks of a run.
+
+    Args:
+        say: adds a message to the next letter to the interchange.
+        call: has the loop's thread do something, from any thread.
+
+    Attributes:
+        graph: the pending tasks and their dependencies.
+        rows: ended attempts, to be recorded.
+    """
+
+    def __init__(self, say: Callable[[Any], None], call: Callable[[Callable[[], None]], None]) -> None:
+        self.graph: Graph[AppFuture[Any]] = Graph()
+        self.rows: list[TaskRow] = []
+        self._say = say
+        self._call = call
+        self._foreign_ids = itertools.count(-1, -1)
+        self._foreign: dict[int, Future[Any]] = {}
+        self._tokens = itertools.count(1)
+        self._answers: dict[int, Answer] = {}
+
+    def __len__(self) -> int:
+        return len(self.graph.pending)
+
+    # ---- new tasks --------------------------------------------------------------------------
+
+    def add(
+        self, future: AppFuture[Any], task: Task, frames: tuple[Any, ...], needs: list[Future[Any]] | None, retries: int
+    ) -> None:
+        """A task was submitted; `needs` are futures whose results it takes."""
+        if future.done():  # cancelled before we saw it
+            return
+        if needs is None:
+            self.graph.add(future, task, frames, retries)
+            return
+        found: list[Packed | int] = []
+        for need in needs:
+            if not need.done():
+                found.append(self._watch(need))
+                continue
+            packed = self._result_of(need, future)
+            if packed is None:
+                return
+            found.append(packed)
+        self.graph.add(future, task, frames, retries, found)
+
+    def _watch(self, need: Future[Any]) -> int:
+        """The number under which an unfinished dependency will supply its result."""
+        if isinstance(need, AppFuture) and self.graph.pending.get(need.task_id) is need:
+            return need.task_id
+        number = next(self._foreign_ids)
+        self._foreign[number] = need
+        need.add_done_callback(lambda _: self._call(lambda: self._foreign_done(number)))
+        return number
+
+    def _foreign_done(self, number: int) -> None:
+        need = self._foreign.pop(number)
+        try:
+            packed = pack(need.result(0))
+        except BaseException:  # noqa: BLE001  whatever that future's maker put into it
+            self._fail_dependents(number, need)
+        else:
+            self.graph.supply(number, packed)
+
+    def _result_of(self, need: Future[Any], future: AppFuture[Any]) -> Packed | None:
+        """The packed result of a finished dependency; None if it failed, and the future with it."""
+        packed = need.packed_result() if isinstance(need, AppFuture) else None
+        if packed is not None:
+            return packed
+        try:
+            return pack(need.result(0))
+        except SerializationError as error:
+            future.fail(SerializationError(f"the result that '{future.name}' needs cannot be sent to it: {error}"))
+        except BaseException:  # noqa: BLE001  whatever the task raised
+            future.fail(dependency_failed(need, future.name))
+        return None
+
+    # ---- results ----------------------------------------------------------------------------
+
+    def take_results(self, batch: ResultBatch, frames: Sequence[Any], at: int) -> int:
+        """Settle the futures of a batch, whose payload frames begin at `at`; returns where they end."""
+        graph, rows = self.graph, self.rows
+        for result in batch.results:
+            id, layout = result.id, result.layout
+            parts: Sequence[Any] = ()
+            if layout:
+                n = sum(layout)
+                parts = frames[at : at + n]
+                at += n
+            future = graph.pending.get(id)
+            if future is None:
+                continue
+            status = result.status
+            rows.append((id, future.fn, result.attempt, status, result.started_us, result.duration_us))
+            if status is Status.ERROR and graph.retry(id, result.attempt):
+                continue
+            graph.finish(id)
+            if graph.has_dependents(id):
+                packed = Packed(result.payload, layout, tuple(parts)) if layout else Packed(result.payload)
+                future.settle(status, packed)
+                if status is Status.OK:
+                    graph.supply(id, packed)
+                else:
+                    self._fail_dependents(id, future)
+            elif layout:  # mapped at once: descriptors are few, and futures may be many
+                future.settle(status, Packed(result.payload, layout, tuple(map(buffer_of, parts))))
+            else:
+                future.settle(status, Packed(result.payload))
+        return at
+
+    def begin(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """These attempts are running."""
+        for id, _ in tasks:
+            future = self.graph.pending.get(id)
+            if future is not None:
+                future.begin()
+
+    def _fail_dependents(self, id: int, need: Future[Any]) -> None:
+        failed: list[tuple[int, Future[Any]]] = [(id, need)]
+        while failed:
+            id, need = failed.pop()
+            for dependent in self.graph.abandon(id):
+                future = self.graph.finish(dependent)
+                if future is not None:
+                    future.fail(dependency_failed(need, future.name))
+                    failed.append((dependent, future))
+
+    # ---- cancelling -------------------------------------------------------------------------
+
+    def end(self, future: AppFuture[Any]) -> None:
+        """A future was cancelled: end its task, running or not."""
+        id = future.task_id
+        if self.graph.pending.get(id) is not future:
+            return
+        waiting = self.graph.is_waiting(id)
+        self.graph.finish(id)
+        self._fail_dependents(id, future)
+        if not waiting:
+            self._say(CancelTasks(0, [id], running=True))
+
+    def cancel_unstarted(self, answer: Answer) -> None:
+        """Cancel those of these tasks that have not started."""
+        token = next(self._tokens)
+        ask: list[int] = []
+        for id, future in answer.futures.items():
+            if self.graph.pending.get(id) is not future:
+                continue
+            if self.graph.is_waiting(id):
+                self._withdraw(id)
+            else:
+                ask.append(id)
+        answer.missing = set(ask)
+        if not ask:
+            answer.done.set()
+            return
+        self._answers[token] = answer
+        self._say(CancelTasks(token, ask, running=False))
+
+    def take_cancelled(self, message: Cancelled) -> None:
+        """The interchange's answer to `cancel_unstarted`, or part of it."""
+        answer = self._answers.get(message.token)
+        if answer is None:
+            return
+        for id in message.ended:
+            self._withdraw(id)
+        answer.missing.difference_update(message.ended, message.refused)
+        if not answer.missing:
+            del self._answers[message.token]
+            answer.done.set()
+
+    def _withdraw(self, id: int) -> None:
+        future = self.graph.finish(id)
+        if future is not None:
+            future.withdraw()
+            self._fail_dependents(id, future)
+
+    # ---- the end ----------------------------------------------------------------------------
+
+    def fail_all(self, error: BaseException, others: Sequence[AppFuture[Any]] = ()) -> None:
+        """Nothing can end any more: fail every pending future, and these."""
+        pending = [*self.graph.pending.values(), *others]
+        self.graph = Graph()
+        for future in pending:
+            future.fail(_copy(error))
+        for answer in self._answers.values():
+            answer.done.set()
+
+
+def _copy(error: BaseException) -> BaseException:
+    """One for each future, so that their tracebacks do not grow together."""
+    if not isinstance(error, PilotflowError):
+        return error
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy
