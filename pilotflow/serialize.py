@@ -1,11 +1,11 @@
-"""Values into payloads and back: pickle first, dill only for what pickle cannot do.
+"""Values into payloads and back: pickle first, more only for what pickle cannot do.
 
 A payload is `Packed`: small ones are one inline pickle, big ones a list of frames that are never
 joined or copied on their way (see `pilotflow.messages` for the layout). Three things differ from
 plain `pickle.dumps`:
 
 - functions and classes that a worker could not import (from `__main__`, lambdas, closures,
-  notebook cells) go by value, through dill, inside the same stream;
+  notebook cells) go by value (see `pilotflow.byvalue`), inside the same stream;
 - futures inside the value become dependencies: the stream only says "the result of number i";
 - buffers of protocol 5 (NumPy arrays, ...) and long `bytes` become frames of their own.
 """
@@ -13,10 +13,9 @@ plain `pickle.dumps`:
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import pickle
-import sys
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import FunctionType, ModuleType
@@ -26,6 +25,7 @@ import msgspec
 
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.memfile import MemoryFile, buffer_of, size_of
+from pilotflow.names import found, importable_class, importable_function, resolve
 
 INLINE_BYTES = 32 * 1024
 """Payloads up to this size ride inside the message header."""
@@ -33,8 +33,14 @@ BUFFER_BYTES = 16 * 1024
 """Buffers below this size stay inside the pickle stream."""
 LONG_BYTES = 128 * 1024
 """Above the pickler's own frame size (64 KiB): a chunk as long as this is one long `bytes`."""
+SHARED_BYTES = 64 * 1024
+"""Frames below this size may share a memory file (`pilotflow.runtime.packets`)."""
+BUFFERS_MAX = 1000
+"""Buffers of one value that travel as frames of their own; the rest stay in the pickle stream."""
 _BUNDLE = b"\0"
-"""First byte of an inline payload of several blobs; a pickle never begins with it."""
+"""First byte of a blob that is several of them; a pickle never begins with it."""
+_NAMED = b"\1"
+"""First byte of a function's body that is a name only; nor with this."""
 
 _NUMBERS = frozenset({int, float, bool, type(None), complex})
 _ATOMS = _NUMBERS | {str, bytes}
@@ -73,32 +79,33 @@ class _Pickler(pickle.Pickler):
         if kind is FunctionType:
             return _function_by(obj)
         if isinstance(obj, type):
-            return NotImplemented if _importable(obj) else _class_by_value(obj)
+            return NotImplemented if importable_class(obj) else _class_by_value(obj)
         if isinstance(obj, Future):
             if self.futures is None:
                 raise SerializationError(
                     "a future cannot travel inside a result, an exception or a closure; pass it as an argument"
                 )
-            for index, known in enumerate(self.futures):
-                if known is obj:
-                    return _dependency, (index,)
-            self.futures.append(obj)
+            self.futures.append(obj)  # the pickler remembers objects, so each comes here once
             return _dependency, (len(self.futures) - 1,)
         if kind is ModuleType:
             return _module, (obj.__name__,)
+        if kind is memoryview:
+            return _memory_by_value(obj)
         return NotImplemented
 
 
 # ---- packing --------------------------------------------------------------------------------
 
 
-def pack(value: Any, futures: list[Future[Any]] | None = None) -> Packed:
+def pack(value: Any, futures: list[Future[Any]] | None = None, *, snapshot: bool = True) -> Packed:
     """The value as a payload.
 
     Args:
-        value: anything that pickle or dill can do.
+        value: anything that can be pickled, functions and classes of `__main__` included.
         futures: list to which futures found anywhere in the value are added, in the order of
             their numbers; None if futures are not allowed here.
+        snapshot: copy big buffers, so that the caller may change the value at once; without it
+            the payload is only good while the value is as it was.
 
     Raises:
         SerializationError: if something in it cannot be pickled.
@@ -110,24 +117,26 @@ def pack(value: Any, futures: list[Future[Any]] | None = None) -> Packed:
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
-        if raw.nbytes < BUFFER_BYTES:
+        if raw.nbytes < BUFFER_BYTES or len(buffers) >= BUFFERS_MAX:
             return True
-        # A snapshot, because the caller may go on to change the array.
-        buffers.append(raw if raw.readonly else bytes(raw))
+        # What is read-only here may still be written through another view of the same array.
+        buffers.append(bytes(raw) if snapshot and type(raw.obj) is not bytes else raw)
         return False
 
-    pickler = _Pickler(_Sink(chunks.append), 5, buffer_callback=keep)  # type: ignore[arg-type]
+    pickler = _Pickler(_Sink(chunks.append), 5, buffer_callback=keep)
     pickler.futures = futures
     try:
         pickler.dump(value)
     except PilotflowError:
         raise
-    except Exception as error:  # pickling runs the user's code, which may raise anything
+    except Exception as error:
         raise SerializationError(f"{type(error).__name__}: {error}") from error
-    if not buffers:
-        if len(chunks) == 1 and len(chunks[0]) <= INLINE_BYTES:
+    if len(chunks) == 1:
+        if not buffers and len(chunks[0]) <= INLINE_BYTES:
             return Packed(chunks[0])
-        if sum(map(len, chunks)) <= INLINE_BYTES:
+    else:  # a long bytearray is handed over itself, and may change
+        chunks = [chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks]
+        if not buffers and sum(map(len, chunks)) <= INLINE_BYTES:
             return Packed(b"".join(chunks))
     chunks = _coalesced(chunks)
     return Packed(b"", (len(chunks), len(buffers)), (*chunks, *buffers))
@@ -179,14 +188,27 @@ def join(packs: Sequence[Packed]) -> Packed:
         return Packed(_BUNDLE + msgspec.msgpack.encode([pack.payload for pack in packs]))
     layout: list[int] = []
     frames: list[Any] = []
-    for pack in packs:
+    run: list[bytes] = []
+    for i, pack in enumerate(packs):
         if pack.layout:
+            _add_run(run, layout, frames)
             layout += pack.layout
             frames += pack.frames
-        else:
+        elif i == 0:
             layout += (1, 0)
             frames.append(pack.payload)
+        else:
+            run.append(pack.payload)
+    _add_run(run, layout, frames)
     return Packed(b"", tuple(layout), tuple(frames))
+
+
+def _add_run(run: list[bytes], layout: list[int], frames: list[Any]) -> None:
+    """Small results that follow each other share a frame: there may be any number of them."""
+    if run:
+        layout += (1, 0)
+        frames.append(_BUNDLE + msgspec.msgpack.encode(run))
+        run.clear()
 
 
 # ---- unpacking ------------------------------------------------------------------------------
@@ -204,7 +226,7 @@ def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = ())
         return _load(payload, layout, frames)
     except PilotflowError:
         raise
-    except Exception as error:  # unpickling runs the user's code, which may raise anything
+    except Exception as error:
         raise SerializationError(f"{type(error).__name__}: {error}{_remedy(error)}") from error
 
 
@@ -219,13 +241,17 @@ def unpack_call(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> t
     if len(layout) <= 2:
         call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(payload, layout, frames)
         return call
-    at = layout[0] + layout[1]
+    first = at = layout[0] + layout[1]
     try:
         for i in range(2, len(layout), 2):
             end = at + layout[i] + layout[i + 1]
-            _dependencies.append(unpack(b"", layout[i : i + 2], frames[at:end]))
+            head = buffer_of(frames[at])
+            if head[:1] == _BUNDLE:
+                _dependencies.extend(map(unpack, msgspec.msgpack.decode(head[1:], type=list[bytes])))
+            else:
+                _dependencies.append(unpack(b"", layout[i : i + 2], frames[at:end]))
             at = end
-        call = unpack(b"", layout[:2], frames[: layout[0] + layout[1]])
+        call = unpack(b"", layout[:2], frames[:first])
         return call
     finally:
         _dependencies.clear()
@@ -296,47 +322,20 @@ def _dependency(index: int) -> Any:
 # ---- functions and classes ------------------------------------------------------------------
 
 
-class FunctionByName(NamedTuple):
-    """A function that the worker imports; decorated ones are unwrapped by their `func`."""
-
-    module: str
-    qualname: str
-
-    def resolve(self) -> Callable[..., Any]:
-        """Import it.
-
-        Raises:
-            ImportError, AttributeError: it is not there.
-        """
-        __import__(self.module)
-        found: Any = sys.modules[self.module]
-        for name in self.qualname.split("."):
-            found = getattr(found, name)
-        function: Callable[..., Any] = getattr(found, "__pilotflow_function__", found)
-        return function
-
-
 def pack_function(function: Callable[..., Any]) -> bytes:
     """A function's body: its name if a worker can import it, else the code itself.
 
     Raises:
         SerializationError: naming the function.
     """
-    module = getattr(function, "__module__", None)
-    qualname = getattr(function, "__qualname__", None)
-    if module and qualname and module != "__main__" and "<" not in qualname:
-        by_name = FunctionByName(module, qualname)
-        try:
-            found = by_name.resolve()
-        except (ImportError, AttributeError):
-            found = None  # type: ignore[assignment]
-        if found is function:
-            return pickle.dumps(by_name, 5)
+    name = importable_function(function)
+    if name is not None:
+        return _NAMED + pickle.dumps(name, 5)
     try:
-        return pickle.dumps(pack(function), 5)
+        return pickle.dumps(tuple(pack(function)), 5)
     except SerializationError as error:
-        name = qualname or repr(function)
-        raise SerializationError(f"function '{name}' cannot be sent to a worker: {error}") from error.__cause__
+        shown = getattr(function, "__qualname__", None) or repr(function)
+        raise SerializationError(f"function '{shown}' cannot be sent to a worker: {error}") from error.__cause__
 
 
 def unpack_function(body: bytes) -> Callable[..., Any]:
@@ -345,12 +344,17 @@ def unpack_function(body: bytes) -> Callable[..., Any]:
     Raises:
         SerializationError: if it cannot be imported or unpickled here.
     """
-    found = unpack(body)
+    if body[:1] != _NAMED:
+        function: Callable[..., Any] = unpack(*unpack(body))
+        return function
+    module, qualname = unpack(body[1:])
     try:
-        function: Callable[..., Any] = found.resolve() if isinstance(found, FunctionByName) else unpack(*found)
-    except (ImportError, AttributeError) as error:
-        raise SerializationError(f"{type(error).__name__}: {error}{_remedy(error)}") from error
-    return function
+        return resolve(module, qualname)
+    except Exception as error:
+        raise SerializationError(
+            f"function '{qualname}' of module '{module}' cannot be imported on the worker: "
+            f"{type(error).__name__}: {error}{_remedy(error)}"
+        ) from error
 
 
 def digest(body: bytes) -> bytes:
@@ -358,76 +362,41 @@ def digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
 
 
-_class_bodies: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
-_values: dict[bytes, Any] = {}  # by-value bodies already loaded in this process
+def _load_function(body: bytes) -> Any:
+    from pilotflow.byvalue import load
 
-
-def _found(module: str, qualname: str) -> Any:
-    """What this process has under that name, or None."""
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    return found
-
-
-def _importable(cls: type) -> bool:
-    return cls.__module__ != "__main__" and _found(cls.__module__, cls.__qualname__) is cls
+    return load(body)
 
 
 def _function_by(function: Any) -> Any:
     """By name if a worker can import it (decorated or not), else by value."""
-    module, qualname = function.__module__, function.__qualname__
-    if module != "__main__" and module is not None:
-        found = _found(module, qualname)
-        if found is function:
-            return NotImplemented
-        if getattr(found, "__pilotflow_function__", None) is function:
-            return _resolve, (module, qualname)
-    return _load_by_value, (_dill(function),)
+    name = importable_function(function)
+    if name is not None:
+        return NotImplemented if found(*name) is function else (resolve, name)
+    from pilotflow.byvalue import dump
 
-
-def _resolve(module: str, qualname: str) -> Callable[..., Any]:
-    return FunctionByName(module, qualname).resolve()
-
-
-def _dill(obj: Any) -> bytes:
-    import dill  # only scripts' own functions need it, and it takes 40 ms to import
-
-    body: bytes = dill.dumps(obj, protocol=5, byref=False, recurse=True)
-    return body
+    return _load_function, (dump(function),)
 
 
 def _class_by_value(cls: type) -> Any:
-    body = _class_bodies.get(cls)
-    if body is None:
-        body = _class_bodies[cls] = _dill(cls)
-    return _load_class, (cls.__module__, cls.__qualname__, body)
+    from pilotflow.byvalue import reduce_class
 
-
-def _load_by_value(body: bytes) -> Any:
-    import dill
-
-    found = _values.get(body)
-    if found is None:
-        if len(_values) > 1000:
-            _values.clear()
-        found = _values[body] = dill.loads(body)
-    return found
-
-
-def _load_class(module: str, qualname: str, body: bytes) -> Any:
-    """The class of that name if this process has it (a result coming home), else from its body."""
-    found = _found(module, qualname)
-    if isinstance(found, type):
-        return found
-    cls = _load_by_value(body)
-    _class_bodies.setdefault(cls, body)
-    return cls
+    return reduce_class(cls)
 
 
 def _module(name: str) -> ModuleType:
-    __import__(name)
-    return sys.modules[name]
+    return importlib.import_module(name)
+
+
+def _memory(buffer: Any, format_: str, shape: tuple[int, ...]) -> memoryview:
+    """A memoryview again."""
+    view = memoryview(buffer).cast("B")
+    return view if format_ == "B" and len(shape) == 1 else view.cast(format_, shape)  # type: ignore[call-overload]
+
+
+def _memory_by_value(view: memoryview) -> Any:
+    flat = pickle.PickleBuffer(view if view.c_contiguous else view.tobytes())
+    return _memory, (flat, view.format, view.shape)
 
 
 # ---- words for what failed ------------------------------------------------------------------

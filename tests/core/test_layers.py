@@ -33,6 +33,8 @@ LAYER_OF_MODULE = {
     "messages": 0,
     "serialize": 0,
     "memfile": 0,
+    "names": 0,
+    "byvalue": 0,
     "remote_errors": 0,
     "__main__": 5,
 }

@@ -1,0 +1,111 @@
+"""Functions and classes that a worker cannot import, as bytes: scripts, lambdas, notebook cells.
+
+cloudpickle does the work, because dill fails or loses identity with what scripts are made of:
+enums, mutually recursive functions, `isinstance` on the script's own dataclasses. dill remains for
+functions that hold on to something cloudpickle refuses.
+
+A class has a key, the same in every process that has met it. So a worker has one class object for
+all tasks, and an instance that comes home is one of the program's own class.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import FunctionType
+from typing import Any
+
+import cloudpickle
+from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _get_or_create_tracker_id
+
+from pilotflow.errors import PilotflowError, SerializationError
+from pilotflow.names import found, importable_function, resolve
+
+_VALUES_MAX = 1000
+"""Bodies whose values a process keeps."""
+
+_lock = threading.Lock()
+_class_bodies: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
+_values: dict[bytes, Any] = {}  # by-value bodies that this process has loaded
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types of its own
+    """cloudpickle's pickler, with our rule for what a worker can import."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is FunctionType:
+            name = importable_function(obj)
+            if name is None:
+                return self._dynamic_function_reduce(obj)
+            return NotImplemented if found(*name) is obj else (resolve, name)
+        if isinstance(obj, Future):
+            raise SerializationError(
+                "a future cannot travel inside a function; pass it as an argument, or wait for its result"
+            )
+        return super().reducer_override(obj)
+
+
+def dump(value: Any) -> bytes:
+    """A function or class, with all that it refers to and a worker cannot import.
+
+    Raises:
+        PilotflowError, Exception: something in it cannot be pickled.
+    """
+    file = io.BytesIO()
+    try:
+        _Pickler(file, protocol=5).dump(value)
+    except PilotflowError:
+        raise
+    except Exception:
+        body = _dilled(value)
+        if body is None:
+            raise
+        return body
+    return file.getvalue()
+
+
+def _dilled(value: Any) -> bytes | None:
+    """What dill makes of a function that cloudpickle cannot do, or None."""
+    if not isinstance(value, FunctionType):
+        return None
+    import dill
+
+    try:
+        body: bytes = dill.dumps(value, protocol=5, byref=False, recurse=True)
+    except Exception:  # noqa: BLE001  as above; cloudpickle's reason is the one to show
+        return None
+    return body
+
+
+def load(body: bytes) -> Any:
+    """The value of a body; the same object each time in one process."""
+    value = _values.get(body)
+    if value is None:
+        if len(_values) >= _VALUES_MAX:
+            _values.clear()
+        value = _values[body] = pickle.loads(body)
+    return value
+
+
+def reduce_class(cls: type) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """How a pickler should write a class that cannot be imported."""
+    body = _class_bodies.get(cls)
+    if body is None:
+        body = dump(cls)
+        with _lock:
+            _class_bodies[cls] = body
+    return load_class, (_get_or_create_tracker_id(cls), body)
+
+
+def load_class(key: str, body: bytes) -> Any:
+    """The class with that key, if this process has met it, else from its body."""
+    cls = _DYNAMIC_CLASS_TRACKER_BY_ID.get(key)
+    if cls is None:
+        cls = load(body)
+        with _lock:
+            _class_bodies.setdefault(cls, body)
+    return cls
