@@ -242,7 +242,8 @@ class Pool:
     def on_result(self, worker: Worker, result: Result, frames: Sequence[Any], now: float) -> None:
         """A worker has ended a task."""
         tasks = worker.tasks
-        if not tasks or tasks[0].id != result.id or tasks[0].attempt != result.attempt:
+        ahead = bool(tasks) and tasks[0].id == result.id and tasks[0].attempt == result.attempt
+        if not ahead and not self._put_first(worker, result):
             return  # of an attempt that is not ours any more
         task = tasks.popleft()
         self._idle_deaths = 0
@@ -261,6 +262,20 @@ class Pool:
             self._free(task.cls)
             if not worker.ending:
                 self._idle[worker.id] = worker
+
+    def _put_first(self, worker: Worker, result: Result) -> bool:
+        """A worker has overtaken what was taken back from it and sent again; False if it never had that task."""
+        for task in worker.tasks:
+            if task.id == result.id and task.attempt == result.attempt:
+                worker.tasks.remove(task)
+                worker.tasks.appendleft(task)
+                return True
+        return False
+
+    def keep_frames(self, id: int, frames: Sequence[Any]) -> None:
+        """Payload frames of a task that comes back from a worker with `on_recalled`."""
+        if frames:
+            self._frames[id] = frames
 
     def on_recalled(self, worker: Worker, ids: Sequence[tuple[int, int]]) -> None:
         """These tasks were taken back from a worker, unread."""

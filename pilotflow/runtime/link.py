@@ -7,12 +7,15 @@ not read. See `packets` for how messages and payloads travel.
 from __future__ import annotations
 
 import socket
-from typing import TypeAlias
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 from pilotflow.messages import Result, Task
 from pilotflow.runtime import packets
+from pilotflow.runtime.loop import Loop
 
 
 class GiveTask(msgspec.Struct, array_like=True, tag=1):
@@ -53,9 +56,67 @@ decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a new link."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
-        packets.tune(end)
-    return ours, theirs
+class WorkerLink:
+    """The manager's side of a link. It never waits for the worker, which may be busy for hours.
+
+    Args:
+        loop: calls `hear` when the worker has said something, and sends what had to wait.
+    """
+
+    __slots__ = ("_loop", "_waiting", "ours", "theirs")
+
+    def __init__(self, loop: Loop, hear: Callable[[], None]) -> None:
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.ours, self.theirs):
+            packets.tune(end)
+        self._loop = loop
+        self._waiting: deque[tuple[bytes, Sequence[Any]]] = deque()
+        loop.add(self.ours.fileno(), hear)
+
+    def send(self, header: bytes, frames: Sequence[Any] = ()) -> None:
+        """Send now, or when there is room.
+
+        Raises:
+            OSError: the worker is gone, or memory or descriptors are short.
+        """
+        if not self._waiting:
+            try:
+                packets.send(self.ours, header, frames, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            else:
+                return
+        self._waiting.append((header, frames))
+        self._loop.want_writes(self.ours.fileno(), self._flush)
+
+    def _flush(self) -> None:
+        while self._waiting:
+            try:
+                packets.send(self.ours, *self._waiting[0], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:  # its death is noticed by other ways
+                break
+            self._waiting.popleft()
+        self._loop.want_writes(self.ours.fileno(), None)
+
+    def take_back(self, buffer: bytearray) -> list[tuple[bytes, ToWorker, Sequence[Any]]]:
+        """Whatever the worker has not read: (header, message, frames)."""
+        unread: list[tuple[bytes, ToWorker, Sequence[Any]]] = []
+        while True:
+            try:
+                packet = packets.receive(self.theirs, buffer, socket.MSG_DONTWAIT)
+            except (BlockingIOError, ConnectionError):
+                break
+            if packet is None:
+                break
+            unread.append((bytes(packet[0]), decode_to_worker(packet[0]), packet[1]))
+        unread += [(header, decode_to_worker(header), frames) for header, frames in self._waiting]
+        self._waiting.clear()
+        return unread
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._loop.remove(self.ours.fileno())
+        self.ours.close()
+        self.theirs.close()

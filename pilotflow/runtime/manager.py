@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from pilotflow.messages import (
 from pilotflow.runtime import limits, link, packets, zygote
 from pilotflow.runtime.channels import Channel, connect
 from pilotflow.runtime.connection import Connection, read_connection
+from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, parse_options
 
@@ -74,7 +75,7 @@ class Manager:
         self._post = Post(time.time_ns())
         self._decode = to_manager()
         self._loop = Loop()
-        self._links: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._links: dict[int, WorkerLink] = {}
         self._buffer = packets.new_buffer()
         self._setup = b""
         self._manager_id = 0
@@ -187,8 +188,8 @@ class Manager:
             self._log.info("registered as manager %d", message.manager)
             if message.setup != self._setup:
                 self._setup = message.setup
-                for ours, _ in self._links.values():
-                    self._send_setup(ours)
+                for number, its_link in self._links.items():
+                    self._send(number, its_link, link.Setup(), (self._setup,))
         self._manager_id = message.manager
 
     def _time_left(self) -> float | None:
@@ -207,61 +208,56 @@ class Manager:
             elif isinstance(order, Recall):
                 self._recall(order.worker)
             elif isinstance(order, Kill):
-                self._zygote.kill(order.worker.id)
+                self._kill(order.worker)
             elif isinstance(order, Spawn):
                 self._spawn(order.worker)
 
     def _spawn(self, worker: Worker) -> None:
-        ours, theirs = link.pair()
-        self._links[worker.id] = (ours, theirs)
-        self._loop.add(ours.fileno(), lambda: self._hear_worker(worker, ours))
+        its_link = self._links[worker.id] = WorkerLink(self._loop, lambda: self._hear_worker(worker))
         if self._setup:
-            self._send_setup(ours)
-        self._zygote.spawn(worker.id, theirs)
+            self._send(worker.id, its_link, link.Setup(), (self._setup,))
+        self._order(lambda: self._zygote.spawn(worker.id, its_link.theirs))
 
-    def _send_setup(self, ours: socket.socket) -> None:
-        packets.send(ours, link.encode(link.Setup()), (self._setup,))
+    def _kill(self, worker: Worker) -> None:
+        self._order(lambda: self._zygote.kill(worker.id))
+
+    def _order(self, order: Callable[[], None]) -> None:
+        try:
+            order()
+        except OSError as error:  # it is dead, which its channel will say
+            self._log.error("the zygote takes no orders: %s", error)
+
+    def _send(self, number: int, its_link: WorkerLink, message: link.ToWorker, frames: Sequence[Any]) -> None:
+        try:
+            its_link.send(link.encode(message), frames)
+        except ConnectionError:
+            return  # it has died; its death is reported soon, and the task is among those it had
+        except OSError as error:  # no memory, no descriptor: this task cannot be had here now
+            self._log.error("worker %d cannot be sent anything (%s); ending it", number, error)
+            self._order(lambda: self._zygote.kill(number))
 
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
-        ours = self._links[worker.id][0]
-        try:
-            if task.fn not in worker.functions:
-                worker.functions.add(task.fn)
-                packets.send(ours, link.encode(link.GiveFunction(task.fn)), (self._pool.bodies[task.fn],))
-            packets.send(ours, link.encode(link.GiveTask(task)), order.frames)
-        except ConnectionError:
-            return  # it has died; its death is reported soon, and the task is among those it had
+        its_link = self._links[worker.id]
+        if task.fn not in worker.functions:
+            worker.functions.add(task.fn)
+            self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.bodies[task.fn],))
+        self._send(worker.id, its_link, link.GiveTask(task), order.frames)
 
-    def _take_back(self, worker: Worker) -> tuple[list[tuple[int, int]], list[tuple[bytes, Sequence[Any]]]]:
-        """What a worker has not read: tasks that have not started, and everything else."""
-        _, theirs = self._links[worker.id]
+    def _recall(self, worker: Worker) -> None:
+        """Take back tasks sent ahead. What comes back with them is sent again, and may be overtaken by a task."""
+        its_link = self._links[worker.id]
         tasks: list[tuple[int, int]] = []
-        others: list[tuple[bytes, Sequence[Any]]] = []
-        while True:
-            try:
-                packet = packets.receive(theirs, self._buffer, socket.MSG_DONTWAIT)
-            except (BlockingIOError, ConnectionError):
-                break
-            if packet is None:
-                break
-            header, frames = packet
-            message = link.decode_to_worker(header)
+        for _, message, frames in its_link.take_back(self._buffer):
             if isinstance(message, link.GiveTask) and not frames:
                 tasks.append((message.task.id, message.task.attempt))
             else:
-                others.append((bytes(header), frames))
-        return tasks, others
-
-    def _recall(self, worker: Worker) -> None:
-        tasks, others = self._take_back(worker)
-        for header, frames in others:
-            packets.send(self._links[worker.id][0], header, frames)
+                self._send(worker.id, its_link, message, frames)
         self._pool.on_recalled(worker, tasks)
 
-    def _hear_worker(self, worker: Worker, ours: socket.socket) -> None:
+    def _hear_worker(self, worker: Worker) -> None:
         now = time.monotonic()
-        buffer, pool = self._buffer, self._pool
+        buffer, pool, ours = self._buffer, self._pool, self._links[worker.id].ours
         while True:
             try:
                 packet = packets.receive(ours, buffer, socket.MSG_DONTWAIT)
@@ -273,7 +269,7 @@ class Manager:
                 return
             except ValueError as error:  # a task has written into the link
                 self._log.error("worker %d sends rubbish (%s); ending it", worker.id, error)
-                self._zygote.kill(worker.id)
+                self._kill(worker)
                 return
             if isinstance(message, link.TaskDone):
                 pool.on_result(worker, message.result, frames, now)
@@ -297,14 +293,17 @@ class Manager:
                 self._bury(worker, _in_words(value))
 
     def _bury(self, worker: Worker, how: str) -> None:
-        ours, theirs = self._links[worker.id]
-        self._hear_worker(worker, ours)  # results it had sent before it died
-        unread, _ = self._take_back(worker)
-        self._pool.on_recalled(worker, unread)
-        self._loop.remove(ours.fileno())
-        del self._links[worker.id]
-        ours.close()
-        theirs.close()
+        its_link = self._links.get(worker.id)
+        if its_link is not None:  # else it was not even started
+            self._hear_worker(worker)  # results it had sent before it died
+            unread = []
+            for _, message, frames in its_link.take_back(self._buffer):
+                if isinstance(message, link.GiveTask):
+                    unread.append((message.task.id, message.task.attempt))
+                    self._pool.keep_frames(message.task.id, frames)
+            self._pool.on_recalled(worker, unread)
+            its_link.close()
+            del self._links[worker.id]
         if worker.tasks and not worker.ending:
             self._log.warning("worker %d %s while running task %d", worker.id, how, worker.tasks[0].id)
         self._pool.on_death(worker, how, self._where)
@@ -326,15 +325,9 @@ class Manager:
             if code:
                 sys.stderr.write(f"pilotflow manager: {reason}\n")
             for worker in self._pool.workers.values():
-                self._zygote_kill(worker)
+                self._kill(worker)
             self._leave_at = time.monotonic() + LEAVE_GRACE_S
             self._exit = code
-
-    def _zygote_kill(self, worker: Worker) -> None:
-        try:
-            self._zygote.kill(worker.id)
-        except OSError:
-            return
 
     # ---- the loop ---------------------------------------------------------------------------
 

@@ -1,0 +1,134 @@
+"""Workers that die: their task runs again elsewhere, up to its crash limit, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pilotflow import WorkerLost
+from tests.integration import fault_tasks as tasks
+from tests.integration.faults import PATIENCE, pids_in, running, times_in, took, until, zygotes_of
+
+WAYS = ("SIGKILL", "segfault", "exit")
+WORDS = {
+    "SIGKILL": "was killed by signal 9 (SIGKILL)",
+    "segfault": "was killed by signal 11 (SIGSEGV)",
+    "exit": "exited with code 3",
+}
+
+
+def test_a_task_whose_worker_dies_runs_again_within_a_second_on_another(tmp_path: Path) -> None:
+    with running(tmp_path):
+        others = [tasks.square(i) for i in range(500)]
+        times = []
+        for way in WAYS:
+            path = tmp_path / way
+            tasks.die_first(way, str(path)).result(60)
+            first, second = pids_in(path)
+            assert first != second
+            before, after = times_in(path)
+            times.append(after - before)
+        for i in range(3):
+            path, go = tmp_path / f"lives-{i}", tmp_path / f"go-{i}"
+            future = tasks.linger(str(path), str(go))
+            (pid,) = until(lambda path=path: pids_in(path))  # type: ignore[misc]
+            killed = time.time()
+            os.kill(pid, signal.SIGKILL)
+            go.touch()
+            started, elsewhere = future.result(60)
+            assert elsewhere != pid
+            times.append(started - killed)
+        took(1.0, "a task runs again after its worker was killed", max(times))
+        assert [future.result(60) for future in others] == [i * i for i in range(500)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_kills_its_workers_fails_after_five_with_its_history(tmp_path: Path, way: str) -> None:
+    with running(tmp_path):
+        path = tmp_path / "died"
+        future = tasks.die_always(way, str(path))
+        others = [tasks.square(i) for i in range(500)]
+        with pytest.raises(WorkerLost) as caught:
+            future.result(60)
+        assert tasks.count(str(path)) == 5
+        assert len(caught.value.attempts) == 5
+        for number, line in enumerate(caught.value.attempts, 1):
+            assert line.startswith(f"attempt {number}: worker on ")
+            assert "(block cpu-0)" in line
+            assert WORDS[way] in line
+            assert line in str(caught.value)
+        assert "'die_always' was lost 5 times, which is its crash limit" in str(caught.value)
+        assert [other.result(60) for other in others] == [i * i for i in range(500)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_with_crash_limit_1_never_runs_twice(tmp_path: Path, way: str) -> None:
+    with running(tmp_path):
+        paths = [tmp_path / f"died-{i}" for i in range(4)]
+        futures = [tasks.die_once_and_for_all(way, str(path)) for path in paths]
+        for future in futures:
+            with pytest.raises(WorkerLost) as caught:
+                future.result(60)
+            assert len(caught.value.attempts) == 1
+            assert "was lost once, which is its crash limit" in str(caught.value)
+        assert [tasks.count(str(path)) for path in paths] == [1, 1, 1, 1]
+        assert tasks.square(3).result(60) == 9
+
+
+def test_tasks_sent_ahead_to_a_worker_that_dies_are_not_charged(tmp_path: Path) -> None:
+    """Short tasks wait in a worker's link; those it had not begun have lost nothing."""
+    with running(tmp_path, workers=1, crash_limit=1):
+        for future in [tasks.square(i) for i in range(200)]:  # so that tasks are known to be short
+            future.result(60)
+        path = tmp_path / "died"
+        before = [tasks.square(i) for i in range(100)]
+        killer = tasks.die_once_and_for_all("SIGKILL", str(path))
+        after = [tasks.square(i) for i in range(100)]
+        assert [future.result(60) for future in before + after] == [i * i for i in range(100)] * 2
+        assert isinstance(killer.exception(60), WorkerLost)
+
+
+def test_workers_killed_again_and_again_lose_no_task(tmp_path: Path) -> None:
+    kill_workers(tmp_path, kills=20)
+
+
+@pytest.mark.soak
+def test_hundreds_of_killed_workers_lose_no_task(tmp_path: Path) -> None:
+    kill_workers(tmp_path, kills=400)
+
+
+def kill_workers(tmp_path: Path, kills: int) -> None:
+    with running(tmp_path, crash_limit=1000) as run:
+        futures = []
+        for number in range(kills):
+            futures += [tasks.square(i) for i in range(50)]
+            path, go = tmp_path / f"lives-{number}", tmp_path / f"go-{number}"
+            futures.append(tasks.echo(number))
+            lingering = tasks.linger(str(path), str(go))
+            (pid,) = until(lambda path=path: pids_in(path))  # type: ignore[misc]
+            os.kill(pid, signal.SIGKILL)
+            go.touch()
+            assert lingering.result(60)[1] != pid
+        expected = [*(i * i for i in range(50))]
+        for number in range(kills):
+            part = futures[51 * number : 51 * number + 51]
+            assert [future.result(60) for future in part] == [*expected, number]
+        assert len(zygotes_of(run)) == 1
+
+
+def test_a_manager_whose_zygote_dies_is_replaced_and_its_tasks_run_again(tmp_path: Path) -> None:
+    with running(tmp_path, max_blocks=2) as run:
+        path, go = tmp_path / "lives", tmp_path / "go"
+        future = tasks.linger(str(path), str(go))
+        until(lambda: pids_in(path))
+        (zygote,) = zygotes_of(run)
+        killed = time.time()
+        os.kill(zygote, signal.SIGKILL)
+        go.touch()
+        started, _ = future.result(5 * PATIENCE + 1)
+        took(5.0, "a task runs again after its manager's zygote was killed", started - killed)
+        assert tasks.square(3).result(60) == 9
