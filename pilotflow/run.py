@@ -222,7 +222,7 @@ class Run:
         """
         if os.getpid() != self._pid:
             return
-        if wait and not self._closed:
+        if not self._closed and (wait or self.client.is_own_thread):
             self.client.wait_idle()
         with self._lock:
             if self._closed:

@@ -231,11 +231,13 @@ class Client:
     def cancel_unstarted(self, futures: Sequence[AppFuture[Any]]) -> bool:
         """Cancel those tasks that have not started, and wait until that is known.
 
-        Returns whether all of them are cancelled.
+        Returns whether all of them are cancelled. In a callback of a future nothing can be waited
+        for, and tasks whose state only the workers know count as started.
         """
         answer = Answer(futures)
         self.call(lambda: self._book.cancel_unstarted(answer))
-        answer.done.wait(CANCEL_TIMEOUT_S)
+        if not self.is_own_thread:
+            answer.done.wait(CANCEL_TIMEOUT_S)
         return all(future.cancelled() for future in futures)
 
     def cancel_all_unstarted(self) -> None:
@@ -253,9 +255,20 @@ class Client:
             self.cancel_unstarted(found)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until no task is pending; False if it takes longer than the timeout in seconds."""
+        """Wait until no task is pending; False if it takes longer than the timeout in seconds.
+
+        Raises:
+            RunClosed: called in a callback of a future, where it would wait for itself.
+        """
+        if self.is_own_thread:
+            raise RunClosed("A callback of a future cannot wait for the run's tasks, or close the run; it would hang.")
         with self.idle:
             return self.idle.wait_for(lambda: not self._inbox and not self._outstanding, timeout)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller is in the loop's thread, where callbacks of futures run."""
+        return threading.current_thread() is self._thread
 
     def pending(self) -> int:
         """Tasks that have not ended."""
