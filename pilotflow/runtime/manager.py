@@ -81,7 +81,7 @@ class Manager:
         self._manager_id = 0
         self._started = self._heard = time.monotonic()
         self._hung_up_at: float | None = None
-        self._beat_at = 0.0
+        self._beat_at = self._started
         self._announce_at = 0.0
         self._exit: int | None = None
         self._leave_at: float | None = None
@@ -348,8 +348,9 @@ class Manager:
 
     def _watch_time(self, now: float) -> None:
         if now >= self._beat_at:
+            late = now - self._beat_at > self._heartbeat_s  # this process was stopped: hear first, then judge
             self._beat_at = now + self._heartbeat_s
-            self._beat(now)
+            self._beat(now, late)
         if self._pool.busy and now >= self._announce_at:
             self._announce_at = now + 1.0
             self._pool.announce_long_runs(now)
@@ -364,10 +365,10 @@ class Manager:
         elif self._hung_up_at is not None and now - self._hung_up_at > RECONNECT_TIMEOUT_S:
             self._end("the interchange is gone", 1)
 
-    def _beat(self, now: float) -> None:
+    def _beat(self, now: float, late: bool) -> None:
         silent = now - self._heard
         limit = self._connection.heartbeat_limit_s if self._manager_id else CONNECT_TIMEOUT_S
-        if silent > max(limit, 2 * self._heartbeat_s):
+        if silent > max(limit, 2 * self._heartbeat_s) and not late:
             what = "answered no heartbeat" if self._manager_id else "could not be reached"
             self._end(f"the interchange ({_choose(self._connection)}) {what} for {silent:.0f} s", 1)
             return

@@ -63,11 +63,14 @@ def die_once_and_for_all(how: str, path: str) -> None:
 
 @pf.python_app
 def linger(path: str, release: str, seconds: float = 60.0) -> tuple[float, int]:
-    """Notes that it runs, waits for a file to appear, then says when it started and where."""
+    """Notes that it runs, waits for a file to appear, then says when it started and where.
+
+    The file is `release` for all attempts, or `release.1` for the first, and so on.
+    """
     now = time.time()
-    note(path)
+    number = note(path)
     until = time.monotonic() + seconds
-    while not os.path.exists(release) and time.monotonic() < until:
+    while not (os.path.exists(release) or os.path.exists(f"{release}.{number}")) and time.monotonic() < until:
         time.sleep(0.01)
     return now, os.getpid()
 
@@ -97,13 +100,16 @@ def echo(value: Any) -> Any:
 
 
 @pf.python_app
-def blob(size: int, fill: int) -> bytes:
-    return bytes([fill]) * size
+def sized(value: bytes, wait_for: str = "") -> int:
+    """The length of a value, once a file is there."""
+    while wait_for and not os.path.exists(wait_for):
+        time.sleep(0.01)
+    return len(value)
 
 
 @pf.python_app
-def length(value: bytes) -> int:
-    return len(value)
+def blob(size: int, fill: int) -> bytes:
+    return bytes([fill]) * size
 
 
 @pf.python_app

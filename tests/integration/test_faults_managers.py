@@ -1,0 +1,169 @@
+"""Managers that die, freeze or are of another kind: their tasks run elsewhere, and results come once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotflow.ids import VERSION
+from pilotflow.runtime.manager_options import manager_argv
+from tests.integration import fault_tasks as tasks
+from tests.integration.faults import (
+    PATIENCE,
+    ROOT,
+    frozen,
+    managers_of,
+    pids_in,
+    running,
+    status_of,
+    took,
+    until,
+    within,
+)
+
+
+def test_tasks_of_a_killed_manager_run_again_on_the_block_that_replaces_it(tmp_path: Path) -> None:
+    with running(tmp_path) as run:  # max_blocks=1: the dead block must be seen to be dead first
+        path, go = tmp_path / "lives", tmp_path / "go"
+        futures = [tasks.linger(str(path), str(go)) for _ in range(2)]
+        until(lambda: len(pids_in(path)) == 2)
+        others = [tasks.square(i) for i in range(500)]
+        first = set(pids_in(path))
+        (manager,) = managers_of(run)
+        killed = time.time()
+        os.kill(manager, signal.SIGKILL)
+        go.touch()
+        for future in futures:
+            started, pid = future.result(5 * PATIENCE + 1)
+            assert pid not in first
+            took(5.0, "a task runs again after its manager was killed", started - killed)
+        assert [future.result(60) for future in others] == [i * i for i in range(500)]
+        assert [info.block for info in run.blocks()] == ["cpu-0", "cpu-1"]
+        assert not any(map(_is_alive, first))
+
+
+def _is_alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}/cmdline") and Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+
+
+def test_managers_killed_again_and_again_lose_no_task(tmp_path: Path) -> None:
+    kill_managers(tmp_path, kills=4)
+
+
+@pytest.mark.soak
+def test_a_hundred_killed_managers_lose_no_task(tmp_path: Path) -> None:
+    kill_managers(tmp_path, kills=100)
+
+
+def kill_managers(tmp_path: Path, kills: int) -> None:
+    # Several blocks, because an executor whose blocks die young gets new ones later and later.
+    with running(tmp_path, crash_limit=1000, init_blocks=min(kills, 10) + 1, max_blocks=min(kills, 10) + 1) as run:
+        futures: list[Future[int]] = []
+        until(lambda: len(managers_of(run)) > 1)
+        for _ in range(kills):
+            futures += [tasks.square(i) for i in range(300)]
+            victim = until(lambda: managers_of(run), 240)[0]
+            os.kill(victim, signal.SIGKILL)
+        assert [future.result(240) for future in futures] == [i * i for i in range(300)] * kills
+
+
+def test_a_frozen_manager_is_given_up_and_its_late_results_are_dropped(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=2, init_blocks=2, max_blocks=2, workers=1) as run:
+        until(lambda: len(managers_of(run)) == 2 and len(status_of(run).blocks) == 2)
+        path, go = tmp_path / "lives", tmp_path / "go"
+        future = tasks.linger(str(path), str(go))
+        delivered: list[Future[Any]] = []
+        future.add_done_callback(delivered.append)
+        (pid,) = until(lambda: pids_in(path))
+        manager = _manager_over(run, pid)
+        stopped = time.monotonic()
+        with frozen(manager):
+            within(4.0, "a task of a frozen manager runs elsewhere (heartbeat limit 2 s)",
+                   lambda: len(pids_in(path)) == 2, stopped)  # fmt: skip
+            Path(f"{go}.1").touch()  # the first attempt ends while its manager is frozen
+            until(lambda: status_of(run).blocks)
+        # The manager lives again and reports what it has: an attempt that nobody waits for.
+        log = run.directory / "pilotflow.log"
+        until(lambda: log.read_text().count("joined executor cpu") >= 3 or not _is_alive(manager), 60)
+        assert tasks.square(3).result(60) == 9
+        assert not future.done()
+        Path(f"{go}.2").touch()
+        assert future.result(60)[1] == pids_in(path)[1] != pid
+        assert delivered == [future]
+        assert "not heard of for 2 s" in log.read_text() or "not heard of for 3 s" in log.read_text()
+        assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]
+
+
+def _manager_over(run: Any, worker: int) -> int:
+    from tests.integration.faults import parent_of
+
+    manager = parent_of(parent_of(worker))
+    assert manager in managers_of(run)
+    return manager
+
+
+def test_a_manager_frozen_for_less_than_the_heartbeat_limit_loses_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=30) as run:
+        assert tasks.square(2).result(60) == 4
+        (manager,) = managers_of(run)
+        futures = [tasks.square(i) for i in range(20_000)]
+        for _ in range(3):
+            with frozen(manager):
+                time.sleep(0.3)  # how long it stays stopped, not a time that anything needs
+        assert [future.result(60) for future in futures] == [i * i for i in range(20_000)]
+        assert len(run.blocks()) == 1
+
+
+def test_a_worker_that_reads_nothing_for_long_does_not_stall_its_manager(tmp_path: Path) -> None:
+    """Tasks known to be short are sent ahead; their arguments may be more than fits into the link."""
+    with running(tmp_path, workers=1, heartbeat_limit=1) as run:
+        value = bytes(30_000)
+        assert [f.result(60) for f in [tasks.sized(value) for _ in range(300)]] == [30_000] * 300
+        go = tmp_path / "go"
+        futures = [tasks.sized(value, str(go))] + [tasks.sized(value) for _ in range(300)]
+        begun = time.monotonic()
+        until(lambda: time.monotonic() - begun > 2.5)  # twice the heartbeat limit and more
+        go.touch()
+        assert [f.result(60) for f in futures] == [30_000] * 301
+        assert "left" not in (run.directory / "pilotflow.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("patch", "theirs", "ours"),
+    [
+        ("import pilotflow.ids; pilotflow.ids.VERSION = '9.8.7'", "pilotflow 9.8.7", VERSION),
+        ("import platform; platform.python_version = lambda: '3.99.1'", "Python 3.99.1", sys.version.split()[0]),
+    ],
+    ids=["pilotflow", "python"],
+)
+def test_a_manager_of_another_version_is_refused_with_both_versions(
+    tmp_path: Path, patch: str, theirs: str, ours: str
+) -> None:
+    with running(tmp_path) as run:
+        folder = run.directory / "blocks" / "strange"
+        folder.mkdir()
+        argv = manager_argv(run.directory / "connection.json", "cpu", "strange", folder, 1, None)
+        code = f"{patch}; from pilotflow.runtime.manager import main; raise SystemExit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv[3:]],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert theirs in done.stderr
+        assert ours in done.stderr
+        log = run.directory / "pilotflow.log"
+        until(lambda: theirs in log.read_text())
+        assert ours in log.read_text()
+        assert [tasks.square(i).result(60) for i in range(10)] == [i * i for i in range(10)]
