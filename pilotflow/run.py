@@ -40,6 +40,14 @@ START_TIMEOUT_S = 30.0
 """The interchange must answer within this time."""
 CLOSE_TIMEOUT_S = 4.0
 """Everything of a run must be gone within this time after its end."""
+EXIT_CODE_TIMEOUT_S = 1.0
+"""How long an interchange that has hung up may take to end."""
+LOST_GRACE_S = 10.0
+"""Blocks that have lost their interchange have this long to end."""
+NOT_ENCRYPTED = (
+    "encrypted=False: the TCP links of this run are neither encrypted nor checked. Whoever can reach their ports can "
+    "read what travels and run code as you. Use it on networks of your own only."
+)
 SLOTS_GUESS = 1
 """Slots of a node before one of its managers has registered, if nothing says otherwise."""
 
@@ -66,23 +74,33 @@ class Run:
         self._failed: dict[str, str] = {}
         self._bodies: dict[bytes, int] = {}
         self.broken: BaseException | None = None
-        self._sockets = make_socket_directory()
-        try:
-            self._start(config, setups or {})
-        except BaseException:
-            self._remove_sockets()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_log)
+            self._start(config, setups or {}, undo)
+            undo.pop_all()  # from here on it is `close` that ends all this
 
-    def _start(self, config: Config, setups: dict[str, bytes]) -> None:
+    def _start(self, config: Config, setups: dict[str, bytes], undo: contextlib.ExitStack) -> None:
         self._store = self._open_store(config)
+        if self._store is not None:
+            undo.callback(self._store.close, CLOSE_TIMEOUT_S)
+        self._sockets = make_socket_directory()
+        undo.callback(self._remove_sockets)
         connection = self._connection(config)
         self._connection_file = self.directory / "connection.json"
-        write_connection(self._connection_file, connection)
+        try:
+            write_connection(self._connection_file, connection)
+        except OSError as error:
+            raise rundir.cannot_write(self.directory, error) from None
+        if config.tcp and not config.encrypted:
+            self._log.warning(NOT_ENCRYPTED)
         self._interchange = self._start_interchange(connection)
+        undo.callback(self._end_interchange)
         self._keeper = BlockKeeper(
             [self._kept(executor) for executor in config.executors], self.directory, self._from_keeper, self._log
         )
+        undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
+        undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
         for label, payload in setups.items():
             from pilotflow.messages import DefineSetup
 
@@ -94,24 +112,26 @@ class Run:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.client.welcome.wait(0.05):
             if self._interchange.poll() is not None or time.monotonic() > deadline:
-                self._fail_to_start()
+                raise self._why_no_start()
         if self.client.failure is not None:
-            self._fail_to_start()
+            raise self._why_no_start()
         if config.tcp:
             self._keeper.start()
         atexit.register(self._at_exit)
-        _runs.append(weakref.ref(self))
 
-    def _fail_to_start(self) -> None:
-        code = self._interchange.poll()
-        how = "did not answer" if code is None else f"ended with exit code {code}"
+    def _why_no_start(self) -> InterchangeLost:
+        try:
+            how = f"ended with exit code {self._interchange.wait(EXIT_CODE_TIMEOUT_S)}"
+        except subprocess.TimeoutExpired:
+            how = "did not answer"
         lines = rundir.last_lines(self.directory / "interchange.err") or "(it printed nothing)"
-        self._keeper.close(CLOSE_TIMEOUT_S)
-        self._interchange.kill()
-        self._interchange.wait()
-        raise InterchangeLost(
+        return InterchangeLost(
             f"The interchange of run {self.run_id} {how}. It said:\n{lines}\nIts log is {self.directory}/pilotflow.log."
         )
+
+    def _end_interchange(self) -> None:
+        self._interchange.kill()
+        self._interchange.wait()
 
     def _open_store(self, config: Config) -> Store | None:
         if not config.store:
@@ -234,15 +254,13 @@ class Run:
         try:
             self._interchange.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self._interchange.kill()
-            self._interchange.wait()
+            self._end_interchange()
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()
         atexit.unregister(self._at_exit)
         self._log.info("run closed")
-        self._log.removeHandler(self._log_handler)
-        self._log_handler.close()
+        self._close_log()
         _runs[:] = [ref for ref in _runs if ref() not in (None, self)]
 
     def __enter__(self) -> Self:
@@ -305,6 +323,8 @@ class Run:
             self.client.break_with(error)
         elif isinstance(event, InterchangeLost):
             self.broken = event
+            self._interchange.kill()  # it may be frozen, and nobody listens to it any more
+            self._keeper.stop(LOST_GRACE_S)  # its blocks cannot work, and new ones could not either
 
     def _from_keeper(self, message: Any) -> None:
         """Called in the keeper's thread with what the interchange must know."""
@@ -318,6 +338,10 @@ class Run:
     def _record(self, kind: str, subject: str, detail: str) -> None:
         if self._store is not None:
             self._store.event(kind, subject, detail)
+
+    def _close_log(self) -> None:
+        self._log.removeHandler(self._log_handler)
+        self._log_handler.close()
 
     def _remove_sockets(self) -> None:
         for path in self._sockets.glob("*"):
@@ -347,14 +371,16 @@ def load(config: Config | str | os.PathLike[str] | None = None) -> Run:
     from pilotflow.config.model import Config
 
     if config is None:
-        return Run(Config.for_this_machine())
-    if isinstance(config, Config):
-        return Run(config)
-    if isinstance(config, (str, os.PathLike)):
+        config = Config.for_this_machine()
+    elif isinstance(config, (str, os.PathLike)):
         from pilotflow.config.file import load_config
 
-        return Run(load_config(Path(config)))
-    raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
+        config = load_config(Path(config))
+    elif not isinstance(config, Config):
+        raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
+    run = Run(config)
+    _runs.append(weakref.ref(run))
+    return run
 
 
 _runs: list[weakref.ref[Run]] = []
