@@ -157,12 +157,16 @@ class BlockKeeper:
         """
         if self._thread.ident is None:
             return True
-        self._events.put(_Close(time.monotonic() + timeout_s))
+        self.stop(timeout_s)
         self._thread.join(timeout_s + 0.5)
         gone = not self._thread.is_alive() and not any(kept.scaler.live for kept in self._kept)
         if not gone:
             self._log.warning("some blocks have not ended within %g s: %s", timeout_s, self._names_of_live())
         return gone
+
+    def stop(self, timeout_s: float) -> None:
+        """Begin what `close` does, and do not wait for it."""
+        self._events.put(_Close(time.monotonic() + timeout_s))
 
     def _names_of_live(self) -> str:
         return ", ".join(f"{i.block} ({i.batch_id})" for i in self._infos if i.phase is not Phase.ENDED)

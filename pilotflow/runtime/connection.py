@@ -92,8 +92,15 @@ def make_socket_directory() -> Path:
 
     Run directories will not do: their paths are too long for sockets, and their file systems may
     not hold any.
+
+    Raises:
+        ConfigError: it cannot be made.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base or not os.access(base, os.W_OK) or len(base) > 60:
         base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108  mkdtemp makes it ours
-    return Path(tempfile.mkdtemp(prefix="pilotflow-", dir=base))
+    try:
+        return Path(tempfile.mkdtemp(prefix="pilotflow-", dir=base))
+    except OSError as error:
+        text = f"Cannot make a directory for the run's sockets in {base}: {error.strerror}."
+        raise ConfigError(f"{text} Name one that can be written in XDG_RUNTIME_DIR or TMPDIR.") from None

@@ -41,12 +41,17 @@ def make(base: Path) -> tuple[Path, str]:
             os.fsync(file.fileno())
         probe.write_bytes(b"")
     except OSError as error:
-        raise ConfigError(
-            f"Cannot write the run directory {base.absolute()}: {error.strerror or error}. "
-            "Choose another with run_dir, or make this one writable."
-        ) from None
+        raise cannot_write(base.absolute(), error) from None
     _point_latest(base, directory)
     return directory, f"{directory.name}-{secrets.token_hex(4)}"
+
+
+def cannot_write(directory: Path, error: OSError) -> ConfigError:
+    """The error of a run directory that is full or read-only."""
+    return ConfigError(
+        f"Cannot write the run directory {directory}: {error.strerror or error}. "
+        "Choose another with run_dir, or make this one writable and see that its disk has room."
+    )
 
 
 def _next(base: Path) -> Path:
