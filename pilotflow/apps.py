@@ -1,7 +1,7 @@
 """Apps: decorated functions whose calls are tasks.
 
-    @python_app                 the call's result is the function's
-    @bash_app                   the function returns a command, which is run; the result is 0
+@python_app                 the call's result is the function's
+@bash_app                   the function returns a command, which is run; the result is 0
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
+from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.requests import parse_request
 from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.run import Run, current_run
-from pilotflow.runtime.tasks import BashCall, Output, PythonCall
+from pilotflow.runtime.tasks import AfterInputs, BashCall, Output, PythonCall
 from pilotflow.serialize import Packed, pack_call, pack_function
 from pilotflow.units import nearest
 
@@ -45,11 +46,15 @@ AUTO_LOGNAME: Final = _AutoLogName()
 Target: TypeAlias = "str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | _AutoLogName | None"
 
 _REQUEST_WORDS = frozenset(
-    "num_cpus memory num_gpus num_nodes ranks_per_node runtime priority resources".split()
+    ["num_cpus", "memory", "num_gpus", "num_nodes", "ranks_per_node", "runtime", "priority", "resources"]
 )
-_OTHER_WORDS = frozenset("executors retries crash_limit stdout stderr label".split())
+_OTHER_WORDS = frozenset(["executors", "retries", "crash_limit", "stdout", "stderr", "label"])
 _CALL_WORDS = ("stdout", "stderr", "inputs", "label")
 """Keywords of a call that are ours unless the function has a parameter of that name; then both."""
+
+
+_PLAIN, _WRAPPED, _WITH_INPUTS = 0, 1, 2
+"""Shapes in which a function travels: bare, with its output redirected, with things to wait for."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,10 @@ class App(Generic[P, R]):
         }
         redirects = bool(options.stdout or options.stderr or any(self._defaults.values()))
         self._always_wrapped = bash or redirects
-        self._bound: dict[bool, _Bound] = {}
+        self._bound: dict[int, _Bound] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
         """Submit one call.
 
         Raises:
@@ -104,10 +109,10 @@ class App(Generic[P, R]):
         """
         if self._always_wrapped or (kwargs and not kwargs.keys().isdisjoint(_CALL_WORDS)):
             return self._call_with_words(args, dict(kwargs))
-        run = current_run()
-        bound = self._bound.get(False)
+        run = self._current_run()
+        bound = self._bound.get(_PLAIN)
         if bound is None or bound.run is not run:
-            bound = self._bind(run, wrapped=False)
+            bound = self._bind(run, _PLAIN)
         future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, bound.fn)
         self._submit(bound, future, args, kwargs)
         return future
@@ -122,58 +127,80 @@ class App(Generic[P, R]):
             return
         bound.run.client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.retries)
 
+    def _current_run(self) -> Run:
+        try:
+            return current_run()
+        except RunClosed:
+            if WORKER_VARIABLE in os.environ:
+                raise _inside_a_task(self._name) from None
+            raise
+
     def _call_with_words(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AppFuture[R]:
         """A call with `stdout`, `stderr`, `inputs` or `label`, or of an app that has such."""
-        run = current_run()
+        run = self._current_run()
         given = {word: kwargs[word] for word in _CALL_WORDS if word in kwargs}
         for word in given:
             if word not in self._parameters:
                 del kwargs[word]
+        positional = list(self._parameters)[: len(args)]
+        given.update((word, args[i]) for i, word in enumerate(positional) if word in ("stdout", "stderr", "label"))
         wrapped = self._always_wrapped or "stdout" in given or "stderr" in given
-        bound = self._bound.get(wrapped)
+        extra = "inputs" in given and "inputs" not in self._parameters
+        shape = (_WRAPPED if wrapped else _PLAIN) | (_WITH_INPUTS if extra else _PLAIN)
+        bound = self._bound.get(shape)
         if bound is None or bound.run is not run:
-            bound = self._bind(run, wrapped)
+            bound = self._bind(run, shape)
         future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, bound.fn)
+        if wrapped:
+            args = self._redirect(run, future, given, args, kwargs)
+        if extra:  # only waited for: the worker drops them
+            args = (_listed(given["inputs"]), *args)
+        self._submit(bound, future, args, kwargs)
+        return future
+
+    def _redirect(
+        self,
+        run: Run,
+        future: AppFuture[R],
+        given: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, ...]:
+        """The arguments with an `Output` before them, and paths where the function asks for them."""
         label = given.get("label", self._options.label)
-        outputs: dict[str, tuple[str, str] | None] = {}
+        _check_label(label, "label")
+        places: dict[str, tuple[str, str] | None] = {}
         for word, suffix in (("stdout", "out"), ("stderr", "err")):
             target = given.get(word, self._defaults.get(word) or getattr(self._options, word))
             place = _place(target, run.directory / "tasks" / self._name, future.task_id, label, suffix, word)
-            outputs[word] = place
-            if word in self._parameters and place is not None:
+            places[word] = place
+            if place is None or word not in self._parameters:
+                continue
+            at = list(self._parameters).index(word)
+            if at < len(args):
+                args = (*args[:at], place[0], *args[at + 1 :])
+            else:
                 kwargs[word] = place[0]
-        future.stdout = outputs["stdout"][0] if outputs["stdout"] else None
-        future.stderr = outputs["stderr"][0] if outputs["stderr"] else None
-        extra = given["inputs"] if "inputs" in given and "inputs" not in self._parameters else None
-        if wrapped:
-            args = (Output(**outputs), *args)
-        if extra is not None:  # only waited for: the worker drops them
-            self._submit(self._bind_waiting(bound, wrapped), future, (list(extra), *args), kwargs)
-        else:
-            self._submit(bound, future, args, kwargs)
-        return future
+        output = Output(**places)
+        future.stdout = output.stdout[0] if output.stdout else None
+        future.stderr = output.stderr[0] if output.stderr else None
+        return (output, *args)
 
-    def _bind(self, run: Run, wrapped: bool) -> _Bound:
+    def _bind(self, run: Run, shape: int) -> _Bound:
         """Make the app known to a run, at its first call there."""
         with self._lock:
-            bound = self._bound.get(wrapped)
+            bound = self._bound.get(shape)
             if bound is not None and bound.run is run:
                 return bound
             function: Any = self.__pilotflow_function__
             if self._bash:
                 function = BashCall(function, self._name)
-            elif wrapped:
+            elif shape & _WRAPPED:
                 function = PythonCall(function)
-            bound = self._bound[wrapped] = self._known_to(run, function)
+            if shape & _WITH_INPUTS:
+                function = AfterInputs(function)
+            bound = self._bound[shape] = self._known_to(run, function)
             return bound
-
-    def _bind_waiting(self, bound: _Bound, wrapped: bool) -> _Bound:
-        function: Any = self.__pilotflow_function__
-        if self._bash:
-            function = BashCall(function, self._name)
-        elif wrapped:
-            function = PythonCall(function)
-        return self._known_to(bound.run, _Waiting(function))
 
     def _known_to(self, run: Run, function: Any) -> _Bound:
         options = self._options
@@ -183,7 +210,7 @@ class App(Generic[P, R]):
         cls = run.client.define_class(options.request, options.executors, limit)
         return _Bound(run, fn, cls, run.config.retries if options.retries is None else options.retries)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
         return functools.partial(self, instance)
@@ -202,17 +229,21 @@ class _Stub:
         self.name = name
 
     def __call__(self, *_: Any, **__: Any) -> None:
-        raise RunClosed(f"app '{self.name}' was called inside a task; tasks cannot submit tasks")
+        raise _inside_a_task(self.name)
 
 
-class _Waiting:
-    """Calls a function without its first argument, which was only waited for."""
+def _inside_a_task(name: str) -> RunClosed:
+    return RunClosed(
+        f"app '{name}' was called inside a task, and tasks cannot submit tasks. Call the plain function there, or "
+        "return what the next app needs and call it in the program."
+    )
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
 
-    def __call__(self, _: list[Any], *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+def _listed(inputs: Any) -> list[Any]:
+    try:
+        return list(inputs)
+    except TypeError:
+        raise ConfigError(f"inputs=... takes a list of futures and values, not {type(inputs).__name__}") from None
 
 
 @overload
@@ -288,6 +319,7 @@ def _options(which: str, words: dict[str, Any]) -> AppOptions:
             raise ConfigError(f"@{which}({word}=...) takes a whole number from {least}, not {value!r}")
     for word in ("stdout", "stderr"):
         _check_target(words.get(word), f"@{which}({word}=...)")
+    _check_label(words.get("label"), f"@{which}(label=...)")
     return AppOptions(
         executors=tuple(executors),
         request=parse_request(**request_words) if request_words else DEFAULT_REQUEST,
@@ -304,6 +336,11 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # builtins without a signature
         return {}
+
+
+def _check_label(label: Any, where: str) -> None:
+    if label is not None and (not isinstance(label, str) or not label or "/" in label or label.startswith(".")):
+        raise ConfigError(f"{where} takes a name for files, without '/' and not beginning with '.', not {label!r}")
 
 
 def _check_target(target: Any, where: str) -> None:

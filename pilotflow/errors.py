@@ -59,6 +59,7 @@ class BashExitError(TaskError):
 
     def __init__(self, app: str, exit_code: int, stderr: str | None = None, stderr_tail: str = "") -> None:
         how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        how += {126: " (a file that cannot be executed)", 127: " (command not found)"}.get(exit_code, "")
         text = f"The command of bash app '{app}' {how}."
         if stderr_tail:
             text += f" Its stderr ({stderr}) ends with:\n{stderr_tail}"
@@ -82,7 +83,16 @@ class MissingOutputs(TaskError):
 
 
 class DependencyError(TaskError):
-    """A task could not run because a task it needs has failed; `__cause__` is that failure."""
+    """A task could not run because a task it needs has failed; `__cause__` is the first failure.
+
+    Attributes:
+        chain: the tasks between, nearest first, the one that failed last; long chains are cut in
+            the middle.
+    """
+
+    def __init__(self, message: str, chain: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.chain = chain
 
 
 class SerializationError(TaskError):

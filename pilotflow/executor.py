@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
+from pilotflow.names import importable_function
 from pilotflow.requests import parse_request
 from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.run import Run
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pilotflow.config.model import Config
 
 T = TypeVar("T")
+
+BY_VALUE_MAX = 1000
+"""Functions sent by value whose bodies a pool keeps; later ones travel with each call."""
 
 
 class PilotFuture(AppFuture[T]):
@@ -78,7 +82,7 @@ class PilotExecutor(Executor):
 
         if config is not None and (max_workers is not None or run_dir is not None):
             raise ConfigError("PilotExecutor takes max_workers and run_dir, or config, which has both")
-        if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
+        if max_workers is not None and (type(max_workers) is not int or max_workers < 1):
             raise ConfigError(f"PilotExecutor(max_workers=...) takes a whole number from 1, not {max_workers!r}")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -95,10 +99,12 @@ class PilotExecutor(Executor):
         self._run = Run(config, setups)
         self._shutdown = False
         self._lock = threading.Lock()
-        self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._invoke = self._run.define_function("call", pack_function(invoke))
+        self._numbers = _Numbers(self._run)
         self._default = self._class_of(DEFAULT_REQUEST)
-        atexit.register(self._at_exit)
+        # The program's end waits for pending calls. An executor that nobody holds any more ends when
+        # its calls have, so nothing here may refer to it.
+        self._closing = closing = _Closing(self._run)
+        weakref.finalize(self, closing.start).atexit = False
 
     @property
     def run(self) -> Run:
@@ -114,7 +120,7 @@ class PilotExecutor(Executor):
         """
         return self._submit(self._default, fn, args, kwargs)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -162,24 +168,19 @@ class PilotExecutor(Executor):
         """
         with self._lock:
             self._shutdown = True
+        if not self._run.is_open:
+            return
         if cancel_futures:
             self._run.client.cancel_all_unstarted()
         if wait:
-            self._close()
+            self._closing.finish()
         else:
-            threading.Thread(target=self._close, name="pilotflow-shutdown", daemon=True).start()
+            self._closing.start()
 
     def __repr__(self) -> str:
         return f"<PilotExecutor of {self._run!r}>"
 
     # ---- inside -----------------------------------------------------------------------------
-
-    def _close(self) -> None:
-        self._run.close(wait=True)
-        atexit.unregister(self._at_exit)
-
-    def _at_exit(self) -> None:
-        self._close()
 
     def _class_of(self, request: Request) -> int:
         return self._run.client.define_class(request, (), self._run.config.crash_limit)
@@ -187,12 +188,17 @@ class PilotExecutor(Executor):
     def _submit(self, cls: int, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> PilotFuture[T]:
         if self._shutdown:
             raise RunClosed("cannot schedule new futures after shutdown")
-        client = self._run.client
         name = getattr(fn, "__name__", type(fn).__name__)
-        number = self._number_of(fn, name)
+        number = self._numbers.of(fn, name)
         if number is None:
-            number, args = self._invoke, (fn, *args)
-        future: PilotFuture[T] = PilotFuture(client.new_id(), name, client, number)
+            number, args = self._numbers.invoke, (fn, *args)
+        return self._send(cls, number, name, args, kwargs)
+
+    def _send(
+        self, cls: int, number: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> PilotFuture[Any]:
+        client = self._run.client
+        future: PilotFuture[Any] = PilotFuture(client.new_id(), name, client, number)
         needs: list[Future[Any]] = []
         try:
             packed = pack_call(args, kwargs, needs)
@@ -202,18 +208,6 @@ class PilotExecutor(Executor):
             return future
         client.submit(future, number, cls, packed, needs or None, self._run.config.retries)
         return future
-
-    def _number_of(self, fn: Callable[..., Any], name: str) -> int | None:
-        """The number of a plain function, whose body travels once; None for other callables."""
-        if type(fn) is not FunctionType and type(fn) is not BuiltinFunctionType:
-            return None
-        try:
-            number = self._known.get(fn)
-            if number is None:
-                number = self._known[fn] = self._run.define_function(name, pack_function(fn))
-        except (TypeError, SerializationError):  # as an argument it gets an error with its future
-            return None
-        return number
 
     def _map(
         self,
@@ -226,18 +220,93 @@ class PilotExecutor(Executor):
     ) -> Iterator[T]:
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
+        submissions: Iterator[PilotFuture[Any]]
         if chunksize == 1:
             submissions = (self._submit(cls, fn, call, {}) for call in calls)
         else:
             chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
-            submissions = (self._submit(cls, partial(_run_chunk, fn), (chunk,), {}) for chunk in chunks)  # type: ignore[misc]
+            submissions = (self._submit_chunk(cls, fn, chunk) for chunk in chunks)
         futures: deque[PilotFuture[Any]] = deque(itertools.islice(submissions, buffersize))
         results = _results(futures, submissions, end)
-        return results if chunksize == 1 else itertools.chain.from_iterable(results)  # type: ignore[arg-type]
+        return results if chunksize == 1 else itertools.chain.from_iterable(results)
+
+    def _submit_chunk(self, cls: int, fn: Callable[..., Any], chunk: tuple[Any, ...]) -> PilotFuture[Any]:
+        if self._shutdown:
+            raise RunClosed("cannot schedule new futures after shutdown")
+        name = getattr(fn, "__name__", type(fn).__name__)
+        number = self._numbers.of_chunks(fn, name)
+        if number is None:
+            return self._send(cls, self._numbers.invoke, name, (_run_chunk, fn, chunk), {})
+        return self._send(cls, number, name, (chunk,), {})
+
+
+class _Numbers:
+    """Functions that a run knows, whose bodies travel once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._chunked: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._by_value = 0
+        self.invoke = run.define_function("call", pack_function(invoke))
+
+    def of(self, fn: Callable[..., Any], name: str) -> int | None:
+        """The number of a plain function; None for other callables, which travel as arguments."""
+        try:
+            return self._known[fn]
+        except (KeyError, TypeError):
+            return self._define(self._known, fn, fn, name)
+
+    def of_chunks(self, fn: Callable[..., Any], name: str) -> int | None:
+        """The number of what runs a function on each call of a chunk."""
+        try:
+            return self._chunked[fn]
+        except (KeyError, TypeError):
+            return self._define(self._chunked, fn, partial(_run_chunk, fn), name)
+
+    def _define(
+        self, known: weakref.WeakKeyDictionary[Any, int], fn: Callable[..., Any], whole: Callable[..., Any], name: str
+    ) -> int | None:
+        if type(fn) is not FunctionType and type(fn) is not BuiltinFunctionType:
+            return None
+        if importable_function(fn) is None:
+            self._by_value += 1
+            if self._by_value > BY_VALUE_MAX:  # a program that makes a lambda for each call
+                return None
+        try:
+            number = known[fn] = self._run.define_function(name, pack_function(whole))
+        except (TypeError, SerializationError):  # as an argument it gets an error with its future
+            return None
+        return number
+
+
+class _Closing:
+    """Ends a run once its tasks have ended, whoever asks first; the program's end asks last."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        atexit.register(self.finish)
+
+    def start(self) -> None:
+        """End it, without waiting for that."""
+        if os.getpid() == self._pid:
+            threading.Thread(target=self.finish, name="pilotflow-shutdown", daemon=True).start()
+
+    def finish(self) -> None:
+        """End it, and wait for that."""
+        if os.getpid() != self._pid:  # a fork of the process that the run belongs to
+            return
+        with self._lock:
+            self._run.close(wait=True)
+        atexit.unregister(self.finish)
 
 
 class Requesting:
@@ -269,14 +338,19 @@ def _results(
     """Results in order; each one taken lets one more call be submitted. Leaving cancels the rest."""
     try:
         while futures:
-            future = futures.popleft()
-            result = future.result(None if end is None else end - time.monotonic())
-            del future
-            futures.extend(itertools.islice(submissions, 1))
-            yield result
+            yield _next_result(futures, submissions, end)
     finally:
-        if futures:
-            futures[0]._client and futures[0]._client.cancel_unstarted(list(futures))
+        client = next((future._client for future in futures if future._client is not None), None)
+        if client is not None:
+            client.cancel_unstarted(futures)
+
+
+def _next_result(futures: deque[PilotFuture[Any]], submissions: Iterator[PilotFuture[Any]], end: float | None) -> Any:
+    """A function of its own, so that nothing refers to a result that has been handed out."""
+    result = futures[0].result(None if end is None else end - time.monotonic())
+    futures.popleft()
+    futures.extend(itertools.islice(submissions, 1))
+    return result
 
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:

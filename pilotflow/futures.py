@@ -11,12 +11,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as _TimeoutError  # the builtin since Python 3.11
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from pilotflow.errors import BlockStartError, InternalError, PilotflowError, SerializationError, WorkerLost
+from pilotflow.errors import (
+    BlockStartError,
+    DependencyError,
+    InternalError,
+    PilotflowError,
+    SerializationError,
+    WorkerLost,
+)
 from pilotflow.messages import Status
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.serialize import Packed, unpack
@@ -31,6 +39,8 @@ _lock = threading.Lock()
 _decoding = threading.RLock()
 """Held while a result is unpickled, so that each is unpickled once."""
 
+_CHAIN_MAX = 9
+"""Tasks that a `DependencyError` names."""
 _DONE = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 
@@ -82,7 +92,7 @@ class AppFuture(Future[T], Generic[T]):
     # What the standard library's wait() and as_completed() look at:
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._cond
         if condition is None:
             with _lock:
@@ -92,12 +102,24 @@ class AppFuture(Future[T], Generic[T]):
         return condition
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         if self._waiting is None:
             self._waiting = []
         return self._waiting
 
     # ---- for users --------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self._state in _DONE
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state is CANCELLED_AND_NOTIFIED
+
+    def running(self) -> bool:
+        """Whether it is running; known about a second after its start."""
+        return self._state is RUNNING
 
     def result(self, timeout: float | None = None) -> T:
         """The task's result.
@@ -126,12 +148,9 @@ class AppFuture(Future[T], Generic[T]):
 
     def cancel(self) -> bool:
         """Cancel the task, even if it is running already; False if it has ended."""
-        with _lock:
-            if self._state in _DONE:
-                return self._state is not FINISHED
-            self._state = CANCELLED_AND_NOTIFIED
-            client = self._client
-        self._notify()
+        client = self._client
+        if not self._end(CANCELLED_AND_NOTIFIED):
+            return self._state is not FINISHED
         if client is not None:
             client.cancel(self)
         return True
@@ -153,7 +172,7 @@ class AppFuture(Future[T], Generic[T]):
         state = "cancelled" if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED) else self._state.lower()
         if self._state is FINISHED:
             state = "done" if self._status is Status.OK and self._exception is None else "failed"
-        return f"<AppFuture {self.name} #{self.task_id} {state}>"
+        return f"<{type(self).__name__} {self.name} #{self.task_id} {state}>"
 
     def __reduce__(self) -> Any:
         raise SerializationError("a future cannot be pickled; pass it as an argument, or wait for its result")
@@ -165,24 +184,17 @@ class AppFuture(Future[T], Generic[T]):
         with _lock:
             if self._state in _DONE:
                 return False
-            self._status = status
-            self._packed = packed
-            self._client = None
-            self._state = FINISHED
-        if self._cond is not None or self._callbacks is not None:
-            self._notify()
-        return True
+            if self._cond is None and self._callbacks is None:  # nobody to tell
+                self._status = status
+                self._packed = packed
+                self._client = None
+                self._state = FINISHED
+                return True
+        return self._end(FINISHED, status, packed)
 
     def fail(self, error: BaseException) -> bool:
         """The task cannot end any more, because of this; False if it has ended."""
-        with _lock:
-            if self._state in _DONE:
-                return False
-            self._exception = error
-            self._client = None
-            self._state = FINISHED
-        self._notify()
-        return True
+        return self._end(FINISHED, Status.ERROR, None, error)
 
     def begin(self) -> None:
         """The task is running."""
@@ -192,18 +204,12 @@ class AppFuture(Future[T], Generic[T]):
 
     def withdraw(self) -> bool:
         """Cancel without telling the client, which has ended the task; False if it has a result."""
-        with _lock:
-            if self._state in _DONE:
-                return self._state is not FINISHED
-            self._state = CANCELLED_AND_NOTIFIED
-            self._client = None
-        self._notify()
-        return True
+        return self._end(CANCELLED_AND_NOTIFIED) or self._state is not FINISHED
 
     def packed_result(self) -> Packed | None:
         """The result as it came, if it was good and nobody has asked for it."""
-        with _decoding:
-            return self._packed if self._status is Status.OK else None
+        packed = self._packed
+        return packed if self._status is Status.OK else None
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -214,7 +220,6 @@ class AppFuture(Future[T], Generic[T]):
         if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
             raise CancelledError
         if self._state is not FINISHED:
-            # concurrent.futures' TimeoutError is the builtin only since Python 3.11.
             raise _TimeoutError(f"task {self.task_id} ({self.name}) has not ended within {timeout} s")
 
     def _decoded_error(self) -> BaseException | None:
@@ -237,22 +242,40 @@ class AppFuture(Future[T], Generic[T]):
             self._exception.__cause__ = error.__cause__
         self._packed = None
 
-    def _notify(self) -> None:
-        condition = self._cond
-        if condition is not None:
-            with condition:
-                for waiter in self._waiting or ():
-                    if self._state is CANCELLED_AND_NOTIFIED:
-                        waiter.add_cancelled(self)
-                    elif self._status is Status.OK and self._exception is None:
-                        waiter.add_result(self)
-                    else:
-                        waiter.add_exception(self)
-                condition.notify_all()
-        with _lock:
-            callbacks, self._callbacks = self._callbacks, None
+    def _end(
+        self, state: str, status: Status = Status.OK, packed: Packed | None = None, error: BaseException | None = None
+    ) -> bool:
+        """Take on an end state and tell everybody; False if it had ended before."""
+        # The condition is held over the change and the news of it, as in the standard library:
+        # as_completed() must not hear of a future twice.
+        with self._condition:
+            with _lock:
+                if self._state in _DONE:
+                    return False
+                self._status = status
+                self._packed = packed
+                self._exception = error
+                self._client = None
+                self._state = state
+                callbacks, self._callbacks = self._callbacks, None
+            for waiter in self._waiting or ():
+                if state is CANCELLED_AND_NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif status is Status.OK:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
         for fn in callbacks or ():
             self._call(fn)
+        return True
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """(done, cancelled, result, exception), as asyncio asks for them from Python 3.14 on."""
+        if self._state is FINISHED:
+            error = self._decoded_error()
+            return True, False, self._result, error
+        return self._state in _DONE, self._state in _DONE, None, None
 
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
@@ -261,9 +284,6 @@ class AppFuture(Future[T], Generic[T]):
             import logging
 
             logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
-
-
-from concurrent.futures import TimeoutError as _TimeoutError  # noqa: E402  (the builtin since 3.11)
 
 
 def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
@@ -283,20 +303,29 @@ def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
     return InternalError(f"task '{name}' ended as {status!r}, which no future understands")
 
 
-def dependency_failed(future: Future[Any], name: str) -> PilotflowError:
-    """The error of a task that needed this one."""
-    from pilotflow.errors import DependencyError
+def dependency_failed(future: Future[Any], name: str, error: BaseException | None = None) -> PilotflowError:
+    """The error of a task that needed this one; `__cause__` is what failed first.
 
+    Args:
+        future: what the task needed.
+        name: the task's name.
+        error: why that result cannot be used, if the future itself did not fail.
+    """
     label = getattr(future, "name", "") or repr(future)
     number = getattr(future, "task_id", None)
     what = f"'{label}'" if number is None else f"'{label}' (task {number})"
-    cause: BaseException | None
-    if future.cancelled():
-        cause, how = CancelledError(), "was cancelled"
+    root: BaseException | None
+    cause = CancelledError() if future.cancelled() else future.exception() or error
+    if isinstance(cause, DependencyError) and cause.chain:
+        chain, root = (what, *cause.chain), cause.__cause__ or cause
+        if len(chain) > _CHAIN_MAX:  # else the errors of a long chain of tasks fill the memory
+            half = _CHAIN_MAX // 2
+            chain = (*chain[:half], "...", *chain[half - _CHAIN_MAX + 1 :])
     else:
-        cause = future.exception()
-        how = f"failed: {type(cause).__name__}: {cause}"
-    root = cause.__cause__ if isinstance(cause, DependencyError) and cause.__cause__ else cause
-    error = DependencyError(f"'{name}' did not run, because {what}, which it needs, {how}")
-    error.__cause__ = root
-    return error
+        chain, root = (what,), cause
+    needs = " <- ".join(chain)
+    how = "was cancelled" if isinstance(root, CancelledError) else f"failed: {type(root).__name__}: {root}"
+    which = "which it needs," if len(chain) == 1 else "of which the last"
+    failure = DependencyError(f"'{name}' did not run, because of {needs}, {which} {how}", chain)
+    failure.__cause__ = root
+    return failure

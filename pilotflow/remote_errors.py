@@ -11,20 +11,19 @@ from pilotflow.errors import RemoteTraceback, SerializationError
 from pilotflow.serialize import Packed, pack, unpack
 
 _CHAIN_MAX = 20
+_FRAMES_MAX = 100
+"""Frames of a traceback that travel, half of them from each end."""
+_OURS = frozenset({"pilotflow.runtime.worker", "pilotflow.runtime.tasks"})
 
 
-def pack_exception(error: BaseException, skip: int = 0) -> Packed:
+def pack_exception(error: BaseException) -> Packed:
     """An exception with its chain of causes as a payload that always unpickles.
 
-    Args:
-        error: what was raised.
-        skip: innermost frames of pilotflow itself to leave out of its traceback.
+    Frames of pilotflow itself, before those of the user's code, are left out.
     """
-    tb = error.__traceback__
-    for _ in range(skip):
-        tb = tb.tb_next if tb is not None and tb.tb_next is not None else tb
+    tb = _without_ours(error.__traceback__)
     text = "".join(traceback.format_exception(type(error), error, tb))
-    chain: list[tuple[bytes | None, str, dict[str, Any] | None, str]] = []
+    chain: list[tuple[bytes | None, str, list[Any], str]] = []
     current: BaseException | None = error
     link = ""
     while current is not None and len(chain) < _CHAIN_MAX:
@@ -37,6 +36,13 @@ def pack_exception(error: BaseException, skip: int = 0) -> Packed:
             current = None
         tb = current.__traceback__ if current is not None else None
     return pack((text, chain))
+
+
+def _without_ours(tb: TracebackType | None) -> TracebackType | None:
+    first = tb
+    while tb is not None and tb.tb_frame.f_globals.get("__name__") in _OURS:
+        tb = tb.tb_next
+    return first if tb is None else tb
 
 
 def unpack_exception(payload: Any, layout: Any = (), frames: Any = ()) -> BaseException:
@@ -62,22 +68,43 @@ def unpack_exception(payload: Any, layout: Any = (), frames: Any = ()) -> BaseEx
 
 
 def _pickled(error: BaseException) -> bytes | None:
+    """The exception alone; many classes pickle but do not unpickle, so this tries both."""
     bare = error.__traceback__, error.__cause__, error.__context__
     try:
-        packed = pack(error)
-        body = pickle.dumps(tuple(packed), 5)
-        unpack(*packed)  # many exception classes pickle, but do not unpickle
-    except Exception:  # the exception's own methods may raise anything
-        return None
+        for form in (error, _Rebuilt(type(error), error.args, vars(error).copy())):
+            try:
+                packed = pack(form)
+                restored = unpack(*packed)
+            except BaseException:  # noqa: BLE001, S112  the exception's own methods may raise anything
+                continue
+            if type(restored) is type(error):
+                return pickle.dumps(tuple(packed), 5)
     finally:
         error.__traceback__, error.__cause__, error.__context__ = bare
-    return body
+    return None
+
+
+class _Rebuilt:
+    """An exception by its class, arguments and attributes, without its constructor."""
+
+    def __init__(self, cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> None:
+        self.parts = cls, args, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, self.parts
+
+
+def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 def _described(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # as above
+    except BaseException:  # noqa: BLE001  as above
         text = "(its text cannot be had)"
     return f"{type(error).__module__}.{type(error).__qualname__}: {text}"
 
@@ -93,19 +120,30 @@ def _restored(pickled: bytes | None, described: str) -> BaseException:
     return SerializationError(f"the task raised an exception that cannot be pickled: {described}")
 
 
-def _frames(tb: TracebackType | None) -> dict[str, Any] | None:
+def _frames(tb: TracebackType | None) -> list[Any]:
+    """Frames as tblib has them, one after the other: nested ones would break at great depth."""
     if tb is None:
+        return []
+    from tblib import Traceback
+
+    entries: list[TracebackType] = []
+    while tb is not None:
+        entries.append(tb)
+        tb = tb.tb_next
+    if len(entries) > _FRAMES_MAX:
+        half = _FRAMES_MAX // 2
+        entries = entries[:half] + entries[-half:]
+    return [Traceback(TracebackType(None, e.tb_frame, e.tb_lasti, e.tb_lineno)).to_dict() for e in entries]
+
+
+def _walkable(frames: list[Any]) -> TracebackType | None:
+    if not frames:
         return None
     from tblib import Traceback
 
-    found: dict[str, Any] = Traceback(tb).to_dict()
-    return found
-
-
-def _walkable(tb: dict[str, Any] | None) -> TracebackType | None:
-    if tb is None:
-        return None
-    from tblib import Traceback
-
-    found: TracebackType | None = Traceback.from_dict(tb).as_traceback()
+    whole: dict[str, Any] | None = None
+    for frame in reversed(frames):
+        frame["tb_next"] = whole
+        whole = frame
+    found: TracebackType | None = Traceback.from_dict(whole).as_traceback()
     return found

@@ -90,8 +90,8 @@ class TaskBook:
         need = self._foreign.pop(number)
         try:
             packed = pack(need.result(0))
-        except BaseException:  # noqa: BLE001  whatever that future's maker put into it
-            self._fail_dependents(number, need)
+        except BaseException as error:  # noqa: BLE001  whatever that future's maker put into it
+            self._fail_dependents(number, need, error)
         else:
             self.graph.supply(number, packed)
 
@@ -148,14 +148,14 @@ class TaskBook:
             if future is not None:
                 future.begin()
 
-    def _fail_dependents(self, id: int, need: Future[Any]) -> None:
+    def _fail_dependents(self, id: int, need: Future[Any], error: BaseException | None = None) -> None:
         failed: list[tuple[int, Future[Any]]] = [(id, need)]
         while failed:
             id, need = failed.pop()
             for dependent in self.graph.abandon(id):
                 future = self.graph.finish(dependent)
                 if future is not None:
-                    future.fail(dependency_failed(need, future.name))
+                    future.fail(dependency_failed(need, future.name, error))
                     failed.append((dependent, future))
 
     # ---- cancelling -------------------------------------------------------------------------

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pilotflow.errors import BashExitError, ConfigError
@@ -21,7 +19,11 @@ _TAIL_BYTES = 4096
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
 """A command without anything that a shell would interpret."""
 _SHELL_WORDS = frozenset(
-    ["alias", "bg", "bind", "break", "builtin", "caller", "case", "cd", "command", "compgen", "complete", "compopt", "continue", "coproc", "declare", "dirs", "disown", "do", "done", "echo", "elif", "else", "enable", "esac", "eval", "exec", "exit", "export", "fc", "fg", "fi", "for", "function", "getopts", "hash", "help", "history", "if", "in", "jobs", "kill", "let", "local", "logout", "mapfile", "popd", "printf", "pushd", "pwd", "read", "readarray", "readonly", "return", "select", "set", "shift", "shopt", "source", "suspend", "test", "then", "time", "times", "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"]
+    "alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare "  # noqa: SIM905  a line a word would hide the code below
+    "dirs disown do done echo elif else enable esac eval exec exit export fc fg fi for function getopts hash "
+    "help history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return "
+    "select set shift shopt source suspend test then time times trap type typeset ulimit umask unalias unset until "
+    "wait while".split()
 )
 """Builtins and reserved words of bash: a command that begins with one needs the shell."""
 
@@ -39,7 +41,7 @@ class PythonCall:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, output: Output, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, output: Output, /, *args: Any, **kwargs: Any) -> Any:
         with _redirected(output):
             return self.function(*args, **kwargs)
 
@@ -51,7 +53,7 @@ class BashCall:
         self.function = function
         self.name = name
 
-    def __call__(self, output: Output, *args: Any, **kwargs: Any) -> int:
+    def __call__(self, output: Output, /, *args: Any, **kwargs: Any) -> int:
         command = self.function(*args, **kwargs)
         if not isinstance(command, str):
             kind = type(command).__name__
@@ -63,7 +65,17 @@ class BashCall:
         return 0
 
 
-def invoke(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+class AfterInputs:
+    """Calls a function without its first argument, which was only waited for."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, _: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call something that travelled as an argument."""
     return function(*args, **kwargs)
 
@@ -72,17 +84,29 @@ def run_command(command: str, output: Output) -> int:
     """Run a command in bash, or without it if it needs none; returns its exit code.
 
     The code is minus the signal's number if a signal ended it.
+
+    Raises:
+        OSError: an output file cannot be opened.
     """
-    argv = plain_argv(command) or ["/bin/bash", "-c", command]
-    actions: list[tuple[Any, ...]] = []
-    for fd, target in ((1, output.stdout), (2, output.stderr)):
-        if target is not None:
-            Path(target[0]).parent.mkdir(parents=True, exist_ok=True)
-            actions.append((os.POSIX_SPAWN_OPEN, fd, target[0], _flags(target[1]), 0o666))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGPIPE, signal.SIGINT])
+    with _opened(output) as files:
+        actions = [(os.POSIX_SPAWN_DUP2, opened, fd) for fd, opened in files]
+        flush_output()
+        argv = plain_argv(command)
+        try:
+            pid = _spawn(argv or _in_bash(command), actions)
+        except OSError:  # gone since it was looked up, or a script without a first line: bash knows what to do
+            if argv is None:
+                raise
+            pid = _spawn(_in_bash(command), actions)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _in_bash(command: str) -> list[str]:
+    return ["/bin/bash", "-c", command]
+
+
+def _spawn(argv: list[str], actions: list[tuple[int, int, int]]) -> int:
+    return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGPIPE, signal.SIGINT])
 
 
 def plain_argv(command: str) -> list[str] | None:
@@ -99,6 +123,8 @@ def plain_argv(command: str) -> list[str] | None:
 
 @lru_cache(maxsize=256)
 def _program(name: str, path: str) -> str | None:
+    import shutil  # it takes a while, and only commands need it
+
     return shutil.which(name, path=path)
 
 
@@ -114,28 +140,51 @@ def tail(path: str) -> str:
     return "\n".join(text.splitlines()[-TAIL_LINES:])
 
 
+def flush_output() -> None:
+    """Bring what was printed to its file; a task may have closed or replaced the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+
+
+@contextlib.contextmanager
+def _opened(output: Output) -> Iterator[list[tuple[int, int]]]:
+    """(1 or 2, descriptor of its file) for each stream that has one; both may have the same."""
+    files: list[tuple[int, int]] = []
+    by_path: dict[str, int] = {}
+    try:
+        for fd, target in ((1, output.stdout), (2, output.stderr)):
+            if target is None:
+                continue
+            path, mode = target
+            if path not in by_path:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                by_path[path] = os.open(path, _flags(mode), 0o666)
+            files.append((fd, by_path[path]))
+        yield files
+    finally:
+        for opened in by_path.values():
+            os.close(opened)
+
+
 @contextlib.contextmanager
 def _redirected(output: Output) -> Iterator[None]:
     """Descriptors 1 and 2 go to files, so that C code and child processes write there too."""
-    saved: list[tuple[int, int]] = []
-    try:
-        for fd, stream, target in ((1, sys.stdout, output.stdout), (2, sys.stderr, output.stderr)):
-            if target is None:
-                continue
-            Path(target[0]).parent.mkdir(parents=True, exist_ok=True)
-            opened = os.open(target[0], _flags(target[1]) | os.O_CLOEXEC, 0o666)
-            stream.flush()
-            saved.append((fd, os.dup(fd)))
+    with _opened(output) as files:
+        flush_output()
+        saved = [(fd, os.dup(fd)) for fd, _ in files]
+        for fd, opened in files:
             os.dup2(opened, fd)
-            os.close(opened)
+    try:
         yield
     finally:
+        flush_output()
         for fd, copy in saved:
-            with contextlib.suppress(OSError, ValueError):
-                (sys.stdout if fd == 1 else sys.stderr).flush()
             os.dup2(copy, fd)
             os.close(copy)
 
 
 def _flags(mode: str) -> int:
-    return os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if mode.startswith("w") else os.O_APPEND)
+    return os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if mode.startswith("w") else os.O_APPEND)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
+from pilotflow.runtime.tasks import flush_output
 from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
 
 
@@ -82,10 +82,10 @@ class Worker:
             frames.clear()
             value = function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
-            return Status.ERROR, pack_exception(error, skip=1)
+            return Status.ERROR, pack_exception(error)
         args = kwargs = None  # type: ignore[assignment]
         try:
-            packed = pack(value)
+            packed = pack(value, snapshot=False)  # sent before the task's objects can change
         except SerializationError as error:
             text = f"the result ({type(value).__name__}) cannot be sent back: {error}"
             return Status.ERROR, pack_exception(SerializationError(text))
@@ -111,15 +111,6 @@ class Worker:
 
     def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
         packets.send(self._channel, link.encode(message), frames)
-
-
-def flush_output() -> None:
-    """Bring what the task printed to its file; a task may have closed or replaced the streams."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue
 
 
 def main(channel: socket.socket, max_bytes: int) -> None:

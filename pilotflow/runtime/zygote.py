@@ -19,6 +19,7 @@ import socket
 import struct
 from typing import Final
 
+from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.runtime import worker
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -142,7 +143,7 @@ class _Server:
             self._channel.close()
             for other in inherited:
                 os.close(other)
-            os.environ["PILOTFLOW_WORKER"] = str(number)
+            os.environ[WORKER_VARIABLE] = str(number)
             worker.main(socket.socket(fileno=fd), self._max_bytes)
         os.close(fd)
         self._pids[number] = pid
