@@ -349,10 +349,14 @@ class ManagerAlive(_Message, tag=6):
 
 
 class Leaving(_Message, tag=7):
-    """The manager goes. What ran and what waited is handed back and costs those tasks nothing."""
+    """The manager goes. What ran and what waited is handed back and costs those tasks nothing.
+
+    `started` are those that had begun: tasks that may never run twice are not tried again.
+    """
 
     reason: str
     returned: list[tuple[int, int]]
+    started: list[tuple[int, int]] = []
 
 
 class WorkerSetupFailed(_Message, tag=8):

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotflow.core.session import Session
-from pilotflow.messages import Envelope
+from pilotflow.messages import Envelope, encode
+
+STRANGER = 0
+"""Stream of a note from a side that has no session with the receiver."""
 
 
 @dataclass
@@ -27,21 +30,29 @@ class Post:
 
     def __init__(self, stream: int) -> None:
         self._stream = stream
+        self._stranger_stream = STRANGER
         self._sessions: dict[Hashable, Session] = {}
         self._pressing: dict[Hashable, Session] = {}
 
     def receive(
         self, key: Hashable, envelope: Envelope[Any], frames: Sequence[Any]
     ) -> list[tuple[list[Any], Sequence[Any]]] | None:
-        """What has arrived from a peer, in order; None if the peer believes we know it."""
+        """What has arrived from a peer, in order; None if the peer believes we know it.
+
+        None must be answered with a `stranger_note`.
+        """
         session = self._sessions.get(key)
+        if envelope.stream <= STRANGER:
+            if envelope.stream < STRANGER or session is None or envelope.ack_stream not in (STRANGER, session.stream):
+                return []  # about a session that is over already
+            return [(envelope.messages, frames)]
         if session is None:
-            if envelope.seq != 1:
+            if envelope.seq != 1 or envelope.ack_stream:
+                self._stranger_stream = envelope.stream
                 return None
             session = self.open(key)
-        elif envelope.seq > 1 and envelope.stream > session.their_stream:
-            self.forget(key)
-            return None
+        elif STRANGER < session.their_stream < envelope.stream and not envelope.ack_stream:
+            session = self.open(key)  # the peer has begun anew and knows nothing of our numbering
         arrived = session.unwrap(envelope, frames)
         if session.pressing:
             self._pressing[key] = session
@@ -50,6 +61,7 @@ class Post:
     def open(self, key: Hashable) -> Session:
         """Begin a new session with a peer."""
         self._stream += 1
+        self._pressing.pop(key, None)
         session = self._sessions[key] = Session(self._stream)
         return session
 
@@ -58,10 +70,23 @@ class Post:
         self._sessions.pop(key, None)
         self._pressing.pop(key, None)
 
+    def knows(self, key: Hashable) -> bool:
+        """Whether there is a session with this peer."""
+        return key in self._sessions
+
+    def unacknowledged(self, key: Hashable) -> int:
+        """Letters to a peer that it has not acknowledged."""
+        session = self._sessions.get(key)
+        return session.unacknowledged if session is not None else 0
+
     def stranger_note(self, message: Any) -> bytes:
-        """A header for a peer with which there is no session."""
-        self._stream += 1
-        return Session(self._stream).note([message])[0]
+        """A header for a peer with which there is no session: the answer to what it has just sent.
+
+        It says which of the peer's streams it is about, so that a peer that has begun anew since
+        then does not do so again.
+        """
+        stream, self._stranger_stream = self._stranger_stream, STRANGER
+        return encode(Envelope(STRANGER, 0, stream, 0, False, [message]))
 
     def sign_of_life(self, key: Hashable, messages: Sequence[Any]) -> bytes:
         """A header that may be lost."""

@@ -8,16 +8,20 @@ and does not depend on how many tasks wait.
 
 Managers are sent a little more than they can run (*prefill*), of the class they are running, when
 the function is known to be short: a worker then never waits for a round trip. Prefilled tasks
-hold no resources; when a task ends, a prefilled one of its class takes over its share.
+hold no resources; when a task ends, a prefilled one of its class takes over its share. If they
+turn out to wait while another manager idles, `rebalance` says which to ask back. Tasks that may
+not be tried twice are never sent ahead: a lost manager costs those that it might have run.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappop, heappush
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
 
+from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import Task
-from pilotflow.resources import Capacity, Request
+
+__all__ = ["Manager", "RequestClass", "Scheduler"]
 
 PREFILL_HORIZON_US = 50_000
 """A worker is sent ahead at most this much expected work..."""
@@ -25,126 +29,8 @@ PREFILL_MAX = 128
 """...and at most this many tasks."""
 PREFILL_LONGEST_US = 1_000_000
 """Tasks expected to last longer than this are never sent ahead."""
-MIN_TIME_FOR_NEW_TASKS_S = 300.0
-"""A task that does not say its runtime needs this much of a block's walltime left..."""
-MIN_SHARE_FOR_NEW_TASKS = 0.1
-"""...or this share of it, where blocks are short."""
-
-
-class RequestClass:
-    """All tasks with the same request, binding and crash limit; they are interchangeable."""
-
-    __slots__ = ("crash_limit", "executors", "heap", "id", "members", "order", "queue", "request")
-
-    def __init__(self, id: int, request: Request, executors: tuple[str, ...], crash_limit: int) -> None:
-        self.id = id
-        self.request = request
-        self.executors = frozenset(executors)
-        self.crash_limit = crash_limit
-        self.queue: deque[Task] = deque()
-        self.heap: list[int] = []  # ids of managers that may fit one more, and `members` the same
-        self.members: set[int] = set()
-        runtime = request.runtime_s or 0.0
-        self.order = (-request.priority, -request.gpus_milli, -runtime, -request.memory_bytes)
-
-    def admits(self, executor: str) -> bool:
-        """Whether its tasks may run on that executor."""
-        return not self.executors or executor in self.executors
-
-
-class Manager:
-    """One manager as the scheduler sees it."""
-
-    __slots__ = (
-        "active",
-        "block",
-        "capacity",
-        "classes",
-        "closed",
-        "end_at",
-        "executor",
-        "free_cpus",
-        "free_gpus",
-        "free_memory",
-        "free_slots",
-        "id",
-        "leases",
-        "min_time_s",
-        "node",
-        "prefilled",
-    )
-
-    def __init__(self, id: int, executor: str, block: str, node: str, capacity: Capacity) -> None:
-        self.id = id
-        self.executor = executor
-        self.block = block
-        self.node = node
-        self.capacity = capacity
-        self.free_cpus = capacity.cpus_milli
-        self.free_memory = capacity.memory_bytes
-        self.free_gpus = 1000 * len(capacity.gpus)
-        self.free_slots = capacity.slots
-        self.leases: dict[int, Task] = {}
-        self.active: dict[int, int] = {}  # class -> tasks that hold resources
-        self.prefilled: dict[int, int] = {}  # class -> tasks sent ahead
-        self.classes: list[RequestClass] = []  # those whose tasks could ever run here
-        self.closed = False  # takes no more work: draining, leaving or lost
-        self.end_at: float | None = None  # when its block ends
-        self.min_time_s = 0.0
-
-    def could_ever_run(self, cls: RequestClass) -> bool:
-        """Whether an empty manager of this kind would take a task of the class."""
-        if not cls.admits(self.executor) or cls.request.num_nodes > 1:
-            return False
-        capacity, request = self.capacity, cls.request
-        return capacity.depth_limited or (
-            request.cpus_milli <= capacity.cpus_milli
-            and request.memory_bytes <= (capacity.memory_bytes or request.memory_bytes)
-            and request.gpus_milli <= 1000 * len(capacity.gpus)
-        )
-
-    def fits(self, cls: RequestClass, now: float) -> bool:
-        """Whether one more task of the class can start now."""
-        if self.free_slots <= 0 or self.closed:
-            return False
-        request = cls.request
-        if not self.capacity.depth_limited and (
-            request.cpus_milli > self.free_cpus
-            or request.gpus_milli > self.free_gpus
-            or (request.memory_bytes > self.free_memory and self.capacity.memory_bytes > 0)
-        ):
-            return False
-        if self.end_at is None:
-            return True
-        needed = self.min_time_s if request.runtime_s is None else request.runtime_s
-        return now + needed <= self.end_at
-
-    def take(self, cls: RequestClass) -> None:
-        """Reserve what one task of the class needs."""
-        request = cls.request
-        self.free_slots -= 1
-        self.free_cpus -= request.cpus_milli
-        self.free_memory -= request.memory_bytes
-        self.free_gpus -= request.gpus_milli
-        self.active[cls.id] = self.active.get(cls.id, 0) + 1
-
-    def give_back(self, cls: RequestClass) -> None:
-        """Free what one task of the class held."""
-        request = cls.request
-        self.free_slots += 1
-        self.free_cpus += request.cpus_milli
-        self.free_memory += request.memory_bytes
-        self.free_gpus += request.gpus_milli
-        self.active[cls.id] -= 1
-
-    def set_time_left(self, time_left_s: float | None, now: float) -> None:
-        """Learn how much of the block's walltime is left, in seconds."""
-        if time_left_s is None:
-            self.end_at = None
-            return
-        if self.end_at is None:
-            self.min_time_s = min(MIN_TIME_FOR_NEW_TASKS_S, MIN_SHARE_FOR_NEW_TASKS * time_left_s)
-        self.end_at = now + time_left_s
+REBALANCE_MAX = 1_000
+"""Idle slots looked for at once when tasks sent ahead are asked back."""
 
 
 class Scheduler:
@@ -161,6 +47,7 @@ class Scheduler:
         self._waiting: dict[int, RequestClass] = {}  # classes with something in their queue
         self._dirty: dict[int, Manager] = {}  # managers that freed something since the last step
         self._mean_us: dict[int, float] = {}  # function -> expected duration
+        self._ahead = 0  # pairs of manager and class with tasks sent ahead
 
     # ---- events -----------------------------------------------------------------------------
 
@@ -169,14 +56,12 @@ class Scheduler:
         self.classes[cls.id] = cls
         for manager in self.managers.values():
             if manager.could_ever_run(cls):
-                manager.classes.append(cls)
-                cls.members.add(manager.id)
-                heappush(cls.heap, manager.id)
+                _enter(cls, manager)
 
     def add_manager(self, manager: Manager) -> None:
         """A manager has joined."""
         self.managers[manager.id] = manager
-        manager.classes = [cls for cls in self.classes.values() if manager.could_ever_run(cls)]
+        manager.left = [cls for cls in self.classes.values() if manager.could_ever_run(cls)]
         self._dirty[manager.id] = manager
 
     def submit(self, task: Task) -> None:
@@ -196,7 +81,15 @@ class Scheduler:
     def forget(self, task: Task) -> None:
         """A waiting task is cancelled; its place in the queue is passed over."""
         del self.tasks[task.id]
-        task.attempt = -1
+        self.classes[task.cls].cancel(task)
+
+    def take_waiting(self, cls: RequestClass) -> list[Task]:
+        """Take all tasks of a class out of the queue."""
+        waiting = cls.take_all()
+        for task in waiting:
+            del self.tasks[task.id]
+        self._waiting.pop(cls.id, None)
+        return waiting
 
     def release(self, manager: Manager, task: Task) -> None:
         """A leased task has ended there, however it did."""
@@ -206,22 +99,29 @@ class Scheduler:
         del self.tasks[id]
         cls_id = task.cls
         ahead = manager.prefilled.get(cls_id, 0)
-        if ahead:
+        if ahead > 1:
             manager.prefilled[cls_id] = ahead - 1
+        elif ahead:
+            self._set_ahead(manager, self.classes[cls_id], 0)
         else:
             manager.give_back(self.classes[cls_id])
         self._dirty[manager.id] = manager
 
-    def adopt(self, manager: Manager, task: Task) -> None:
+    def adopt(self, manager: Manager, task: Task, now: float) -> None:
         """A manager already holds this task, from before the interchange knew either."""
         cls = self.classes[task.cls]
-        manager.take(cls)
+        if manager.fits(cls, now):
+            manager.take(cls)
+        else:  # it waits there, or the manager would hold more than it has
+            self._set_ahead(manager, cls, manager.prefilled.get(cls.id, 0) + 1)
         manager.leases[task.id] = task
         self.tasks[task.id] = task
         self.holder[task.id] = manager
 
     def learn(self, fn: int, duration_us: int) -> None:
         """An attempt at a task of that function took so long."""
+        if duration_us < 0:
+            duration_us = 0
         mean = self._mean_us.get(fn)
         self._mean_us[fn] = duration_us if mean is None else mean + 0.1 * (duration_us - mean)
 
@@ -239,6 +139,14 @@ class Scheduler:
         manager.closed = True
         self.managers.pop(manager.id, None)
         self._dirty.pop(manager.id, None)
+        self._ahead -= len(manager.prefilled)
+        for cls in self.classes.values():
+            cls.ahead.discard(manager.id)
+            if manager.id in cls.members:
+                cls.members.discard(manager.id)
+                if len(cls.heap) > 64 + 2 * len(cls.members):  # of managers that came and went unused
+                    cls.heap = list(cls.members)
+                    heapify(cls.heap)
         return held
 
     # ---- deciding ---------------------------------------------------------------------------
@@ -258,10 +166,14 @@ class Scheduler:
         dirty = self._dirty
         self._dirty = {}
         for manager in dirty.values():
-            for cls in manager.classes:
-                if manager.id not in cls.members and manager.fits(cls, now):
-                    cls.members.add(manager.id)
-                    heappush(cls.heap, manager.id)
+            if manager.left and manager.free_slots > 0 and not manager.closed:
+                still: list[RequestClass] = []
+                for cls in manager.left:
+                    if manager.fits(cls, now):
+                        _enter(cls, manager)
+                    else:
+                        still.append(cls)
+                manager.left = still
         leases: dict[int, list[Task]] = {}
         if not self._waiting:
             return leases
@@ -269,53 +181,78 @@ class Scheduler:
         for cls in ordered:
             self._place(cls, now, leases)
         for cls in ordered:
-            if cls.queue:
-                self._prefill(cls, dirty, leases, now)
+            if cls.queue and cls.crash_limit > 1:
+                touched: Iterable[int] = dirty if not leases else {**dict.fromkeys(dirty), **dict.fromkeys(leases)}
+                self._prefill(cls, touched, leases, now)
             if not cls.queue:
                 del self._waiting[cls.id]
         return leases
 
+    def rebalance(self, now: float) -> dict[int, list[Task]]:
+        """Tasks sent ahead that wait while another manager could run them, by the manager that has them.
+
+        Call it a few times a second: what is really short has been run by the next time.
+        """
+        back: dict[int, list[Task]] = {}
+        for cls in self.classes.values():
+            if not cls.ahead or cls.queue:
+                continue
+            idle = 0
+            for id in cls.members:
+                manager = self.managers.get(id)
+                if manager is not None and id not in cls.ahead and manager.fits(cls, now):
+                    idle += manager.free_slots
+                    if idle >= REBALANCE_MAX:
+                        break
+            for id in cls.ahead:
+                if idle <= 0:
+                    break
+                count = min(self.managers[id].prefilled[cls.id], idle)
+                idle -= count
+                back.setdefault(id, []).extend(_newest(self.managers[id], cls.id, count))
+        return back
+
+    @property
+    def any_ahead(self) -> bool:
+        """Whether `rebalance` has anything to look at."""
+        return self._ahead > 0
+
     def _place(self, cls: RequestClass, now: float, leases: dict[int, list[Task]]) -> None:
         queue, heap = cls.queue, cls.heap
         while queue and heap:
+            if queue[0].attempt < 0:  # cancelled meanwhile
+                queue.popleft()
+                cls.cancelled -= 1
+                continue
             id = heap[0]
             manager = self.managers.get(id)
-            if manager is None or not manager.fits(cls, now):
+            if manager is None or id not in cls.members or not manager.fits(cls, now):
                 heappop(heap)
-                cls.members.discard(id)
-                continue
-            task = queue.popleft()
-            if task.attempt < 0:  # cancelled meanwhile
+                if id in cls.members:
+                    cls.members.discard(id)
+                    if manager is not None:
+                        manager.left.append(cls)
                 continue
             manager.take(cls)
-            self._lease(manager, task, leases)
+            self._lease(manager, queue.popleft(), leases)
 
-    def _prefill(
-        self, cls: RequestClass, dirty: dict[int, Manager], leases: dict[int, list[Task]], now: float
-    ) -> None:
+    def _prefill(self, cls: RequestClass, touched: Iterable[int], leases: dict[int, list[Task]], now: float) -> None:
         """Send ahead to managers that run this class and have just finished or got something."""
-        queue = cls.queue
-        touched = [*dirty] if not leases else {**dict.fromkeys(dirty), **dict.fromkeys(leases)}
         for id in touched:
             manager = self.managers.get(id)
-            if manager is None or manager.closed or manager.end_at is not None:
+            if manager is None or manager.closed:
                 continue
             active = manager.active.get(cls.id, 0)
-            ahead = manager.prefilled.get(cls.id, 0)
-            room = 1
-            while active and queue:
-                task = queue[0]
-                if task.attempt < 0:
-                    queue.popleft()
-                    continue
-                room = active * self._depth(task.fn) - ahead
-                if room <= 0:
-                    break
-                queue.popleft()
+            if not active or not manager.lasts(cls, now + PREFILL_HORIZON_US / 1e6):
+                continue
+            ahead = before = manager.prefilled.get(cls.id, 0)
+            while (task := cls.first()) is not None and active * self._depth(task.fn) > ahead:
+                cls.queue.popleft()
                 ahead += 1
-                manager.prefilled[cls.id] = ahead
                 self._lease(manager, task, leases)
-            if not queue:
+            if ahead != before:
+                self._set_ahead(manager, cls, ahead)
+            if not cls.queue:
                 return
 
     def _depth(self, fn: int) -> int:
@@ -323,6 +260,17 @@ class Scheduler:
         if mean is None or mean > PREFILL_LONGEST_US:
             return 0
         return min(PREFILL_MAX, int(PREFILL_HORIZON_US / (mean + 1.0)) or 1)
+
+    def _set_ahead(self, manager: Manager, cls: RequestClass, count: int) -> None:
+        if count:
+            manager.prefilled[cls.id] = count
+            if manager.id not in cls.ahead:
+                cls.ahead.add(manager.id)
+                self._ahead += 1
+        else:
+            del manager.prefilled[cls.id]
+            cls.ahead.discard(manager.id)
+            self._ahead -= 1
 
     def _lease(self, manager: Manager, task: Task, leases: dict[int, list[Task]]) -> None:
         task.attempt += 1
@@ -335,7 +283,23 @@ class Scheduler:
             new.append(task)
 
 
+def _enter(cls: RequestClass, manager: Manager) -> None:
+    if manager.id not in cls.members:
+        cls.members.add(manager.id)
+        heappush(cls.heap, manager.id)
+
+
+def _newest(manager: Manager, cls_id: int, count: int) -> list[Task]:
+    """The class's tasks that came last, which are the least likely to have started."""
+    found: list[Task] = []
+    for task in reversed(manager.leases.values()):
+        if len(found) >= count:
+            break
+        if task.cls == cls_id:
+            found.append(task)
+    return found
+
+
 def _by_order(cls: RequestClass) -> tuple[tuple[float, ...], int]:
-    while cls.queue and cls.queue[0].attempt < 0:
-        cls.queue.popleft()
-    return cls.order, (cls.queue[0].id if cls.queue else 0)
+    first = cls.first()
+    return cls.order, (first.id if first is not None else 0)

@@ -1,0 +1,94 @@
+"""What a peer's message must satisfy beyond its types, before anything of it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import isfinite
+
+from pilotflow.messages import BadMessage, DefineClass, Register, Result, Task
+
+ATTEMPT_LIMIT = 1 << 62
+"""Attempts are below this, so that counting on from one never leaves 64 bits."""
+SLOTS_LIMIT = 1 << 20
+"""Tasks at once on one manager."""
+AMOUNT_LIMIT = 1 << 60
+"""Any amount of cores, memory or GPUs, in its smallest unit."""
+
+
+def frame_counts(items: Sequence[Task | Result], available: int) -> list[int]:
+    """Payload frames of each item; empty if none has any.
+
+    Raises:
+        BadMessage: if the counts are wrong or more than there are frames.
+    """
+    for item in items:
+        if item.layout:
+            break
+    else:
+        return []
+    counts = [sum(item.layout) for item in items]
+    for item, count in zip(items, counts, strict=True):
+        if item.layout and (count <= 0 or len(item.layout) % 2 or min(item.layout) < 0):
+            raise BadMessage("a layout that is none")
+    if sum(counts) > available:
+        raise BadMessage(f"{sum(counts)} frames announced, {available} came")
+    return counts
+
+
+def check_class(message: DefineClass) -> None:
+    """See that a request class asks for amounts that exist.
+
+    Raises:
+        BadMessage: it does not.
+    """
+    request = message.request
+    amounts = [request.cpus_milli, request.memory_bytes, request.gpus_milli, *(n for _, n in request.resources)]
+    runtime = request.runtime_s
+    if (
+        not all(0 <= amount < AMOUNT_LIMIT for amount in amounts)
+        or not 1 <= request.num_nodes < AMOUNT_LIMIT
+        or not 1 <= request.ranks_per_node < AMOUNT_LIMIT
+        or abs(request.priority) > AMOUNT_LIMIT
+        or (runtime is not None and not (isfinite(runtime) and runtime >= 0))
+    ):
+        raise BadMessage(f"request class {message.cls} asks for impossible amounts")
+
+
+def check_attempts(pairs: Iterable[tuple[int, int]]) -> None:
+    """See that (task, attempt) pairs can be counted on from.
+
+    Raises:
+        BadMessage: they cannot.
+    """
+    if any(not 0 <= attempt < ATTEMPT_LIMIT for _, attempt in pairs):
+        raise BadMessage("an attempt with an impossible number")
+
+
+def check_time_left(time_left_s: float | None) -> None:
+    """See that a remaining time is one.
+
+    Raises:
+        BadMessage: it is not.
+    """
+    if time_left_s is not None and not (isfinite(time_left_s) and time_left_s >= 0):
+        raise BadMessage(f"a remaining time of {time_left_s} s")
+
+
+def why_not_join(message: Register, version: str, python: str) -> str:
+    """Why a manager cannot be let in, in words; empty if it can."""
+    where = f"The manager on {message.node[:200]} (block {message.block[:200]})"
+    if message.version != version:
+        return f"{where} has pilotflow {message.version[:50]}, the run has {version}. Install the same on both."
+    if message.python.split(".")[:2] != python.split(".")[:2]:
+        return (
+            f"{where} runs Python {message.python[:50]}, the run has {python}. Functions and results cannot "
+            "travel between them: set the provider's worker_init so that the blocks use the same Python."
+        )
+    capacity = message.capacity
+    if not 1 <= capacity.slots <= SLOTS_LIMIT:
+        return f"{where} offers {capacity.slots} slots for tasks; 1 to {SLOTS_LIMIT} make sense."
+    if not (0 <= capacity.cpus_milli < AMOUNT_LIMIT and 0 <= capacity.memory_bytes < AMOUNT_LIMIT):
+        return (
+            f"{where} offers {capacity.cpus_milli} thousandths of a core and {capacity.memory_bytes} bytes of memory."
+        )
+    return ""

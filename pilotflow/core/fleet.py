@@ -1,0 +1,273 @@
+"""The managers' half of an interchange: who they are, what they hold, how their attempts end."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from pilotflow.core.checks import check_attempts, check_time_left, frame_counts, why_not_join
+from pilotflow.core.ledger import Ledger, where
+from pilotflow.core.peers import Peer
+from pilotflow.core.recovery import Verdict
+from pilotflow.core.supply import Manager
+from pilotflow.messages import (
+    AliveReply,
+    Begun,
+    CancelOutcome,
+    Done,
+    Drain,
+    Leaving,
+    ManagerAlive,
+    ManagerDown,
+    ManagerMessage,
+    ManagerRefused,
+    ManagerUp,
+    Recorded,
+    Register,
+    Registered,
+    Reregister,
+    Result,
+    Returned,
+    SetupFailed,
+    Started,
+    Status,
+    Stop,
+    Task,
+    WorkerSetupFailed,
+)
+
+
+class Fleet(Ledger):
+    """What managers say, and what follows from it."""
+
+    def on_manager(self, key: Hashable, messages: Sequence[ManagerMessage], frames: Sequence[Any], now: float) -> None:
+        """What a manager said.
+
+        Raises:
+            BadMessage: it makes no sense; nothing of it from there on was taken.
+        """
+        at = 0
+        peer = self.peers.get(key)
+        if peer is not None:
+            peer.last_seen = now
+        for message in messages:
+            if isinstance(message, Register):
+                self._register(key, message, now)
+                peer = self.peers.get(key)
+            elif peer is None:
+                if not self.closing:
+                    self._send(key, Reregister())
+                return
+            elif isinstance(message, Done):
+                at = self._done(peer, message, frames, at, now)
+            elif isinstance(message, ManagerAlive):
+                check_time_left(message.time_left_s)
+                if peer.manager.set_time_left(message.time_left_s, now):
+                    self.scheduler.reopen(peer.manager)
+                self._send(key, AliveReply())
+            elif isinstance(message, Begun):
+                self._begun(peer, message)
+            elif isinstance(message, Returned):
+                self._returned(peer, message.tasks)
+            elif isinstance(message, CancelOutcome):
+                self._cancel_outcome(peer, message)
+            elif isinstance(message, Leaving):
+                self._leaving(peer, message)
+                peer = None
+            elif isinstance(message, WorkerSetupFailed):
+                self._send_client(SetupFailed(peer.manager.executor, message.payload))
+
+    def _register(self, key: Hashable, message: Register, now: float) -> None:
+        check_time_left(message.time_left_s)
+        check_attempts(message.leased)
+        check_attempts(message.running)
+        refusal = why_not_join(message, self.version, self.python)
+        known = self.peers.get(key)
+        if refusal and known is None:
+            self._send(key, ManagerRefused(refusal))
+            self._send_client(
+                ManagerDown(message.executor, message.block, message.node, refusal, planned=False, refused=True)
+            )
+        elif known is None:
+            self._admit(key, message, now)
+        elif known.session == message.session:
+            self._send(key, self._welcome(known))
+            self._take_stock(known, message)
+        else:
+            self._lose(known, "another manager took its place", planned=False)
+            self._lost.remove(key)
+            self._register(key, message, now)
+
+    def _admit(self, key: Hashable, message: Register, now: float) -> None:
+        manager = Manager(self._next_manager, message.executor, message.block, message.node, message.capacity)
+        self._next_manager += 1
+        manager.set_time_left(message.time_left_s, now)
+        peer = Peer(key, message.session, manager, now, now)
+        self.peers[key] = peer
+        self.by_id[manager.id] = peer
+        self.scheduler.add_manager(manager)
+        self._send(key, self._welcome(peer))
+        self._send_client(ManagerUp(message.executor, message.block, message.node, message.capacity))
+        self._claim(peer, (*message.running, *message.leased), now)
+        if message.block in self._draining:
+            manager.closed = True
+            self._send(key, Drain())
+        if self._failed:
+            self._fail_hopeless()
+        if self.closing:
+            self._send(key, Stop("the run has ended"))
+        self._load_changed = True
+
+    def _welcome(self, peer: Peer) -> Registered:
+        setup = self._setups.get(peer.manager.executor, b"")
+        return Registered(peer.manager.id, self.heartbeat_limit_s, setup)
+
+    def _take_stock(self, peer: Peer, message: Register) -> None:
+        """A manager that we know registers anew: letters were lost, and what it was sent or had said in them."""
+        held = {*message.running, *message.leased}
+        ours = [(task.id, task.attempt) for task in peer.manager.leases.values()]
+        self._returned(peer, [pair for pair in ours if pair not in held])
+        self._send_cancel(peer, held.difference(ours))
+        for id in self.cancels.put_to(peer.manager.id):
+            self._resolve(id)
+
+    def _claim(self, peer: Peer, held: Iterable[tuple[int, int]], now: float) -> None:
+        """Take over what a manager still holds, or tell it that it is out of date."""
+        stale: list[tuple[int, int]] = []
+        for id, attempt in dict(held).items():
+            task = self.scheduler.tasks.get(id)
+            if task is not None:
+                if not self._supersede(task, attempt):
+                    stale.append((id, attempt))
+                    continue
+            else:
+                verdict, task, (older, older_attempt) = self.recovery.claim(peer.manager.id, id, attempt, now)
+                if verdict is Verdict.STALE:
+                    stale.append((id, attempt))
+                if older and older in self.by_id:
+                    self._send_cancel(self.by_id[older], [(id, older_attempt)])
+            if task is not None:
+                self.scheduler.adopt(peer.manager, task, now)
+        self._send_cancel(peer, stale)
+
+    def _supersede(self, task: Task, attempt: int) -> bool:
+        """Take a task from a manager that holds an older attempt, both from before a restart."""
+        holder = self.scheduler.holder.get(task.id)
+        if holder is None or not task.attempt < attempt < self._first_attempt:
+            return False
+        self._send_cancel(self.by_id[holder.id], [(task.id, task.attempt)])
+        self.scheduler.release(holder, task)
+        task.attempt = attempt
+        return True
+
+    def _done(self, peer: Peer, message: Done, frames: Sequence[Any], at: int, now: float) -> int:
+        manager, scheduler = peer.manager, self.scheduler
+        counts = frame_counts(message.results, len(frames) - at)
+        if self.outbox.knows(manager.id, message.seq):  # repeated; the client will acknowledge the first
+            return at + sum(counts)
+        leases, learn, release = manager.leases, scheduler.learn, scheduler.release
+        accepted: list[Result] = []
+        parts: list[Any] = []
+        nbytes = 0
+        for i, result in enumerate(message.results):
+            id = result.id
+            n = counts[i] if counts else 0
+            at += n
+            task = leases.get(id)
+            if task is None or task.attempt != result.attempt:
+                if not self._from_before(peer, result, now):
+                    continue
+            else:
+                learn(task.fn, result.duration_us)
+                release(manager, task)
+                if result.status >= Status.CRASHED:
+                    self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))
+                    continue
+                if task.layout:
+                    self._frames.pop(id, None)
+            if self._history:
+                self._history.pop(id, None)
+            accepted.append(result)
+            nbytes += len(result.payload)
+            if n:
+                parts += frames[at - n : at]
+        if accepted:
+            self.outbox.add(manager.id, message.seq, accepted, parts, nbytes)
+            if self.cancels:
+                for result in accepted:
+                    self.cancels.settle(result.id, ended=False)
+        else:
+            self._send(peer.key, Recorded([message.seq]))
+        if not leases:
+            peer.idle_since = now
+        self._load_changed = True
+        return at
+
+    def _from_before(self, peer: Peer, result: Result, now: float) -> bool:
+        """Whether to take a result that no lease explains: one from the interchange's earlier life."""
+        if not self.recovery.active or result.id in self.scheduler.tasks:
+            return False
+        verdict, task = self.recovery.result(peer.manager.id, result, now)
+        if verdict is not Verdict.TAKE:
+            return False
+        if result.status >= Status.CRASHED:
+            if task is not None:
+                self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))
+            return False
+        self._drop_payload(result.id)
+        return True
+
+    def _begun(self, peer: Peer, message: Begun) -> None:
+        leases = peer.manager.leases
+        tasks = [(id, n) for id, n in message.tasks if id in leases and leases[id].attempt == n]
+        if tasks:
+            self._send_client(Started(tasks))
+
+    def _returned(self, peer: Peer, returned: Sequence[tuple[int, int]]) -> None:
+        for id, attempt in reversed(returned):
+            task = peer.manager.leases.get(id)
+            if task is not None and task.attempt == attempt:
+                self.scheduler.release(peer.manager, task)
+                self._queue(task, first=True)
+        self._load_changed = True
+
+    def _leaving(self, peer: Peer, message: Leaving) -> None:
+        """Its end costs nobody anything, but what may not be tried twice and had begun."""
+        classes, leases = self.scheduler.classes, peer.manager.leases
+        for id, attempt in message.started:
+            task = leases.get(id)
+            if task is not None and task.attempt == attempt and classes[task.cls].crash_limit == 1:
+                self.scheduler.release(peer.manager, task)
+                self._crashed(task, f"{where(peer.manager)} ended while it ran: {message.reason}")
+        self._lose(peer, message.reason, planned=True)
+
+    def _cancel_outcome(self, peer: Peer, message: CancelOutcome) -> None:
+        for id, attempt in message.ended:
+            task = peer.manager.leases.get(id)
+            if task is not None and task.attempt == attempt:
+                self.scheduler.release(peer.manager, task)
+                self._drop_payload(id)
+                self.cancels.settle(id, ended=True)
+            elif id in self.cancels:
+                self._resolve(id)
+        for id in message.refused:
+            if id in self.cancels:
+                self._resolve(id, refused_by=peer, token=message.token)
+        self._load_changed = True
+
+    def on_hang_up(self, key: Hashable, now: float) -> None:
+        """A peer's connection has closed, which happens when its process ends."""
+        peer = self.peers.get(key)
+        if peer is not None:
+            self._lose(peer, "its process has ended", planned=False)
+
+    def _check_liveness(self, now: float) -> None:
+        since = now - self._checked
+        if since < self.heartbeat_limit_s / 4:
+            return
+        self._checked = now
+        if since > self.heartbeat_limit_s / 2:  # this process was stopped: hear them first, then judge
+            for peer in self.peers.values():
+                peer.last_seen = max(peer.last_seen, now - self.heartbeat_limit_s / 2)
+        for peer in [p for p in self.peers.values() if now - p.last_seen > self.heartbeat_limit_s]:
+            self._lose(peer, f"not heard of for {now - peer.last_seen:.0f} s", planned=False)

@@ -1,0 +1,196 @@
+"""The books of an interchange: tasks, leases, managers, letters, and what can happen to one task."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from pilotflow.core.cancels import Asked, Cancels
+from pilotflow.core.hope import hopeless_classes
+from pilotflow.core.outbox import Outbox
+from pilotflow.core.peers import Peer
+from pilotflow.core.post import Letter
+from pilotflow.core.recovery import Recovery
+from pilotflow.core.scheduler import Scheduler
+from pilotflow.core.supply import Manager
+from pilotflow.messages import (
+    Cancel,
+    Function,
+    LiveBlock,
+    ManagerDown,
+    Recorded,
+    Status,
+    Task,
+)
+
+EPOCH_SHIFT = 20
+"""Attempts, and numbers of managers, of a later epoch of the run are larger than all of an earlier one."""
+
+
+class Ledger:
+    """State of one run's interchange.
+
+    Args:
+        run_id: the run it serves.
+        epoch: how often the run has been started or resumed, from 1.
+        version, python: ours; managers with another are refused.
+        heartbeat_limit_s: a manager silent for longer is lost.
+        resubmit_grace_s: after a restart, work that was handed out before waits this long for
+            the managers that hold it to come back.
+        pid: of its process.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        epoch: int,
+        version: str,
+        python: str,
+        heartbeat_limit_s: float = 30.0,
+        resubmit_grace_s: float = 30.0,
+        pid: int = 0,
+    ) -> None:
+        self.run_id = run_id
+        self.epoch = epoch
+        self.version = version
+        self.python = python
+        self.pid = pid
+        self.heartbeat_limit_s = heartbeat_limit_s
+        self.scheduler = Scheduler()
+        self.recovery = Recovery(epoch << EPOCH_SHIFT, resubmit_grace_s, active=epoch > 1)
+        self.outbox = Outbox()
+        self.cancels = Cancels()
+        self.client: Hashable | None = None
+        self.peers: dict[Hashable, Peer] = {}
+        self.by_id: dict[int, Peer] = {}
+        self.live_blocks: list[LiveBlock] = []
+        self.closing = False
+        self.dropped = 0
+        self._first_attempt = epoch << EPOCH_SHIFT
+        self._next_manager = (epoch << EPOCH_SHIFT) + 1
+        self._out: dict[Hashable, Letter] = {}
+        self._functions: dict[int, Function] = {}
+        self._setups: dict[str, bytes] = {}
+        self._frames: dict[int, Sequence[Any]] = {}
+        self._history: dict[int, list[str]] = {}
+        self._draining: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._hopeless: dict[int, str] = {}
+        self._lost: list[Hashable] = []
+        self._load_changed = True
+        self._load_sent = -1e9
+        self._checked = 0.0
+        self._balanced = 0.0
+
+    def _queue(self, task: Task, *, first: bool = False) -> None:
+        """A task waits for a manager, if there is hope for one."""
+        why = self._hopeless.get(task.cls) if self._hopeless else None
+        if why is not None:
+            self._give_up(task.id, task.attempt + 1, [why], Status.UNSTARTABLE)
+        elif first:
+            self.scheduler.requeue(task)
+        else:
+            self.scheduler.submit(task)
+
+    def _crashed(self, task: Task, how: str) -> None:
+        """An attempt ended with the loss of its worker or manager: again, or enough."""
+        if task.id in self.cancels:
+            self._drop_payload(task.id)
+            self.cancels.settle(task.id, ended=True)
+            return
+        history = self._history.setdefault(task.id, [])
+        history.append(f"attempt {len(history) + 1}: {how}")
+        if task.attempt < self._first_attempt:
+            task.attempt = self._first_attempt
+        if len(history) < self.scheduler.classes[task.cls].crash_limit and not self.closing:
+            self._queue(task, first=True)
+        else:
+            self._give_up(task.id, task.attempt, history, Status.LOST)
+
+    def _give_up(self, id: int, attempt: int, lines: Sequence[str], status: Status) -> None:
+        self._drop_payload(id)
+        self.cancels.settle(id, ended=False)
+        self.outbox.give_up(id, attempt, lines, status)
+
+    def _drop_payload(self, id: int) -> None:
+        self._frames.pop(id, None)
+        self._history.pop(id, None)
+
+    def _fail_hopeless(self) -> None:
+        """Executors have failed: end what can run nowhere any more, and remember which classes those are."""
+        managers = (peer.manager for peer in self.peers.values())
+        self._hopeless = hopeless_classes(self.scheduler.classes.values(), self._failed, managers)
+        for id in self._hopeless:
+            for task in self.scheduler.take_waiting(self.scheduler.classes[id]):
+                self._queue(task)
+
+    def _resolve(self, id: int, refused_by: Peer | None = None, token: int = 0) -> None:
+        """A manager has not ended a task that it was asked to end: look where the task is now."""
+        task = self.scheduler.tasks.get(id)
+        holder = self.scheduler.holder.get(id)
+        if task is None:
+            self.cancels.settle(id, ended=False)
+        elif holder is None:
+            self.scheduler.forget(task)
+            self._drop_payload(id)
+            self.cancels.settle(id, ended=True)
+        else:
+            for asked in self.cancels.of(id):
+                if (asked.manager, asked.attempt) != (holder.id, task.attempt):  # it has moved on since
+                    self.cancels.ask(id, Asked(asked.token, asked.running, holder.id, task.attempt))
+                    self._send(self.by_id[holder.id].key, Cancel(asked.token, [(id, task.attempt)], asked.running))
+                elif refused_by is self.by_id[holder.id] and asked.token == token:
+                    self.cancels.refuse(id, token)
+
+    def _send_cancel(self, peer: Peer, stale: Iterable[tuple[int, int]]) -> None:
+        if pairs := list(stale):
+            self._send(peer.key, Cancel(0, pairs, running=True))
+
+    def _recorded(self, seqs: dict[int, list[int]]) -> None:
+        for manager_id, recorded in seqs.items():
+            peer = self.by_id.get(manager_id)
+            if peer is not None:
+                self._send(peer.key, Recorded(recorded))
+
+    def _lose(self, peer: Peer, reason: str, planned: bool) -> None:
+        """A manager is gone. What it held runs again, unless it was lost too often."""
+        manager = peer.manager
+        asked = self.cancels.put_to(manager.id) if self.cancels else []
+        held = self.scheduler.remove_manager(manager)
+        del self.peers[peer.key]
+        del self.by_id[manager.id]
+        self._lost.append(peer.key)
+        self.recovery.lose(manager.id)
+        for task in reversed(held):
+            if task.id in self.cancels:
+                self._drop_payload(task.id)
+                self.cancels.settle(task.id, ended=True)
+            elif planned:
+                self._queue(task, first=True)
+            else:
+                self._crashed(task, f"{where(manager)} lost: {reason}")
+        for id in asked:
+            if id in self.cancels:
+                self._resolve(id)
+        self._send_client(ManagerDown(manager.executor, manager.block, manager.node, reason, planned))
+        if self._failed:
+            self._fail_hopeless()
+        self._load_changed = True
+
+    def _letter(self, key: Hashable) -> Letter:
+        letter = self._out.get(key)
+        if letter is None:
+            letter = self._out[key] = Letter()
+        return letter
+
+    def _send(self, key: Hashable, message: Any) -> None:
+        self._letter(key).messages.append(message)
+
+    def _send_client(self, message: Any) -> None:
+        if self.client is not None:
+            self._letter(self.client).messages.append(message)
+
+
+def where(manager: Manager) -> str:
+    """A manager, in words."""
+    return f"manager on {manager.node} (block {manager.block})"

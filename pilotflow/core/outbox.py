@@ -1,0 +1,79 @@
+"""Results on their way to the client, and how many it has not acknowledged.
+
+A client that stands still must not fill this process's memory: when `full`, the exchange hands
+out nothing new until acknowledgements come. What is handed out already still ends, so the bound
+is soft by what the managers hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from pilotflow.memfile import size_of
+from pilotflow.messages import Result, ResultBatch, Results, Status
+
+RESULTS_MAX = 200_000
+"""Results that the client has not acknowledged before nothing new is handed out..."""
+BYTES_MAX = 1 << 30
+"""...or bytes in them."""
+
+
+class Outbox:
+    """Results for the client, by the batch of the manager that they came in."""
+
+    def __init__(self) -> None:
+        self._batches: list[ResultBatch] = []
+        self._frames: list[Any] = []
+        self._unacknowledged: dict[tuple[int, int], tuple[int, int]] = {}  # batch -> results, bytes
+        self._results = 0
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the client is too far behind."""
+        return self._results > RESULTS_MAX or self._bytes > BYTES_MAX
+
+    def knows(self, manager: int, seq: int) -> bool:
+        """Whether this batch is on its way."""
+        return (manager, seq) in self._unacknowledged
+
+    def add(self, manager: int, seq: int, results: list[Result], frames: Sequence[Any], inline_bytes: int) -> None:
+        """A batch from a manager."""
+        nbytes = inline_bytes + sum(map(size_of, frames)) if frames else inline_bytes
+        self._batches.append(ResultBatch(manager, seq, results))
+        self._frames += frames
+        self._unacknowledged[(manager, seq)] = (len(results), nbytes)
+        self._results += len(results)
+        self._bytes += nbytes
+
+    def give_up(self, id: int, attempt: int, lines: Sequence[str], status: Status) -> None:
+        """The end of a task that will not be tried any more, in words."""
+        # The client does not acknowledge it: no manager keeps it.
+        self._batches.append(ResultBatch(0, 0, [Result(id, attempt, status, msgspec.msgpack.encode(lines))]))
+
+    def acknowledged(self, batches: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+        """The client has these; returns those that were on their way, by manager."""
+        seqs: dict[int, list[int]] = {}
+        for batch in batches:
+            counts = self._unacknowledged.pop(batch, None)
+            if counts is not None:
+                self._results -= counts[0]
+                self._bytes -= counts[1]
+                seqs.setdefault(batch[0], []).append(batch[1])
+        return seqs
+
+    def acknowledge_all(self) -> dict[int, list[int]]:
+        """The client that was sent them is no more: nobody waits for them."""
+        self._batches, self._frames = [], []
+        return self.acknowledged(list(self._unacknowledged))
+
+    def take(self) -> tuple[Results, list[Any]] | None:
+        """Everything that has not been sent, with its frames, in one message."""
+        if not self._batches:
+            return None
+        taken = Results(self._batches), self._frames
+        self._batches, self._frames = [], []
+        return taken

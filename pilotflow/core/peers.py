@@ -1,0 +1,53 @@
+"""Managers as the exchange knows them, and what they and the queue amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Iterable
+from dataclasses import dataclass, field
+
+from pilotflow.core.supply import Manager, RequestClass
+from pilotflow.messages import BlockLoad, ExecutorLoad, Load
+
+
+@dataclass(eq=False)
+class Peer:
+    """A registered manager beyond what the scheduler needs to know of it."""
+
+    key: Hashable
+    session: str
+    manager: Manager
+    last_seen: float
+    idle_since: float
+    functions: set[int] = field(default_factory=set)
+    classes: set[int] = field(default_factory=set)
+
+
+def load_of(
+    peers: Iterable[Peer], classes: Iterable[RequestClass], draining: Container[str], waiting: int, now: float
+) -> Load:
+    """The state of the queue. `waiting` tasks wait for what is not the queue, after a restart."""
+    executors: dict[str, ExecutorLoad] = {}
+    blocks: dict[str, BlockLoad] = {}
+    for peer in peers:
+        m = peer.manager
+        leased, slots = len(m.leases), m.capacity.slots
+        idle_s = 0.0 if leased else max(0.0, now - peer.idle_since)
+        block = blocks.get(m.block)
+        if block is None:
+            block = blocks[m.block] = BlockLoad(m.block, 0, 0, 0, idle_s, m.block in draining)
+        block.managers += 1
+        block.leased += leased
+        block.slots += slots
+        block.idle_s = min(block.idle_s, idle_s)
+        load = executors.get(m.executor)
+        if load is None:
+            load = executors[m.executor] = ExecutorLoad(m.executor, 0, 0, 0)
+        load.leased += leased
+        load.slots += slots
+    for cls in classes:
+        if cls.queued:
+            for name in cls.executors or ("*",):
+                executors.setdefault(name, ExecutorLoad(name, 0, 0, 0)).queued += cls.queued
+    if waiting:
+        executors.setdefault("*", ExecutorLoad("*", 0, 0, 0)).queued += waiting
+    return Load(list(executors.values()), list(blocks.values()))
