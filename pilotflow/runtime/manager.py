@@ -84,6 +84,7 @@ class Manager:
         self._beat_at = self._started
         self._announce_at = 0.0
         self._exit: int | None = None
+        self._terminated: list[bool] = []
         self._leave_at: float | None = None
         self._heartbeat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._where = f"on {options.node} (block {options.block})"
@@ -111,7 +112,7 @@ class Manager:
         os.set_blocking(read, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: self._leave("its block was ended (SIGTERM)"))
+        signal.signal(signal.SIGTERM, lambda *_: self._terminated.append(True))  # acted on between two turns
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._loop.add(read, lambda: (os.read(read, 4096), None)[1])
 
@@ -337,7 +338,7 @@ class Manager:
         while True:
             now = time.monotonic()
             self._watch_time(now)
-            if self._leave_at is None:
+            if self._leave_at is None or self._exit == 0:  # to leave is to have workers killed
                 self._carry_out(self._pool.take_orders(now))
             self._dispatch()
             if self._leave_at is not None and (now >= self._leave_at or not self._links):
@@ -356,7 +357,9 @@ class Manager:
             self._pool.announce_long_runs(now)
         if self._leave_at is not None:
             return
-        if self._pool.broken:
+        if self._terminated:
+            self._leave("its block was ended (SIGTERM)")
+        elif self._pool.broken:
             self._end(self._pool.broken, 1)
         elif self._pool.drained:
             self._leave("drained")

@@ -129,9 +129,10 @@ def parent_of(pid: int) -> int:
 
 
 def managers_of(run: Run) -> list[int]:
-    """Process ids of a run's managers."""
+    """Process ids of a run's managers, whose parents are the scripts of their blocks."""
+    lines = processes_of(run.directory, run.run_id)
     pids = _with(run, "pilotflow.runtime.manager")
-    return sorted(pid for pid in pids if parent_of(pid) not in pids)
+    return sorted(pid for pid in pids if lines.get(parent_of(pid), "").startswith("bash"))
 
 
 def zygotes_of(run: Run) -> list[int]:

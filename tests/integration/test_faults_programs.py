@@ -1,0 +1,239 @@
+"""The user's program ends, in every way a program ends: nothing of its runs stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration import fault_tasks as tasks
+from tests.integration.faults import Program, is_alive, parent_of, pids_in, running, took, until, within
+
+BUSY = """
+    run = pf.load(config(HERE, **WORDS))
+    futures = [ignore_sigterm(str(HERE / "pids")), deaf_command(str(HERE / "pids"))]
+    futures += [square(i) for i in range(1000)]
+    while len((HERE / "pids").read_text().splitlines() if (HERE / "pids").exists() else []) < 2: time.sleep(0.01)
+    say("ready", run.run_id)
+"""
+
+
+def busy(here: Path, source: str = "", **words: object) -> Program:
+    """A program with a Python task and a command that both ignore SIGTERM, and then what the source says."""
+    return Program(here, f"WORDS = {words!r}\n" + _dedented(BUSY) + _dedented(source))
+
+
+def _dedented(source: str) -> str:
+    import textwrap
+
+    return textwrap.dedent(source)
+
+
+def test_nothing_of_a_killed_program_is_alive_15_seconds_later(tmp_path: Path) -> None:
+    with busy(tmp_path, "time.sleep(600)") as program:
+        program.said("ready")
+        alive = [*pids_in(tmp_path / "pids"), *program.left()]
+        assert len(alive) >= 6  # interchange, block, manager, zygote, two workers at least
+        killed = time.monotonic()
+        program.process.kill()
+        within(15.0, "nothing of a killed program is alive",
+               lambda: not program.left() and not any(map(is_alive, alive)), killed)  # fmt: skip
+
+
+def test_blocks_that_are_pending_end_with_a_killed_program(tmp_path: Path) -> None:
+    """Their managers, which would notice by themselves, have not even started."""
+    source = """
+        run = pf.load(config(HERE, init_blocks=2, max_blocks=2, worker_init="echo $$ >> " + str(HERE / "inits") +
+            "; trap '' TERM; sleep 500; sleep 500"))
+        square(1)
+        say("loaded")
+        time.sleep(600)
+    """
+    with Program(tmp_path, source) as program:
+        program.said("loaded")
+        until(lambda: len((tmp_path / "inits").read_text().split() if (tmp_path / "inits").exists() else ()) == 2)
+        scripts = [int(pid) for pid in (tmp_path / "inits").read_text().split()]
+        until(lambda: _knows_blocks(program, 2))
+        program.process.kill()
+        within(15.0, "pending blocks of a killed program are gone",
+               lambda: not program.left() and not any(map(is_alive, scripts)))  # fmt: skip
+
+
+def _knows_blocks(program: Program, number: int) -> bool:
+    """Whether the program's thread has had the time to tell the interchange of its blocks."""
+    (directory,) = program.run_directories()
+    return (directory / "pilotflow.log").read_text().count("is running") >= number
+
+
+@pytest.mark.parametrize("delay", range(4))
+def test_a_program_killed_while_it_loads_leaves_nothing(tmp_path: Path, delay: int) -> None:
+    with Program(tmp_path, "say('begins'); run = pf.load(config(HERE)); say('loaded'); time.sleep(600)") as program:
+        program.said("begins")
+        time.sleep(delay * 0.04)  # a moment in its start, each time another
+        program.process.kill()
+        within(15.0, "nothing of a program killed while it loads is alive", lambda: not program.left())
+
+
+def test_what_detached_itself_is_ended_and_reported_by_the_next_start(tmp_path: Path) -> None:
+    source = """
+        run = pf.load(config(HERE))
+        detach(str(HERE / "pids"))
+        while not (HERE / "pids").exists(): time.sleep(0.01)
+        say("ready", run.run_id)
+        time.sleep(600)
+    """
+    program = Program(tmp_path, source)
+    run_id = program.said("ready")
+    (detached,) = until(lambda: pids_in(tmp_path / "pids"))
+    zygote = parent_of(detached)  # takes in orphans, so that a block's end finds them; kill it, and nobody can
+    os.kill(zygote, signal.SIGKILL)
+    until(lambda: parent_of(detached) != zygote)
+    program.process.kill()
+    program.process.wait()
+    within(15.0, "nothing but what detached itself is alive", lambda: set(program.left()) <= {detached})
+    with running(tmp_path / "next") as run:
+        within(5.0, "the next start ends what detached itself", lambda: not is_alive(detached))
+        log = (run.directory / "pilotflow.log").read_text()
+        pid = program.process.pid
+        assert f"ending process {detached}, left over from run {run_id} whose program (pid {pid}) is gone" in log
+        assert tasks.square(3).result(60) == 9
+
+
+WAYS_OUT = {
+    "Ctrl-C in result()": ("with run: futures[0].result()", -signal.SIGINT, "KeyboardInterrupt"),
+    "Ctrl-C in result() without a with block": ("futures[0].result()", -signal.SIGINT, "KeyboardInterrupt"),
+    "an exception inside with": ("with run: 1 / 0", 1, "ZeroDivisionError"),
+    "sys.exit inside with": ("with run: sys.exit(7)", 7, ""),
+    "interpreter exit without close": ("", 0, ""),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_the_prompt_is_back_and_everything_gone_within_5_seconds(tmp_path: Path, way: str) -> None:
+    source, code, words = WAYS_OUT[way]
+    with busy(tmp_path, source) as program:
+        program.said("ready")
+        pids = pids_in(tmp_path / "pids")
+        assert len(pids) == 2
+        begun = time.monotonic()
+        if "Ctrl-C" in way:
+            program.process.send_signal(signal.SIGINT)
+        assert program.end() == code
+        took(5.0, f"the prompt is back after {way}", time.monotonic() - begun)
+        assert not program.left()
+        assert not any(map(is_alive, pids))
+        assert words in program.text
+        assert "Exception ignored" not in program.text
+        (directory,) = program.run_directories()
+        assert "run closed" in (directory / "pilotflow.log").read_text()
+
+
+def test_ctrl_c_of_a_terminal_reaches_the_whole_group_and_ends_the_run_as_usual(tmp_path: Path) -> None:
+    source = 'say("ready", "too") if not futures else None\nwith run: futures[0].result()'
+    program = Program(tmp_path, "WORDS = {}\n" + _dedented(BUSY) + source, before=("setsid",))
+    with program:
+        program.said("ready")
+        begun = time.monotonic()
+        os.killpg(program.process.pid, signal.SIGINT)
+        program.end()
+        took(5.0, "the prompt is back after Ctrl-C to the group", time.monotonic() - begun)
+        assert "KeyboardInterrupt" in program.text
+        until(lambda: not program.left(), 5.0)
+
+
+def test_a_stopped_program_loses_nothing(tmp_path: Path) -> None:
+    """A reader stalled under load: results pile up on their way, and none is dropped."""
+    source = """
+        with pf.load(config(HERE, heartbeat_limit=2)) as run:
+            futures = [square(i) for i in range(30_000)] + [blob(70_000, i % 256) for i in range(3_000)]
+            say("submitted")
+            assert [future.result() for future in futures[:30_000]] == [i * i for i in range(30_000)]
+            assert all(future.result() == bytes([i % 256]) * 70_000 for i, future in enumerate(futures[30_000:]))
+            say("blocks", len(run.blocks()))
+    """
+    with Program(tmp_path, source) as program:
+        program.said("submitted")
+        for _ in range(2):
+            program.process.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            until(lambda stopped=stopped: time.monotonic() - stopped > 2.5)  # type: ignore[misc]
+            program.process.send_signal(signal.SIGCONT)
+        assert program.said("blocks") == "1"
+        assert program.end() == 0, program.text
+
+
+def test_forked_children_do_not_end_the_run_of_their_parent(tmp_path: Path) -> None:
+    source = """
+        with pf.load(config(HERE)) as run:
+            assert square(2).result() == 4
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    square(3)
+                except pf.RunClosed as error:
+                    say("child", error)
+                sys.exit(0)  # atexit and the with block, in the child
+            os.waitpid(pid, 0)
+            say("parent", square(3).result())
+    """
+    with Program(tmp_path, source) as program:
+        assert program.end() == 0, program.text
+        assert "child This process was forked" in program.text
+        assert "parent 9" in program.text
+
+
+def test_programs_killed_again_and_again_leave_nothing(tmp_path: Path) -> None:
+    kill_programs(tmp_path, 3)
+
+
+@pytest.mark.soak
+def test_a_hundred_killed_programs_leave_nothing(tmp_path: Path) -> None:
+    kill_programs(tmp_path, 100)
+
+
+def kill_programs(tmp_path: Path, kills: int) -> None:
+    slowest = 0.0
+    sockets = set(_socket_directories())
+    for number in range(kills):
+        source = "with pf.load(config(HERE)) as run:\n    while True: [f.result() for f in [square(i) for i in range(50)]]; say('works')"
+        with Program(tmp_path / str(number), source) as program:
+            program.said("works")
+            program.process.kill()
+            killed = time.monotonic()
+            until(lambda program=program: not program.left(), 150.0)  # type: ignore[misc]
+            slowest = max(slowest, time.monotonic() - killed)
+    took(15.0, "nothing of a killed program is alive", slowest)
+    until(lambda: set(_socket_directories()) <= sockets, 10, "the removal of socket directories")
+
+
+def _socket_directories() -> list[str]:
+    import glob
+    import tempfile
+
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return glob.glob(f"{base}/pilotflow-*")
+
+
+def test_python_itself_says_nothing_at_exit(tmp_path: Path) -> None:
+    """Threads, sockets and files are all closed: -X dev would complain."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        "from tests.integration.faults import config\nfrom tests.integration.fault_tasks import square\n"
+        f"import pilotflow as pf, pathlib\nwith pf.load(config(pathlib.Path({str(tmp_path)!r}))): print(square(3).result())\n"
+    )
+    from tests.integration.faults import ROOT
+
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "9\n", "")
