@@ -89,23 +89,25 @@ class AppFuture(Future[T], Generic[T]):
         self._waiting: list[Any] | None = None
         self._callbacks: list[Callable[[Future[T]], object]] | None = None
 
-    # What the standard library's wait() and as_completed() look at:
+    # What the standard library's wait() and as_completed() look at; attributes to type checkers,
+    # as they are in the base class.
+    if not TYPE_CHECKING:
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        condition = self._cond
-        if condition is None:
-            with _lock:
-                condition = self._cond
-                if condition is None:
-                    condition = self._cond = threading.Condition()
-        return condition
+        @property
+        def _condition(self):
+            condition = self._cond
+            if condition is None:
+                with _lock:
+                    condition = self._cond
+                    if condition is None:
+                        condition = self._cond = threading.Condition()
+            return condition
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        if self._waiting is None:
-            self._waiting = []
-        return self._waiting
+        @property
+        def _waiters(self):
+            if self._waiting is None:
+                self._waiting = []
+            return self._waiting
 
     # ---- for users --------------------------------------------------------------------------
 
@@ -139,7 +141,8 @@ class AppFuture(Future[T], Generic[T]):
         try:
             raise error
         finally:
-            self = error = None  # type: ignore[assignment]  # no cycle with the frame in the traceback
+            # No cycle with the frame in the traceback, as the standard library has it.
+            self = error = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None if it ended well; waits and raises as `result` does."""
@@ -216,7 +219,7 @@ class AppFuture(Future[T], Generic[T]):
     def _wait(self, timeout: float | None) -> None:
         if self._state is not FINISHED:
             with self._condition:
-                self._cond.wait_for(lambda: self._state in _DONE, timeout)  # type: ignore[union-attr]
+                self._condition.wait_for(lambda: self._state in _DONE, timeout)
         if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
             raise CancelledError
         if self._state is not FINISHED:

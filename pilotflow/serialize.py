@@ -271,10 +271,19 @@ def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> Any:
     if not layout:
         return pickle.loads(payload)
     chunks, buffers = layout
-    outside = [buffer_of(frame) for frame in frames[chunks : chunks + buffers]]
+    outside = [_writable(buffer_of(frame)) for frame in frames[chunks : chunks + buffers]]
     if chunks == 1:
         return pickle.loads(buffer_of(frames[0]), buffers=outside)
     return pickle.Unpickler(_ChunkReader(frames[:chunks]), buffers=outside).load()
+
+
+def _writable(buffer: Any) -> Any:
+    """Arrays may be changed in place, as plain pickle brings them; nobody else sees it.
+
+    Long frames are private mappings. Short ones may share memory with what other tasks get.
+    """
+    view = memoryview(buffer)
+    return bytearray(view) if view.readonly or view.nbytes < SHARED_BYTES else buffer
 
 
 class _ChunkReader:

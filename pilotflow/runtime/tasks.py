@@ -42,6 +42,7 @@ class PythonCall:
         self.function = function
 
     def __call__(self, output: Output, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it; raises what it raises."""
         with _redirected(output):
             return self.function(*args, **kwargs)
 
@@ -54,6 +55,12 @@ class BashCall:
         self.name = name
 
     def __call__(self, output: Output, /, *args: Any, **kwargs: Any) -> int:
+        """Run the command; 0.
+
+        Raises:
+            ConfigError: the function did not return a command.
+            BashExitError: the command failed.
+        """
         command = self.function(*args, **kwargs)
         if not isinstance(command, str):
             kind = type(command).__name__
@@ -72,6 +79,7 @@ class AfterInputs:
         self.function = function
 
     def __call__(self, _: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it; raises what it raises."""
         return self.function(*args, **kwargs)
 
 

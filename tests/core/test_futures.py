@@ -1,0 +1,277 @@
+"""Futures of tasks keep the promises of the standard library's, and cost little memory."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import pytest
+
+from pilotflow.errors import DependencyError, SerializationError
+from pilotflow.futures import AppFuture, dependency_failed
+from pilotflow.messages import Status
+from pilotflow.remote_errors import pack_exception
+from pilotflow.serialize import pack
+
+
+class ClientThatCancels:
+    """As much of a client as a future talks to."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[AppFuture[Any]] = []
+
+    def cancel(self, future: AppFuture[Any]) -> None:
+        self.cancelled.append(future)
+
+
+def new(name: str = "f", number: int = 1) -> AppFuture[Any]:
+    return AppFuture(number, name, ClientThatCancels())  # type: ignore[arg-type]
+
+
+def ended(value: Any) -> AppFuture[Any]:
+    future = new()
+    future.settle(Status.OK, pack(value))
+    return future
+
+
+def failed(error: BaseException, name: str = "f", number: int = 1) -> AppFuture[Any]:
+    future = new(name, number)
+    future.settle(Status.ERROR, pack_exception(error))
+    return future
+
+
+def test_a_result_is_unpickled_once_and_stays() -> None:
+    future = ended([1, 2])
+    assert future.done()
+    assert not future.running()
+    assert not future.cancelled()
+    assert future.result() is future.result()
+    assert future.exception() is None
+
+
+def test_an_error_is_raised_with_the_remote_traceback_as_its_cause() -> None:
+    future = failed(ValueError("no"))
+    with pytest.raises(ValueError, match="no") as caught:
+        future.result()
+    assert "ValueError: no" in str(caught.value.__cause__)
+    assert future.exception() is caught.value
+
+
+def test_waiting_longer_than_the_timeout_raises_what_the_standard_library_raises() -> None:
+    with pytest.raises(concurrent.futures.TimeoutError, match="task 1"):
+        new().result(timeout=0)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        new().exception(timeout=0.001)
+
+
+def test_a_cancelled_future_says_so_everywhere() -> None:
+    future = new()
+    client = future._client
+    assert [future.cancel(), future.cancel()] == [True, True], "cancelling again is fine"
+    assert [future.cancelled(), future.done(), future.running()] == [True, True, False]
+    for ask in (future.result, future.exception):
+        with pytest.raises(CancelledError):
+            ask()
+    assert isinstance(client, ClientThatCancels)
+    assert client.cancelled == [future]
+    assert not future.settle(Status.OK, pack(1)), "a late result changes nothing"
+
+
+def test_an_ended_future_cannot_be_cancelled() -> None:
+    future = ended(1)
+    assert not future.cancel()
+    assert future.result() == 1
+
+
+def test_callbacks_run_once_in_order_and_at_once_if_it_has_ended() -> None:
+    future, calls = new(), list[Any]()
+    for i in range(3):
+        future.add_done_callback(lambda f, i=i: calls.append((i, f.result())))  # type: ignore[misc]
+    assert calls == []
+    future.settle(Status.OK, pack("x"))
+    assert calls == [(0, "x"), (1, "x"), (2, "x")]
+    future.add_done_callback(lambda f: calls.append("late"))
+    assert calls[3:] == ["late"]
+
+
+def test_a_callback_that_raises_is_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
+    future, calls = new(), list[Any]()
+
+    def bad(_: Future[Any]) -> None:
+        raise RuntimeError("bad callback")
+
+    future.add_done_callback(bad)
+    future.add_done_callback(calls.append)
+    with caplog.at_level(logging.ERROR, "concurrent.futures"):
+        future.settle(Status.OK, pack(1))
+    assert calls == [future]
+    assert "exception calling callback" in caplog.text
+    assert "bad callback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "end", [lambda f: f.settle(Status.OK, pack(1)), lambda f: f.cancel(), lambda f: f.fail(OSError())]
+)
+def test_every_kind_of_end_wakes_every_kind_of_waiter(end: Callable[[AppFuture[Any]], Any]) -> None:
+    future = new()
+    seen: list[str] = []
+
+    def on(what: str, wait: Callable[[], Any]) -> threading.Thread:
+        def run() -> None:
+            try:
+                wait()
+            except (CancelledError, OSError):
+                pass
+            seen.append(what)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    future.add_done_callback(lambda f: seen.append("callback"))
+    threads = [
+        on("result", lambda: future.result(30)),
+        on("wait", lambda: concurrent.futures.wait([future], 30)),
+        on("as_completed", lambda: list(concurrent.futures.as_completed([future], 30))),
+    ]
+    end(future)
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == ["as_completed", "callback", "result", "wait"]
+
+
+def test_as_completed_hears_of_each_future_once_however_they_race() -> None:
+    for _ in range(30):
+        futures = [new(number=i) for i in range(50)]
+        packed = pack(None)
+        thread = threading.Thread(target=lambda: [f.settle(Status.OK, packed) for f in futures])  # noqa: B023
+        thread.start()
+        found = list(concurrent.futures.as_completed(futures, 30))
+        thread.join()
+        assert len(found) == len(set(found)) == 50
+
+
+def test_wait_returns_at_the_first_exception() -> None:
+    futures = [new(), new()]
+    threading.Timer(0.01, futures[0].fail, [OSError("first")]).start()
+    done, waiting = concurrent.futures.wait(futures, 30, concurrent.futures.FIRST_EXCEPTION)
+    assert done == {futures[0]}
+    assert waiting == {futures[1]}
+
+
+def test_a_future_can_be_awaited_with_its_result_its_error_or_its_end() -> None:
+    async def use() -> None:
+        assert await ended(5) == 5
+        with pytest.raises(ValueError, match="no"):
+            await failed(ValueError("no"))
+        late = new()
+        threading.Timer(0.01, late.settle, [Status.OK, pack("late")]).start()
+        assert await late == "late"
+        assert await asyncio.gather(*(ended(i) for i in range(3))) == [0, 1, 2]
+
+    asyncio.run(use())
+
+
+def test_cancelling_the_awaiting_coroutine_cancels_the_task() -> None:
+    async def use() -> AppFuture[Any]:
+        future = new()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(future), 0.01)
+        return future
+
+    assert asyncio.run(use()).cancelled()
+
+
+def test_the_snapshot_that_newer_asyncio_takes_holds_the_unpickled_result() -> None:
+    assert ended([1])._get_snapshot() == (True, False, [1], None)
+    done, cancelled, _, error = failed(ValueError("no"))._get_snapshot()
+    assert (done, cancelled, type(error)) == (True, False, ValueError)
+    assert new()._get_snapshot() == (False, False, None, None)
+    gone = new()
+    gone.cancel()
+    assert gone._get_snapshot() == (True, True, None, None)
+
+
+def test_the_repr_names_the_task_and_its_state() -> None:
+    future = new("square", 7)
+    assert repr(future) == "<AppFuture square #7 pending>"
+    future.begin()
+    assert future.running()
+    assert repr(future) == "<AppFuture square #7 running>"
+    future.settle(Status.OK, pack(1))
+    assert repr(future) == "<AppFuture square #7 done>"
+    assert repr(failed(OSError())) == "<AppFuture f #1 failed>"
+    future = new()
+    future.cancel()
+    assert repr(future) == "<AppFuture f #1 cancelled>"
+
+
+def test_a_future_cannot_be_pickled_and_says_what_to_do() -> None:
+    with pytest.raises(SerializationError, match="pass it as an argument"):
+        pack(new())
+
+
+def test_a_result_that_cannot_be_read_here_is_an_error_of_that_future() -> None:
+    future = new()
+    future.settle(Status.OK, pack(1)._replace(payload=b"\x80\x05rubbish"))
+    with pytest.raises(SerializationError, match="the result of 'f' cannot be read here"):
+        future.result()
+
+
+def test_the_error_of_a_dependent_names_the_whole_chain_and_holds_the_root() -> None:
+    a = failed(ValueError("root"), "a", 1)
+    b, c = new("b", 2), new("c", 3)
+    b.fail(dependency_failed(a, "b"))
+    c.fail(dependency_failed(b, "c"))
+    error = c.exception()
+    assert isinstance(error, DependencyError)
+    assert error.chain == ("'b' (task 2)", "'a' (task 1)")
+    assert error.__cause__ is a.exception()
+    assert "'c' did not run, because of 'b' (task 2) <- 'a' (task 1)" in str(error)
+    assert "ValueError: root" in str(error)
+
+
+def test_the_errors_of_a_long_chain_stay_short() -> None:
+    last = failed(ValueError("root"), "first", 1)
+    root = last.exception()
+    for i in range(2, 3000):
+        following = new("link", i)
+        following.fail(dependency_failed(last, "link"))
+        last = following
+    error = last.exception()
+    assert isinstance(error, DependencyError)
+    assert len(str(error)) < 500
+    assert error.chain[0] == "'link' (task 2998)"
+    assert error.chain[-1] == "'first' (task 1)"
+    assert error.__cause__ is root
+
+
+def test_a_cancelled_dependency_is_named_as_such() -> None:
+    future = new("a", 1)
+    future.cancel()
+    error = dependency_failed(future, "b")
+    assert "'a' (task 1), which it needs, was cancelled" in str(error)
+    assert isinstance(error.__cause__, CancelledError)
+
+
+def test_a_held_future_with_a_small_result_costs_less_than_600_bytes() -> None:
+    client: Any = ClientThatCancels()
+    payload = pack(7)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        futures = [AppFuture[Any](i, "noop", client) for i in range(10_000)]
+        for future in futures:
+            future.settle(Status.OK, payload._replace(payload=bytes(bytearray(payload.payload))))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    each = (after - before) / len(futures)
+    print(f"{each:.0f} bytes for each future")
+    assert each < 600

@@ -1,0 +1,147 @@
+"""Commands: which need the shell, where their output goes, and how their end is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pilotflow.errors import BashExitError, ConfigError
+from pilotflow.runtime.tasks import BashCall, Output, PythonCall, plain_argv, run_command, tail
+
+NOWHERE = Output(None, None)
+
+
+def output(tmp_path: Path, mode: str = "a") -> Output:
+    return Output((str(tmp_path / "deep" / "out"), mode), (str(tmp_path / "err"), mode))
+
+
+def run(command: str, tmp_path: Path) -> tuple[int, str, str]:
+    where = output(tmp_path, "w")
+    code = run_command(command, where)
+    assert where.stdout
+    assert where.stderr
+    return code, Path(where.stdout[0]).read_text(), Path(where.stderr[0]).read_text()
+
+
+@pytest.mark.parametrize("command", ["true", " true ", "ls -l /tmp", "wc -c a.txt b=c", "/bin/ls --color=never"])
+def test_a_plain_command_needs_no_shell(command: str) -> None:
+    argv = plain_argv(command)
+    assert argv is not None
+    assert os.path.isabs(argv[0])
+    assert argv[1:] == command.split()[1:]
+
+
+NOT_PLAIN = ["", "   ", "a=1 ls", "ls | wc", "ls > x", "ls *", "ls ~", "echo hi", "cd /", "[ -e x ]", "ls $HOME"]
+NOT_PLAIN += ["ls\nls", "ls; ls", "ls &", "ls #x", "ls {a,b}", "ls `x`", "no-such-program", "-x", "exit 3", "ls \\x"]
+NOT_PLAIN += ["ls 'a'", "!ls", ".", ":"]
+
+
+@pytest.mark.parametrize("command", NOT_PLAIN)
+def test_anything_else_goes_to_bash(command: str) -> None:
+    assert plain_argv(command) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("[[ abc == a* ]] && echo match", "match\n"),
+        ("a=(1 2 3); echo ${#a[@]} ${a[1]}", "3 2\n"),
+        ("echo one two | tr a-z A-Z", "ONE TWO\n"),
+        ("X=5; echo $X \"$X\" '$X'", "5 5 $X\n"),
+        ("echo first\necho second", "first\nsecond\n"),
+        ("diff <(echo a) <(echo a) && echo equal", "equal\n"),
+        ("for i in {1..3}; do printf '%s,' $i; done", "1,2,3,"),
+        ("printf '%s' 'it'\\''s \"quoted\"'", 'it\'s "quoted"'),
+        ("echo grüße", "grüße\n"),
+        ("cat <<END\n$((6*7))\nEND", "42\n"),
+    ],
+)
+def test_commands_mean_what_they_mean_in_bash(command: str, printed: str, tmp_path: Path) -> None:
+    assert run(command, tmp_path) == (0, printed, "")
+
+
+def test_exit_codes_and_signals_are_told_apart(tmp_path: Path) -> None:
+    assert run_command("exit 3", NOWHERE) == 3
+    assert run_command("kill -9 $$", NOWHERE) == -9
+    assert run("false | true", tmp_path)[0] == 0
+    code, _, errors = run("no-such-program --x", tmp_path)
+    assert code == 127
+    assert "no-such-program: command not found" in errors
+
+
+def test_a_script_without_a_first_line_runs_as_in_a_shell(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo from the script")
+    script.chmod(0o755)
+    assert run(str(script), tmp_path) == (0, "from the script\n", "")
+
+
+def test_a_program_that_goes_away_is_reported_by_the_shell(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    assert run(str(program), tmp_path)[0] == 0
+    program.unlink()
+    assert run(str(program), tmp_path)[0] == 127
+
+
+def test_output_is_appended_or_written_anew(tmp_path: Path) -> None:
+    for mode, expected in (("a", "x\nx\n"), ("w", "x\n")):
+        where = Output((str(tmp_path / mode), mode), None)
+        run_command("echo x", where)
+        run_command("echo x", where)
+        assert (tmp_path / mode).read_text() == expected
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_both_streams_may_go_to_one_file(mode: str, tmp_path: Path) -> None:
+    both = (str(tmp_path / "both"), mode)
+    run_command("echo out; echo err >&2; echo out", Output(both, both))
+    assert (tmp_path / "both").read_text() == "out\nerr\nout\n"
+
+
+def test_a_file_that_cannot_be_opened_is_named() -> None:
+    with pytest.raises(OSError, match="/proc/nothing"):
+        run_command("true", Output(("/proc/nothing/out", "a"), None))
+
+
+def test_the_error_has_the_code_the_path_and_the_end_of_stderr(tmp_path: Path) -> None:
+    with pytest.raises(BashExitError) as caught:
+        BashCall(lambda: "seq 100 >&2; exit 4", "count")(output(tmp_path))
+    error = caught.value
+    assert (error.app, error.exit_code, error.stderr) == ("count", 4, str(tmp_path / "err"))
+    assert error.stderr_tail.splitlines() == [str(i) for i in range(86, 101)]
+    assert "bash app 'count' ended with exit code 4" in str(error)
+
+
+@pytest.mark.parametrize(("command", "words"), [("nothing-here", "command not found"), ("kill -TERM $$", "signal 15")])
+def test_the_error_says_in_words_what_a_code_means(command: str, words: str) -> None:
+    with pytest.raises(BashExitError, match=words):
+        BashCall(lambda: command, "app")(NOWHERE)
+
+
+def test_a_body_that_returns_no_command_is_a_mistake_in_the_app() -> None:
+    with pytest.raises(ConfigError, match="bash app 'bad' must return its command as a str, it returned list"):
+        BashCall(lambda: ["ls"], "bad")(NOWHERE)
+
+
+def test_printed_text_child_processes_and_descriptors_all_go_to_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def talk(x: int) -> int:
+        print("printed", x, flush=True)
+        os.write(1, b"written\n")
+        os.system("echo child; echo trouble >&2")
+        return x
+
+    with capfd.disabled():
+        assert PythonCall(talk)(output(tmp_path), 5) == 5
+        os.write(1, b"")
+    assert (tmp_path / "deep" / "out").read_text().endswith("written\nchild\n")
+    assert (tmp_path / "err").read_text() == "trouble\n"
+
+
+def test_the_tail_of_a_missing_file_is_empty(tmp_path: Path) -> None:
+    assert tail(str(tmp_path / "missing")) == ""
