@@ -8,6 +8,7 @@ each peer that has something to hear. It never looks into a payload.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -231,6 +232,9 @@ class Interchange:
             self._cancel_blocks()
         for server in self._servers:
             server.close()
+        for folder in {Path(endpoint[5:]).parent for endpoint in self._listeners}:
+            with contextlib.suppress(OSError):  # the client may be doing the same
+                folder.rmdir()
         if self._context is not None:
             self._context.destroy(linger=500)
 

@@ -291,7 +291,7 @@ class Manager:
         for kind, number, value in reports:
             worker = self._pool.workers.get(number)
             if kind == zygote.DIED and worker is not None:
-                self._bury(worker, _in_words(value))
+                self._bury(worker, zygote.in_words(value))
 
     def _bury(self, worker: Worker, how: str) -> None:
         its_link = self._links.get(worker.id)
@@ -413,17 +413,6 @@ def _choose(connection: Connection) -> str:
         f"The run listens only on this host's Unix sockets ({connection.host}), and this manager is on "
         f"{socket.gethostname()}. Give the executor an address, so that it listens on TCP."
     )
-
-
-def _in_words(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
-        return f"was killed by signal {number} ({name})"
-    return f"exited with code {os.WEXITSTATUS(status)}"
 
 
 def main() -> int:

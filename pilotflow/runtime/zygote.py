@@ -170,6 +170,18 @@ class _Server:
             self._channel.send(_REPORT.pack(kind, number, value))
 
 
+def in_words(status: int) -> str:
+    """How a process ended, by its wait status, as the end of a sentence about it."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "unknown"
+        return f"was killed by signal {number} ({name})"
+    return f"exited with code {os.WEXITSTATUS(status)}"
+
+
 def kill_tree(pid: int) -> None:
     """SIGKILL a process, its group, and all its descendants."""
     victims = [pid, *_descendants(pid)]

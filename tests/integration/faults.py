@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 from pilotflow import Config, ExecutorConfig, LocalProvider, Run, load
 from pilotflow.ids import RUN_VARIABLE
@@ -194,6 +194,7 @@ def say(*words): print(*words, flush=True)
 """
 
 
+@final
 class Program:
     """A user's program in a process of its own. What it prints goes to a file.
 

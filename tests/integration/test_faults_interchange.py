@@ -40,16 +40,16 @@ def test_all_pending_futures_fail_and_another_run_can_be_loaded(tmp_path: Path, 
         interchange = interchange_of(run)
         struck = time.monotonic()
         os.kill(interchange, signal.Signals[how])
-        for future in [*pending, *dependents]:
-            with pytest.raises(InterchangeLost) as caught:
-                future.result(110)
+        errors = [future.exception(110) for future in [*pending, *dependents]]
+        assert {type(error) for error in errors} == {InterchangeLost}
         took(10.0, f"all futures fail after {how} to the interchange", time.monotonic() - struck)
         for future in queued:  # some of them may have been done
             assert isinstance(future.exception(60), (InterchangeLost, type(None)))
-        assert str(run.directory / "pilotflow.log") in str(caught.value)
-        assert "a new run can be loaded" in str(caught.value)
-        why = "its process has ended" if how == "SIGKILL" else "it has not answered for "
-        assert why in str(caught.value) or "it has hung up" in str(caught.value)
+        text = str(errors[0])
+        assert str(run.directory / "pilotflow.log") in text
+        assert "a new run can be loaded" in text
+        why = ("its process has ended", "it has hung up") if how == "SIGKILL" else ("it has not answered for ",)
+        assert any(words in text for words in why)
         with pytest.raises(InterchangeLost, match="interchange is lost"):
             tasks.square(3)
 
