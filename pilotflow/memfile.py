@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,3 +75,14 @@ def buffer_of(frame: Any) -> Any:
 def size_of(frame: Any) -> int:
     """Bytes in a frame."""
     return frame.size if type(frame) is MemoryFile else memoryview(frame).nbytes
+
+
+def memory_by_value(view: memoryview) -> tuple[Any, tuple[Any, ...]]:
+    """How a pickler should write a memoryview."""
+    flat = pickle.PickleBuffer(view if view.c_contiguous else view.tobytes())
+    return _memory, (flat, view.format, view.shape)
+
+
+def _memory(buffer: Any, format_: str, shape: tuple[int, ...]) -> memoryview:
+    view = memoryview(buffer).cast("B")
+    return view if format_ == "B" and len(shape) == 1 else view.cast(format_, shape)  # type: ignore[call-overload]

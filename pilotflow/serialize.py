@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pilotflow.errors import PilotflowError, SerializationError
-from pilotflow.memfile import MemoryFile, buffer_of, size_of
+from pilotflow.memfile import MemoryFile, buffer_of, memory_by_value, size_of
 from pilotflow.names import found, importable_class, importable_function, resolve
 
 INLINE_BYTES = 32 * 1024
@@ -90,7 +90,7 @@ class _Pickler(pickle.Pickler):
         if kind is ModuleType:
             return _module, (obj.__name__,)
         if kind is memoryview:
-            return _memory_by_value(obj)
+            return memory_by_value(obj)
         return NotImplemented
 
 
@@ -395,17 +395,6 @@ def _class_by_value(cls: type) -> Any:
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(name)
-
-
-def _memory(buffer: Any, format_: str, shape: tuple[int, ...]) -> memoryview:
-    """A memoryview again."""
-    view = memoryview(buffer).cast("B")
-    return view if format_ == "B" and len(shape) == 1 else view.cast(format_, shape)  # type: ignore[call-overload]
-
-
-def _memory_by_value(view: memoryview) -> Any:
-    flat = pickle.PickleBuffer(view if view.c_contiguous else view.tobytes())
-    return _memory, (flat, view.format, view.shape)
 
 
 # ---- words for what failed ------------------------------------------------------------------
