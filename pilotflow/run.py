@@ -192,10 +192,9 @@ class Run:
         workers, depth = executor.max_workers_per_node, executor.max_parallel_jobs
 
         def argv(block: str) -> list[str]:
-            environment = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid), **rundir.import_path()}
             return [
                 "env",
-                *(f"{name}={value}" for name, value in environment.items()),
+                f"{RUN_VARIABLE}={leftovers.mark(self.run_id, self._pid)}",
                 *manager_argv(
                     self._connection_file,
                     executor.label,
@@ -205,6 +204,7 @@ class Run:
                     depth,
                     provider.nodes_per_block,
                     provider.walltime_s,
+                    rundir.home(),
                 ),
             ]
 

@@ -43,6 +43,7 @@ def manager_argv(
     max_parallel_jobs: int | None,
     nodes: int = 1,
     walltime_s: float | None = None,
+    home: str = "",
 ) -> list[str]:
     """The command that starts one manager; its node is told by PILOTFLOW_NODE_INDEX.
 
@@ -51,8 +52,14 @@ def manager_argv(
         max_parallel_jobs: if given, requests are ignored and this many tasks run at once.
         nodes: nodes of the block that are on one machine and need names of their own.
         walltime_s: the block's walltime in seconds.
+        home: where to find pilotflow if it is not among the Python's packages. It comes last on
+            the manager's path; as PYTHONPATH it would undo what the block's worker_init has set.
     """
-    argv = [sys.executable, "-m", "pilotflow.runtime.manager", str(connection)]
+    argv = [sys.executable, "-m", "pilotflow.runtime.manager"]
+    if home:
+        code = "from pilotflow.runtime.manager import main; sys.exit(main())"
+        argv = [sys.executable, "-c", f"import sys; sys.path.append({home!r}); {code}"]
+    argv.append(str(connection))
     argv += ["--executor", executor, "--block", block, "--directory", str(directory), "--nodes", str(nodes)]
     if max_workers is not None:
         argv += ["--workers", str(max_workers)]

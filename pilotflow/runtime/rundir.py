@@ -94,11 +94,13 @@ def last_lines(path: Path, count: int = 15) -> str:
     return "\n".join(text.splitlines()[-count:])
 
 
+def home() -> str:
+    """Where pilotflow is, if it is not installed among this Python's packages; else empty."""
+    found = str(Path(pilotflow.__file__).parent.parent)
+    return "" if found in {*site.getsitepackages(), site.getusersitepackages()} else found
+
+
 def import_path() -> dict[str, str]:
-    """The environment that lets another Python import pilotflow, if it is not installed."""
-    home = str(Path(pilotflow.__file__).parent.parent)
-    installed = {*site.getsitepackages(), site.getusersitepackages()}
-    if home in installed:
-        return {}
-    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return {"PYTHONPATH": os.pathsep.join([*entries, home])}
+    """The environment that lets another process import pilotflow, if it is not installed."""
+    entries = [entry for entry in (*os.environ.get("PYTHONPATH", "").split(os.pathsep), home()) if entry]
+    return {"PYTHONPATH": os.pathsep.join(entries)} if home() else {}
