@@ -103,6 +103,14 @@ class Graph(Generic[H]):
         self._waiting.pop(id, None)
         return self.pending.pop(id, None)
 
+    def is_superseded(self, id: int, attempt: int) -> bool:
+        """Whether a result is of an attempt that has been followed by a try of ours already.
+
+        It is, when an interchange that has lost its memory delivers a result for the second time.
+        """
+        kept = self._kept.get(id)
+        return kept is not None and attempt <= kept.task.attempt
+
     def has_dependents(self, id: int) -> bool:
         """Whether any task waits for this one."""
         return id in self._dependents

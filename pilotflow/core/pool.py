@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
+from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Worker
 from pilotflow.core.post import Letter
+from pilotflow.core.room import Room
 from pilotflow.messages import (
     Begun,
     Cancel,
@@ -32,7 +33,9 @@ from pilotflow.messages import (
     Task,
     WorkerSetupFailed,
 )
-from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
+from pilotflow.resources import Capacity, Request
+
+__all__ = ["Give", "Kill", "Order", "Pool", "Recall", "Spawn", "Worker"]
 
 PIPE_HORIZON_US = 5_000
 """A worker is sent ahead at most this much expected work..."""
@@ -42,53 +45,6 @@ BEGUN_AFTER_S = 1.0
 """Tasks are announced as running when they have been for this long."""
 IDLE_DEATHS_MAX = 10
 """Workers that die in a row without a task before the manager gives up."""
-
-
-@dataclass(eq=False)
-class Worker:
-    """One worker process. `tasks` are those sent to it, the running one first."""
-
-    id: int
-    ready: bool = False
-    tasks: deque[Task] = field(default_factory=deque)
-    functions: set[int] = field(default_factory=set)
-    head_since: float = 0.0
-    announced: bool = False
-    ending: bool = False  # ordered to be killed
-    cancelled: dict[int, int] = field(default_factory=dict)  # task -> token, ended by the kill
-
-
-@dataclass(frozen=True)
-class Give:
-    """Send this task to that worker, with its function if it does not have it."""
-
-    worker: Worker
-    task: Task
-    frames: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Kill:
-    """End that worker and everything it started."""
-
-    worker: Worker
-
-
-@dataclass(frozen=True)
-class Spawn:
-    """Start a worker with this number."""
-
-    worker: Worker
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Take back what that worker has not read yet, and report it to `on_recalled`."""
-
-    worker: Worker
-
-
-Order: TypeAlias = Give | Kill | Spawn | Recall
 
 
 class Pool:
@@ -101,10 +57,7 @@ class Pool:
         self.workers: dict[int, Worker] = {}
         self.bodies: dict[int, bytes] = {}
         self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
-        self._free_cpus = capacity.cpus_milli
-        self._free_memory = capacity.memory_bytes
-        self._free_gpus = 1000 * len(capacity.gpus)
-        self._requests: dict[int, Request] = {}
+        self.room = Room(capacity)
         self._queues: dict[int, deque[Task]] = {}  # class -> leased and not given to a worker
         self._held: dict[int, Task] = {}  # every leased task, running or not
         self._frames: dict[int, Sequence[Any]] = {}
@@ -117,7 +70,6 @@ class Pool:
         self._seq = 0
         self._next_worker = 0
         self._idle_deaths = 0
-        self._checked_heads = 0.0
         self._recalled_at: dict[int, int] = {}  # worker -> tasks it had at its last recall
         for _ in range(capacity.slots):
             self._spawn()
@@ -126,11 +78,13 @@ class Pool:
 
     def register(self, template: Register) -> None:
         """Say who we are and what we hold; results not yet recorded follow."""
-        running = [(w.tasks[0].id, w.tasks[0].attempt) for w in self.workers.values() if w.tasks]
+        running = self._started()
         started = {id for id, _ in running}
         template.leased = [(t.id, t.attempt) for t in self._held.values() if t.id not in started]
         template.running = running
-        self._letter.messages.append(template)
+        # What was to be said to the interchange that did not know us is out of date, but this:
+        kept = [message for message in self._letter.messages if isinstance(message, WorkerSetupFailed)]
+        self._letter = Letter([template, *kept])
         for done, frames in self.unrecorded.values():
             self._letter.messages.append(done)
             self._letter.frames += frames
@@ -141,7 +95,7 @@ class Pool:
 
     def on_class(self, cls: int, request: Request) -> None:
         """What tasks of a class need."""
-        self._requests[cls] = request
+        self.room.define(cls, request)
 
     def on_run(self, message: Run, frames: Sequence[Any], at: int) -> int:
         """Tasks leased to us; returns where their frames end."""
@@ -162,42 +116,73 @@ class Pool:
 
     def on_cancel(self, message: Cancel) -> None:
         """End these attempts, if they have not started or `running` says so."""
-        ended: list[tuple[int, int]] = []
-        refused: list[int] = []
-        for id, attempt in message.tasks:
-            task = self._held.get(id)
-            if task is None or task.attempt != attempt:
-                refused.append(id)
+        wanted, refused = self._find(message.tasks)
+        taken = self._take_queued(wanted)
+        if taken or refused:
+            self._letter.messages.append(CancelOutcome(message.token, taken, refused))
+        for worker, task in self._with_workers(wanted):
+            if task is worker.tasks[0] and not message.running:
+                self._letter.messages.append(CancelOutcome(message.token, [], [task.id]))
                 continue
-            queue = self._queues.get(task.cls)
-            if queue is not None and task in queue:
-                queue.remove(task)
-                self._forget(task)
-                ended.append((id, attempt))
-                continue
-            worker = next(w for w in self.workers.values() if task in w.tasks)
-            if task is not worker.tasks[0] or message.running:
-                worker.cancelled[id] = message.token
-                self._orders.append(Recall(worker))
-                if message.running and task is worker.tasks[0] and not worker.ending:
-                    worker.ending = True
-                    self._orders.append(Kill(worker))
-            else:
-                refused.append(id)
-        if ended or refused:
-            self._letter.messages.append(CancelOutcome(message.token, ended, refused))
+            worker.cancelled[task.id] = Cancelled(message.token, message.running)
+            self._orders.append(Recall(worker))
+            self._kill_if_cancelled(worker)
 
     def on_retract(self, tasks: Sequence[tuple[int, int]]) -> None:
-        """Hand back these attempts if no worker has them."""
-        returned: list[tuple[int, int]] = []
-        for id, attempt in tasks:
-            task = self._held.get(id)
-            if task is not None and task.attempt == attempt and task in self._queues.get(task.cls, ()):
-                self._queues[task.cls].remove(task)
-                self._forget(task)
-                returned.append((id, attempt))
+        """Hand back these attempts if they have not started."""
+        wanted, _ = self._find(tasks)
+        returned = self._take_queued(wanted)
         if returned:
             self._letter.messages.append(Returned(returned))
+        for worker, task in self._with_workers(wanted):
+            if task is not worker.tasks[0]:
+                if not worker.retracted:
+                    self._orders.append(Recall(worker))
+                worker.retracted.add(task.id)
+
+    def _find(self, pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, Task], list[int]]:
+        """The tasks of these attempts, and those that are not ours (any more)."""
+        found: dict[int, Task] = {}
+        unknown: list[int] = []
+        for id, attempt in pairs:
+            task = self._held.get(id)
+            if task is not None and task.attempt == attempt:
+                found[id] = task
+            else:
+                unknown.append(id)
+        return found, unknown
+
+    def _take_queued(self, wanted: dict[int, Task]) -> list[tuple[int, int]]:
+        """Take those of the wanted tasks that no worker has out of the queues, and out of `wanted`."""
+        taken: list[tuple[int, int]] = []
+        for cls in {task.cls for task in wanted.values()}:
+            queue = self._queues.get(cls)
+            if not queue:
+                continue
+            rest: deque[Task] = deque()
+            for task in queue:
+                if task.id in wanted:
+                    del wanted[task.id]
+                    self._forget(task)
+                    taken.append((task.id, task.attempt))
+                else:
+                    rest.append(task)
+            self._queues[cls] = rest
+        return taken
+
+    def _with_workers(self, wanted: dict[int, Task]) -> list[tuple[Worker, Task]]:
+        if not wanted:
+            return []
+        return [(w, task) for w in self.workers.values() for task in w.tasks if wanted.get(task.id) is task]
+
+    def _kill_if_cancelled(self, worker: Worker) -> None:
+        """End a worker that runs what is to be ended."""
+        if worker.tasks and not worker.ending:
+            cancelled = worker.cancelled.get(worker.tasks[0].id)
+            if cancelled is not None and cancelled.running:
+                worker.ending = True
+                self._idle.pop(worker.id, None)
+                self._orders.append(Kill(worker))
 
     def on_recorded(self, seqs: Sequence[int]) -> None:
         """The client has these results."""
@@ -214,7 +199,7 @@ class Pool:
         self.draining = True
         self._close_batch()
         returned = [(task.id, task.attempt) for task in self._held.values()]
-        self._letter.messages.append(Leaving(reason, returned))
+        self._letter.messages.append(Leaving(reason, returned, self._started()))
         self._held.clear()
         self._queues.clear()
         self._frames.clear()
@@ -249,17 +234,20 @@ class Pool:
         self._idle_deaths = 0
         fn = task.fn
         mean = self._mean_us.get(fn)
-        self._mean_us[fn] = result.duration_us if mean is None else mean + 0.1 * (result.duration_us - mean)
-        token = worker.cancelled.pop(result.id, None) if worker.cancelled else None
-        if token is not None:  # it ended before it could be ended
-            self._letter.messages.append(CancelOutcome(token, [], [result.id]))
+        duration_us = max(0, result.duration_us)
+        self._mean_us[fn] = duration_us if mean is None else mean + 0.1 * (duration_us - mean)
+        if worker.cancelled:
+            cancelled = worker.cancelled.pop(result.id, None)
+            if cancelled is not None:  # it ended before it could be ended
+                self._letter.messages.append(CancelOutcome(cancelled.token, [], [result.id]))
+            self._kill_if_cancelled(worker)
         self._forget(task)
         self._results.append(result)
         self._result_frames += frames
         worker.head_since = now
         worker.announced = False
         if not tasks:
-            self._free(task.cls)
+            self.room.free(task.cls)
             if not worker.ending:
                 self._idle[worker.id] = worker
 
@@ -281,20 +269,30 @@ class Pool:
         """These tasks were taken back from a worker, unread."""
         taken = set(ids)
         back = [task for task in worker.tasks if (task.id, task.attempt) in taken]
-        if not back:
-            return
-        worker.tasks = deque(task for task in worker.tasks if (task.id, task.attempt) not in taken)
-        if not worker.tasks:
-            self._free(back[0].cls)
-            if not worker.ending:
-                self._idle[worker.id] = worker
+        returned: list[tuple[int, int]] = []
+        if back:
+            worker.tasks = deque(task for task in worker.tasks if (task.id, task.attempt) not in taken)
+            if not worker.tasks:
+                self.room.free(back[0].cls)
+                if not worker.ending:
+                    self._idle[worker.id] = worker
         for task in reversed(back):
-            token = worker.cancelled.pop(task.id, None)
-            if token is not None:
+            cancelled = worker.cancelled.pop(task.id, None)
+            if cancelled is not None:
                 self._forget(task)
-                self._letter.messages.append(CancelOutcome(token, [(task.id, task.attempt)], []))
+                self._letter.messages.append(CancelOutcome(cancelled.token, [(task.id, task.attempt)], []))
+            elif task.id in worker.retracted:
+                self._forget(task)
+                returned.append((task.id, task.attempt))
             else:
                 self._queues.setdefault(task.cls, deque()).appendleft(task)
+        worker.retracted.clear()
+        if returned:
+            self._letter.messages.append(Returned(returned[::-1]))
+        for id, cancelled in list(worker.cancelled.items()):
+            if not cancelled.running:  # the worker has read it
+                del worker.cancelled[id]
+                self._letter.messages.append(CancelOutcome(cancelled.token, [], [id]))
 
     def on_death(self, worker: Worker, how: str, where: str) -> None:
         """A worker process has ended; what it had not read was recalled before this call.
@@ -309,20 +307,25 @@ class Pool:
         self._recalled_at.pop(worker.id, None)
         if worker.tasks:
             head = worker.tasks.popleft()
-            self._free(head.cls)
-            token = worker.cancelled.pop(head.id, None)
+            self.room.free(head.cls)
             self._forget(head)
-            if token is not None:
-                self._letter.messages.append(CancelOutcome(token, [(head.id, head.attempt)], []))
+            cancelled = worker.cancelled.get(head.id)
+            if cancelled is not None:
+                self._letter.messages.append(CancelOutcome(cancelled.token, [(head.id, head.attempt)], []))
             else:
+                if worker.ending:  # in the moment in which it was sent the signal it went on to another task
+                    how += " to cancel the task before this one"
                 detail = f"worker {where} {how}"
                 self._results.append(Result(head.id, head.attempt, Status.CRASHED, detail.encode()))
             for task in reversed(worker.tasks):
-                self._queues.setdefault(task.cls, deque()).appendleft(task)
+                cancelled = worker.cancelled.get(task.id)
+                if cancelled is not None:
+                    self._forget(task)
+                    self._letter.messages.append(CancelOutcome(cancelled.token, [(task.id, task.attempt)], []))
+                else:
+                    self._queues.setdefault(task.cls, deque()).appendleft(task)
         elif not worker.ending:
             self._idle_deaths += 1
-        for id, token in worker.cancelled.items():
-            self._letter.messages.append(CancelOutcome(token, [], [id]))
         if self._idle_deaths >= IDLE_DEATHS_MAX:
             self.broken = f"{self._idle_deaths} workers in a row died before they could take a task; the last {how}"
         if not self.broken and not self.draining:
@@ -365,24 +368,27 @@ class Pool:
 
     def _start_on_idle(self, now: float) -> None:
         for cls, queue in self._queues.items():
-            request = self._requests.get(cls, DEFAULT_REQUEST)
-            while queue and self._idle and self._fits(request):
+            while queue and self._idle and self.room.fits(cls):
                 task = queue.popleft()
                 _, worker = self._idle.popitem()
-                self._take(request)
+                self.room.take(cls)
                 worker.head_since = now
                 worker.announced = False
                 self._give(worker, task)
-        if self._idle and not any(self._queues.values()):
+        if self._idle:
             self._recall_for_idle()
 
     def _fill_pipes(self) -> None:
         """Send busy workers short tasks ahead, evenly."""
-        for cls, queue in self._queues.items():
+        if not any(self._queues.values()):
+            return
+        by_class: dict[int, list[Worker]] = {}
+        for worker in self.workers.values():
+            if worker.tasks and not worker.ending:
+                by_class.setdefault(worker.tasks[0].cls, []).append(worker)
+        for cls, workers in by_class.items():
+            queue = self._queues.get(cls)
             if not queue:
-                continue
-            workers = [w for w in self.workers.values() if w.tasks and w.tasks[0].cls == cls and not w.ending]
-            if not workers:
                 continue
             share = len(queue) // len(workers) + 1
             for worker in workers:
@@ -396,10 +402,14 @@ class Pool:
         return 0 if mean is None else min(PIPE_MAX, int(PIPE_HORIZON_US / (mean + 1.0)))
 
     def _recall_for_idle(self) -> None:
-        """Workers idle while others have tasks ahead: take those back."""
+        """Workers idle while others have tasks ahead that would fit: take those back."""
         for worker in self.workers.values():
-            ahead = len(worker.tasks)
-            if ahead > 1 and worker.ready and self._recalled_at.get(worker.id) != worker.tasks[0].id:
+            if (
+                len(worker.tasks) > 1
+                and worker.ready
+                and self._recalled_at.get(worker.id) != worker.tasks[0].id
+                and self.room.fits(worker.tasks[0].cls)
+            ):
                 self._recalled_at[worker.id] = worker.tasks[0].id
                 self._orders.append(Recall(worker))
 
@@ -407,27 +417,13 @@ class Pool:
         worker.tasks.append(task)
         self._orders.append(Give(worker, task, self._frames.pop(task.id, ())))
 
-    def _fits(self, request: Request) -> bool:
-        return self.capacity.depth_limited or (
-            request.cpus_milli <= self._free_cpus
-            and request.gpus_milli <= self._free_gpus
-            and (self.capacity.memory_bytes == 0 or request.memory_bytes <= self._free_memory)
-        )
-
-    def _take(self, request: Request) -> None:
-        self._free_cpus -= request.cpus_milli
-        self._free_memory -= request.memory_bytes
-        self._free_gpus -= request.gpus_milli
-
-    def _free(self, cls: int) -> None:
-        request = self._requests.get(cls, DEFAULT_REQUEST)
-        self._free_cpus += request.cpus_milli
-        self._free_memory += request.memory_bytes
-        self._free_gpus += request.gpus_milli
-
     def _forget(self, task: Task) -> None:
-        self._held.pop(task.id, None)
-        self._frames.pop(task.id, None)
+        if self._held.get(task.id) is task:  # a later attempt may have come already
+            del self._held[task.id]
+            self._frames.pop(task.id, None)
+
+    def _started(self) -> list[tuple[int, int]]:
+        return [(w.tasks[0].id, w.tasks[0].attempt) for w in self.workers.values() if w.tasks]
 
     def _return_waiting(self) -> None:
         returned: list[tuple[int, int]] = []
