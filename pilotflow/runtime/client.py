@@ -12,21 +12,18 @@ import os
 import platform
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from pilotflow.core.post import Letter, Post
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
 from pilotflow.messages import (
-    AckResults,
-    BadMessage,
     Cancelled,
     CancelTasks,
-    ClientAlive,
     Close,
     DefineClass,
     DefineFunction,
@@ -40,29 +37,20 @@ from pilotflow.messages import (
     Results,
     SetupFailed,
     Started,
-    Submit,
     Task,
     Welcome,
-    to_client,
 )
 from pilotflow.resources import Request
-from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.mailbox import Mailbox
 from pilotflow.runtime.store import Store
 from pilotflow.runtime.task_book import Answer, TaskBook
 from pilotflow.serialize import Packed, digest
 
-SUBMIT_MAX = 2000
-"""Tasks in one letter to the interchange: the first can start while the next are encoded."""
-ACK_DELAY_S = 0.02
-"""Acknowledgements of results wait this long for a letter that goes anyway..."""
-ACKS_MAX = 64
-"""...or until there are so many."""
 CANCEL_TIMEOUT_S = 5.0
 """A strict cancel waits this long for the interchange's answer."""
 
-_INTERCHANGE = "interchange"
 Listener: TypeAlias = Callable[[Any], None]
 _Submission: TypeAlias = tuple[AppFuture[Any], Task, tuple[Any, ...], "list[Future[Any]] | None", int]
 
@@ -100,30 +88,16 @@ class Client:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed: BaseException | None = None
         self._pid = os.getpid()
-        self._letter = Letter()
-        self._book = TaskBook(self._add_to_letter, self.call)
-        self._post = Post(time.time_ns())
-        self._decode = to_client()
-        self._acks: list[tuple[int, int]] = []
-        self._acks_due = 0.0
+        weakref.finalize(self, os.close, self._wake_fd)
         self.welcome = threading.Event()
         self.idle = threading.Condition()
         self._outstanding = 0
-        self._heard = time.monotonic()
         self._beat_at = 0.0
         self._beat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._stopping = False
-        keys = connection.keys
         self._loop = Loop()
-        self._channel = connect(
-            self._loop,
-            connection.client[0],
-            b"client",
-            (keys.server_public, keys.client_public, keys.client_secret),
-            connection.max_message_bytes,
-            self._hear,
-            lambda _: self._interchange_lost("it has hung up"),
-        )
+        self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
+        self._book = TaskBook(self._mail.add, self.call)
         self._loop.add(self._wake_fd, lambda: (os.eventfd_read(self._wake_fd), None)[1])
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
@@ -206,12 +180,12 @@ class Client:
         self._closed = error
         ids = list(self._book.graph.pending)
         if ids:
-            self._letter.messages.append(CancelTasks(0, ids, running=True))
+            self._mail.add(CancelTasks(0, ids, running=True))
         self._fail_all(error)
 
     def say(self, message: Any) -> None:
         """Send the interchange a message."""
-        self.call(lambda: self._add_to_letter(message))
+        self.call(lambda: self._mail.add(message))
 
     def call(self, action: Callable[[], None]) -> None:
         """Have the loop's thread do this."""
@@ -289,9 +263,8 @@ class Client:
         os.eventfd_write(self._wake_fd, 1)
 
     def _run(self) -> None:
-        self._letter.messages.append(
-            Hello(VERSION, platform.python_version(), os.getpid(), self._connection.run_id, self._connection.epoch)
-        )
+        run_id, epoch = self._connection.run_id, self._connection.epoch
+        self._mail.add(Hello(VERSION, platform.python_version(), os.getpid(), run_id, epoch))
         try:
             while not self._stopping:
                 now = time.monotonic()
@@ -302,7 +275,7 @@ class Client:
                 if self._inbox:
                     self._asleep = False
                     continue
-                self._loop.turn((min(self._beat_at, self._acks_due) if self._acks else self._beat_at) - now)
+                self._loop.turn(min(self._beat_at, self._mail.due_at) - now)
                 self._asleep = False
         except Exception as error:  # noqa: BLE001  the loop's top: everything pending must still end
             self._log.exception("the client loop ends because of a bug")
@@ -327,12 +300,8 @@ class Client:
     def _dispatch(self, now: float) -> None:
         ready = self._book.graph.take_ready()
         if ready.tasks:
-            self._letter_tasks(ready.tasks, ready.frames)
-        if self._letter.messages or (self._acks and (len(self._acks) >= ACKS_MAX or now >= self._acks_due)):
-            self._send_letter()
-        elif resend := self._post.send({}):
-            for _, header, frames in resend:
-                self._channel.send(header, frames)
+            self._mail.add_tasks(ready.tasks, ready.frames)
+        self._mail.send(now)
         self._record()
 
     def _record(self) -> None:
@@ -342,51 +311,18 @@ class Client:
                 self._store.tasks(rows)
             self._book.rows = []
 
-    def _add_to_letter(self, message: Any) -> None:
-        self._letter.messages.append(message)
-
-    def _letter_tasks(self, tasks: list[Task], frames: list[Any]) -> None:
-        at = 0
-        for start in range(0, len(tasks), SUBMIT_MAX):
-            part = tasks[start : start + SUBMIT_MAX]
-            self._letter.messages.append(Submit(part))
-            if frames:
-                end = at + sum(sum(task.layout) for task in part)
-                self._letter.frames += frames[at:end]
-                at = end
-            if start + SUBMIT_MAX < len(tasks):
-                self._send_letter()
-
-    def _send_letter(self) -> None:
-        letter, self._letter = self._letter, Letter()
-        if self._acks:
-            letter.messages.append(AckResults(self._acks))
-            self._acks = []
-        for _, header, frames in self._post.send({_INTERCHANGE: letter}):
-            self._channel.send(header, frames)
-
     def _beat(self, now: float) -> None:
         if now < self._beat_at:
             return
         late = now - self._beat_at > self._beat_s  # this process was stopped: hear first, then judge
         self._beat_at = now + self._beat_s
         if self.welcome.is_set():
-            self._channel.send(self._post.sign_of_life(_INTERCHANGE, [ClientAlive()]), ())
-            if not late and now - self._heard > self._connection.heartbeat_limit_s:
-                self._interchange_lost(f"it has not answered for {now - self._heard:.0f} s")
+            self._mail.send_sign_of_life()
+            silent_s = now - self._mail.heard_at
+            if not late and silent_s > self._connection.heartbeat_limit_s:
+                self._interchange_lost(f"it has not answered for {silent_s:.0f} s")
 
     # ---- from the interchange ---------------------------------------------------------------
-
-    def _hear(self, _: Hashable, header: Any, frames: Sequence[Any]) -> None:
-        try:
-            envelope = self._decode(header)
-        except BadMessage as error:
-            self._log.warning("dropped a message that is not ours: %s", error)
-            return
-        self._heard = time.monotonic()
-        for messages, parts in self._post.receive(_INTERCHANGE, envelope, frames) or ():
-            for one in messages:
-                self._take(one, parts)
 
     def _take(self, message: Any, frames: Sequence[Any]) -> None:
         if isinstance(message, Results):
@@ -394,8 +330,7 @@ class Client:
             for batch in message.batches:
                 at = self._book.take_results(batch, frames, at)
                 if batch.manager:
-                    self._acks_due = self._acks_due if self._acks else self._heard + ACK_DELAY_S
-                    self._acks.append((batch.manager, batch.seq))
+                    self._mail.acknowledge(batch.manager, batch.seq)
             self._settle_idle()
         elif isinstance(message, Started):
             self._book.begin(message.tasks)
@@ -423,7 +358,7 @@ class Client:
 
     def _stop(self, reason: BaseException) -> None:
         self._closed = self._closed or reason
-        self._letter.messages.append(Close())
+        self._mail.add(Close())
         self._dispatch(time.monotonic())
         self._stopping = True
 
@@ -450,6 +385,6 @@ class Client:
         self._record()
 
     def _close_sockets(self) -> None:
-        self._channel.close()
+        self._mail.close()
         self._loop.close()
         os.close(self._pidfd)

@@ -19,7 +19,6 @@ import secrets
 import site
 from pathlib import Path
 
-import pilotflow
 from pilotflow.errors import ConfigError
 
 
@@ -96,7 +95,7 @@ def last_lines(path: Path, count: int = 15) -> str:
 
 def home() -> str:
     """Where pilotflow is, if it is not installed among this Python's packages; else empty."""
-    found = str(Path(pilotflow.__file__).parent.parent)
+    found = str(Path(__file__).resolve().parents[2])
     return "" if found in {*site.getsitepackages(), site.getusersitepackages()} else found
 
 
