@@ -1,0 +1,158 @@
+"""`pilotflow check`: what a configuration file means, as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from typing import Any
+
+from pilotflow.config.file import load_config
+from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.plugins import name_of
+from pilotflow.errors import ConfigError
+from pilotflow.providers.base import Provider
+from pilotflow.units import format_duration, format_memory
+
+_IN_TABLE = {field.name for field in dataclasses.fields(Provider)} - {"worker_init", "parallelism"}
+_KEY_WIDTH = 20
+_WIDTH = 100  # of the table where there is no terminal
+_LOCATED = re.compile(r":(?P<line>[0-9]+):(?P<column>[0-9]+): (?P<message>.*)")
+
+
+def check_as_text(path: str) -> None:
+    """Print what a configuration file means, for people.
+
+    Raises:
+        ConfigError: it is wrong; everything that is, by line and column.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    config = load_config(path)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(f"{path} is a valid configuration.\n", style="green", markup=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in ("executor", "provider", "blocks", "nodes", "walltime", "workers", "launcher"):
+        table.add_column(column, overflow="fold")
+    for executor in config.executors:
+        table.add_row(*_row(executor))
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    print()
+    for rows in (_more(config), _run(config)):
+        for key, meaning in rows:
+            console.print(f"[bold]{key:<{_KEY_WIDTH}}[/bold]", end="")
+            console.print(meaning, markup=False, soft_wrap=True)
+        print()
+
+
+def check_as_json(path: str) -> bool:
+    """Print what a configuration file means, or its problems, as JSON; False if it has some."""
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        problems = [_problem(line, path) for line in str(error).splitlines()]
+        print(json.dumps({"valid": False, "file": path, "problems": problems}, indent=2))
+        return False
+    print(json.dumps({"valid": True, "file": path, "config": _as_data(config)}, indent=2, default=str))
+    return True
+
+
+def _problem(line: str, path: str) -> dict[str, Any]:
+    match = _LOCATED.fullmatch(line.removeprefix(path))
+    if match is None:
+        return {"line": None, "column": None, "message": line}
+    return {"line": int(match["line"]), "column": int(match["column"]), "message": match["message"]}
+
+
+def _row(executor: ExecutorConfig) -> tuple[str, ...]:
+    provider = executor.provider
+    walltime_s = provider.walltime_s
+    if executor.max_parallel_jobs is not None:
+        workers = f"{executor.max_parallel_jobs} at once"
+    else:
+        workers = str(executor.max_workers_per_node or "one per core")
+    return (
+        executor.label,
+        name_of(type(provider)),
+        f"{provider.init_blocks} ({provider.min_blocks} to {provider.max_blocks})",
+        str(provider.nodes_per_block),
+        "no limit" if walltime_s is None else format_duration(walltime_s),
+        workers,
+        name_of(type(executor.launcher)),
+    )
+
+
+def _more(config: Config) -> list[tuple[str, str]]:
+    """What the table has no column for, of each executor."""
+    rows = list[tuple[str, str]]()
+    for executor in config.executors:
+        provider = executor.provider
+        blocks = f"starts with {_count(provider.init_blocks, 'block')} of {_count(provider.nodes_per_block, 'node')}"
+        rows.append((executor.label, f"{blocks}, then {provider.min_blocks} to {provider.max_blocks} by load"))
+        nodes = provider.max_blocks * provider.nodes_per_block
+        slots = executor.max_parallel_jobs or executor.max_workers_per_node
+        most = f"{nodes * slots} tasks" if slots else f"all cores of {_count(nodes, 'node')}"
+        how = "whatever they ask for" if executor.max_parallel_jobs else "as their requests fit"
+        rows.append(("", f"runs at most {most} at once, {how}"))
+        extra = [(key, value) for key, value in _fields(provider).items() if key not in _IN_TABLE]
+        extra += [(f"launcher.{key}", value) for key, value in _fields(executor.launcher).items()]
+        rows += [("", f"{key}: {_one_line(value)}") for key, value in extra if value not in ("", 1.0)]
+    return rows
+
+
+def _run(config: Config) -> list[tuple[str, str]]:
+    if not config.tcp:
+        links = "Unix sockets, in a directory only you can enter"
+    elif config.encrypted:
+        links = "TCP, encrypted and authenticated with CURVE"
+    else:
+        links = "TCP WITHOUT PROTECTION: whoever reaches the port can run code as you"
+    retries = "none" if config.retries == 0 else f"{config.retries} after errors of its own"
+    again = "never run again" if config.crash_limit == 1 else f"run at most {config.crash_limit} times"
+    return [
+        ("run directories", os.path.join(os.fspath(config.run_dir), "NNNN")),
+        ("retries of a task", retries),
+        ("after lost workers", f"a task is {again}"),
+        ("idle blocks", f"end after {format_duration(config.max_idletime_s)}"),
+        ("silent processes", f"are given up after {format_duration(config.heartbeat_limit_s)}"),
+        ("links", links),
+        ("largest value", format_memory(config.max_frame_bytes)),
+        ("run store", "run.db" if config.store else "none"),
+    ]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _one_line(value: object) -> str:
+    text = " ".join(value.split()) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fields(record: object) -> dict[str, Any]:
+    """The public fields of a provider or launcher; none if it is no dataclass."""
+    if not dataclasses.is_dataclass(record):
+        return {}
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.init}
+
+
+def _as_data(config: Config) -> dict[str, Any]:
+    data = _fields(config)
+    data["run_dir"] = os.fspath(config.run_dir)
+    data["executors"] = [
+        {
+            **_fields(executor),
+            "provider": {"type": name_of(type(executor.provider)), **_fields(executor.provider)},
+            "launcher": {"type": name_of(type(executor.launcher)), **_fields(executor.launcher)},
+        }
+        for executor in config.executors
+    ]
+    return data

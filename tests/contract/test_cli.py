@@ -1,0 +1,203 @@
+"""The command line as a user meets it: output, exit codes, and no traceback ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pilotflow.cli.demo_tasks import count_primes, factor_command, primes_below
+from pilotflow.ids import VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+BAD = "retrys: 1\nexecutors:\n  - label: a b\n    provider: {type: locl}\n"
+
+
+def pilotflow(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pilotflow", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=100,
+        check=False,
+    )
+
+
+def on_terminal(*arguments: str, cwd: Path) -> str:
+    """What the command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    env.pop("NO_COLOR", None)
+    argv = [sys.executable, "-m", "pilotflow", *arguments]
+    with subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = bytearray()
+        try:
+            while chunk := os.read(ours, 65536):
+                written += chunk
+        except OSError:  # the other side of a terminal is gone
+            pass
+        process.wait(100)
+    os.close(ours)
+    return written.decode()
+
+
+def test_the_version_is_printed_at_once() -> None:
+    best_s = 60.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = pilotflow("--version")
+        best_s = min(best_s, time.perf_counter() - begun)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"pilotflow {VERSION}\n", "")
+    print(f"pilotflow --version took {best_s * 1000:.0f} ms")
+    assert best_s < 1.5  # 0.15 s where nothing else runs
+
+
+def test_the_version_needs_no_engine() -> None:
+    program = (
+        "import sys; from pilotflow.cli.main import app; app(['--version'], standalone_mode=False);"
+        "assert not {'zmq', 'yaml', 'msgspec', 'rich', 'typeguard'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)
+
+
+def test_help_names_the_commands() -> None:
+    done = pilotflow("--help")
+    assert done.returncode == 0
+    assert "demo" in done.stdout
+    assert "check" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["chek"], ["check"], ["demo", "--workers", "0"], ["demo", "--tasks", "x"], ["-x"]]
+)
+def test_a_wrong_command_line_is_exit_code_2(arguments: list[str]) -> None:
+    done = pilotflow(*arguments)
+    assert done.returncode == 2
+    assert "Usage: pilotflow" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["local", "local-two-executors"])
+def test_check_says_what_a_file_means(name: str) -> None:
+    done = pilotflow("check", f"configs/{name}.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (GOLDEN / f"check_{name}.txt").read_text(encoding="utf-8")
+
+
+def test_check_shows_what_is_special_about_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "executors:\n- max_workers_per_node: 3\n"
+        "  provider: {type: local, walltime: 90m, nodes_per_block: 2, max_blocks: 4, worker_init: 'a\n\n    b'}\n"
+        "tcp: true\nencrypted: false\nretries: 2\ncrash_limit: 1\nstore: false\n"
+    )
+    done = pilotflow("check", "c.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    for words in (
+        "1h 30m",
+        "worker_init: a b",
+        "at most 24 tasks at once",
+        "TCP WITHOUT PROTECTION",
+        "never run again",
+    ):
+        assert words in done.stdout
+
+
+def test_check_says_everything_that_is_wrong_and_where(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD)
+    done = pilotflow("check", "bad.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.findall(r"^bad\.yaml:(\d+:\d+): ([\w.[\]]+): ", done.stderr, re.MULTILINE) == [
+        ("1:1", "retrys"),
+        ("3:12", "executors[0].label"),
+        ("4:22", "executors[0].provider.type"),
+    ]
+
+
+def test_check_as_json_is_the_same_for_programs(tmp_path: Path) -> None:
+    done = pilotflow("check", "--json", "configs/local.yaml")
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["valid"], said["config"]["executors"][0]["provider"]["type"]) == (0, True, "local")
+    (tmp_path / "bad.yaml").write_text(BAD)
+    done = pilotflow("check", "bad.yaml", "--json", cwd=tmp_path)
+    said = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, said["valid"]) == (2, "", False)
+    assert [(problem["line"], problem["column"]) for problem in said["problems"]] == [(1, 1), (3, 12), (4, 22)]
+    done = pilotflow("check", "missing.yaml", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["problems"][0]["line"] is None
+
+
+def test_errors_are_red_on_terminals_only(tmp_path: Path) -> None:
+    assert "\x1b[31m" in on_terminal("check", "missing.yaml", cwd=tmp_path)
+    done = pilotflow("check", "missing.yaml", cwd=tmp_path)
+    assert done.stderr == "missing.yaml: there is no such file.\n"
+    assert done.returncode == 2
+
+
+def test_the_demo_counts_primes_and_sums_up(tmp_path: Path) -> None:
+    done = pilotflow("demo", "--workers", "2", "--tasks", "300", "--run-dir", "where", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "25,997 below 300,000" in done.stdout
+    assert "all the same" in done.stdout
+    assert re.search(r"^tasks done +344 \(20 of them commands\)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^workers +2$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\d+ of 344 tasks done$", done.stdout, re.MULTILINE)
+    assert re.search(r"^tasks/s +[0-9,]+; [0-9,]+ if tasks do nothing$", done.stdout, re.MULTILINE)
+    log = re.search(r"^log +(.*)$", done.stdout, re.MULTILINE)
+    assert log
+    assert Path(tmp_path, log[1]).is_file()
+
+
+def test_the_demo_has_a_live_bar_on_a_terminal(tmp_path: Path) -> None:
+    written = on_terminal("demo", "--workers", "1", "--tasks", "50", cwd=tmp_path)
+    assert "counting primes" in written
+    assert "\x1b[" in written
+    assert "5,133 below 50,000" in written
+
+
+def test_a_demo_that_cannot_write_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = pilotflow("demo", "--tasks", "1", "--run-dir", "file", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "file" in done.stderr
+
+
+def test_an_interrupted_demo_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "pilotflow", "demo", "--tasks", "200000", "--workers", "1"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/0001/blocks/*/stdout")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "Interrupted. All processes of the run have been ended.\n"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1000), (0, 1), (1, 4), (990, 2000), (9_999_000, 10_000_000)])
+def test_the_demo_counts_right(start: int, stop: int) -> None:
+    expected = sum(1 for n in primes_below(stop) if n >= start)
+    assert count_primes(start, stop) == expected
+    counted = subprocess.run(factor_command(start, stop), shell=True, capture_output=True, text=True, check=True)
+    assert int(counted.stdout) == expected
+
+
+def test_there_are_78498_primes_below_a_million() -> None:
+    assert len(primes_below(10**6)) == 78498
