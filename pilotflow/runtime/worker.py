@@ -78,7 +78,10 @@ class Worker:
     def _call(self, task: Task, frames: list[Any]) -> tuple[Status, Packed]:
         try:
             function = self._functions.get(task.fn) or self._load(task.fn)
-            args, kwargs = unpack_call(task.payload, task.layout, frames)
+            try:
+                args, kwargs = unpack_call(task.payload, task.layout, frames)
+            except SerializationError as error:
+                raise _unreadable(task, frames, function, error) from error.__cause__
             frames.clear()
             value = function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
@@ -111,6 +114,17 @@ class Worker:
 
     def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
         packets.send(self._channel, link.encode(message), frames)
+
+
+def _unreadable(
+    task: Task, frames: Sequence[Any], function: Callable[..., Any], error: SerializationError
+) -> SerializationError:
+    from pilotflow.blame import broken_argument  # only after a failure
+
+    where = broken_argument(task.payload, task.layout, frames)
+    what = f"argument {where}" if where else "an argument, or a result that it needs,"
+    name = getattr(function, "__name__", type(function).__name__)
+    return SerializationError(f"in a call of '{name}': {what} cannot be unpickled on the worker: {error}")
 
 
 def main(channel: socket.socket, max_bytes: int) -> None:

@@ -35,6 +35,7 @@ LAYER_OF_MODULE = {
     "memfile": 0,
     "names": 0,
     "byvalue": 0,
+    "blame": 0,
     "remote_errors": 0,
     "futures": 2,  # what the client loop settles; apps and executors only hand it out
     "__main__": 5,

@@ -1,0 +1,113 @@
+"""Which argument of a call cannot be unpickled: the slow second look, after the fast one has failed.
+
+It unpickles once more, in Python, and goes on where something raises: a `Broken` takes the place of
+what could not be made. Where the first one ends up is the path of the argument.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from pilotflow.memfile import buffer_of
+
+_DEPTH_MAX = 8
+_POPPED = ("load_newobj", "load_newobj_ex")
+"""These have taken what they work on off the stack when they fail..."""
+_IN_PLACE = (
+    "load_reduce",
+    "load_build",
+    "load_append",
+    "load_appends",
+    "load_setitem",
+    "load_setitems",
+    "load_additems",
+)
+"""...and these have left it there."""
+
+
+class Broken:
+    """Stands for a value that could not be made."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Fails as what it stands for did."""
+        raise self.error
+
+
+class _Tolerant(pickle._Unpickler):  # CPython's own, in Python
+    dispatch: ClassVar[dict[int, Callable[[pickle._Unpickler], None]]] = dict(pickle._Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_dependency" and module == "pilotflow.serialize":
+            return lambda _: None
+        try:
+            return super().find_class(module, name)
+        except Exception as error:  # noqa: BLE001  an import runs the user's code
+            return Broken(error)
+
+
+def _tolerate(name: str) -> None:
+    original = getattr(pickle._Unpickler, name)
+
+    def load(self: Any) -> None:
+        try:
+            original(self)
+        except Exception as error:  # noqa: BLE001  unpickling runs the user's code
+            if name in _IN_PLACE:
+                self.stack.pop()
+            self.stack.append(Broken(error))
+
+    for code, function in _Tolerant.dispatch.items():
+        if function is original:
+            _Tolerant.dispatch[code] = load
+
+
+for _name in (*_POPPED, *_IN_PLACE):
+    _tolerate(_name)
+
+
+def broken_argument(payload: bytes, layout: Sequence[int], frames: Sequence[Any]) -> str:
+    """The path of the argument that cannot be unpickled, as in `args[1]['x']`; empty if it cannot be told.
+
+    Args:
+        payload, layout, frames: the arguments of a call, see `pilotflow.serialize`.
+    """
+    try:
+        if layout:
+            parts = [buffer_of(frame) for frame in frames[: layout[0] + layout[1]]]
+            stream, buffers = b"".join(parts[: layout[0]]), parts[layout[0] :]
+        elif payload[:1] == b"\0":
+            stream, buffers = msgspec.msgpack.decode(memoryview(payload)[1:], type=list[bytes])[0], []
+        else:
+            stream, buffers = payload, []
+        args, kwargs = _Tolerant(io.BytesIO(stream), buffers=buffers).load()
+        roots = [(f"args[{i}]", value) for i, value in enumerate(args)]
+        roots += [(f"kwargs[{key!r}]", value) for key, value in kwargs.items()]
+        return next((found for path, value in roots for found in _paths(path, value, 0)), "")
+    except Exception:  # noqa: BLE001  this only makes a message better
+        return ""
+
+
+def _paths(path: str, value: Any, depth: int) -> Iterator[str]:
+    children: list[tuple[str, Any]] = []
+    if isinstance(value, Broken):
+        yield path
+    elif depth >= _DEPTH_MAX:
+        return
+    elif isinstance(value, dict):
+        children = [(f"{path}[{key!r}]", child) for key, child in value.items()]
+    elif isinstance(value, (list, tuple)):
+        children = [(f"{path}[{i}]", child) for i, child in enumerate(value)]
+    elif isinstance(value, (set, frozenset)):
+        children = [(path, child) for child in value]
+    elif type(value).__module__ != "builtins":
+        children = [(f"{path}.{key}", child) for key, child in getattr(value, "__dict__", {}).items()]
+    for child_path, child in children:
+        yield from _paths(child_path, child, depth + 1)
