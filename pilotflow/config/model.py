@@ -79,7 +79,6 @@ class Config:
         max_message_bytes: longest frame of a message, so about the largest argument or result.
             Bytes or "2g".
         store: record tasks and events in the run store, `run.db`.
-        progress: show live progress; by default on terminals only.
 
     Raises:
         ConfigError: a value is wrong; the message names it.
@@ -95,7 +94,6 @@ class Config:
     tcp: bool = False
     max_message_bytes: int | str = 2 << 30
     store: bool = True
-    progress: bool | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self)

@@ -32,7 +32,6 @@ executors:
 run_dir: elsewhere
 max_idletime: 30s
 max_message_bytes: 1g
-progress: null
 """
 
 
@@ -141,11 +140,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     ("a number for a path", "run_dir: 3\n", "1:10: run_dir: 3 is int, expected str."),
     ("null for a number", "crash_limit:\n", "1:13: crash_limit: null is None, expected int."),
     ("yes for true", "encrypted: yes\n", "1:12: encrypted: 'yes' is str, expected true or false. Write true without"),
-    (
-        "progress: off",
-        "progress: off\n",
-        "1:11: progress: 'off' is str, expected true or false | null. Write false without",
-    ),
+    ("off for false", "store: off\n", "1:8: store: 'off' is str, expected true or false. Write false without"),
     ("a word of YAML for text", "run_dir: a: b\n", "1:11: this is not YAML: there is a ':' where none can be."),
     ("a tag within a list", "executors: [{label: a}, !x {label: b}]\n", "1:25: the tag !x is not allowed here"),
     ("a tag for a type", "executors: [{provider: {type: !x local}}]\n", "1:31: the tag !x is not allowed here"),
