@@ -68,7 +68,7 @@ def demo(
     """Count primes in many small tasks on this machine, and say how fast that went."""
     from pilotflow.cli.demo import run_demo
 
-    with _errors_in_words():
+    with _errors_in_words("Interrupted. All processes of the run have been ended."):
         run_demo(workers, tasks, run_dir)
 
 
@@ -88,8 +88,22 @@ def check(
             check_as_text(config)
 
 
+@app.command()
+def status(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="A run directory, or where run directories are.")
+    ] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
+) -> None:
+    """Ask a run, from another terminal, what waits and what works; the newest run in runs/ by default."""
+    from pilotflow.cli.status import show_status
+
+    with _errors_in_words("Interrupted. The run was not touched."):
+        show_status(run, json)
+
+
 @contextmanager
-def _errors_in_words() -> Iterator[None]:
+def _errors_in_words(interrupted: str = "Interrupted.") -> Iterator[None]:
     """Turn errors of pilotflow into a message on stderr and an exit code."""
     try:
         yield
@@ -97,7 +111,7 @@ def _errors_in_words() -> Iterator[None]:
         _complain(str(error))
         raise typer.Exit(_exit_code(error)) from None
     except KeyboardInterrupt:
-        _complain("Interrupted. All processes of the run have been ended.")
+        _complain(interrupted)
         raise typer.Exit(INTERRUPTED) from None
 
 

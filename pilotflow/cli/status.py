@@ -1,0 +1,120 @@
+"""`pilotflow status`: what a running run is doing, asked from another terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from pilotflow.errors import ConfigError
+from pilotflow.messages import BlockLoad, ExecutorLoad, StatusReport
+from pilotflow.runtime.connection import Connection, read_connection
+from pilotflow.runtime.control import ask_status
+from pilotflow.units import format_duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TIMEOUT_S: Final = 5.0
+_FILE: Final = "connection.json"
+_WIDTH: Final = 100  # of the tables where there is no terminal
+
+
+def show_status(where: Path, as_json: bool) -> None:
+    """Ask a run how it is, and print the answer.
+
+    Args:
+        where: a run directory, a directory of run directories (then its newest is meant), or a
+            connection file.
+        as_json: print it for programs.
+
+    Raises:
+        ConfigError: there is no run.
+        RunClosed: the run is over.
+        InfrastructureError: it does not answer.
+    """
+    connection = read_connection(_find(where))
+    report = ask_status(connection, TIMEOUT_S)
+    if as_json:
+        data = {
+            "run_id": report.run_id,
+            "directory": connection.directory,
+            "interchange_pid": report.pid,
+            "executors": [msgspec.structs.asdict(load) for load in report.executors],
+            "blocks": [msgspec.structs.asdict(block) for block in report.blocks],
+            "dropped_messages": report.dropped,
+        }
+        print(json.dumps(data, indent=2))
+    else:
+        _print(connection, report)
+
+
+def _find(where: Path) -> Path:
+    """The connection file that is meant.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    candidates = (where / _FILE, where / "latest" / _FILE, where) if where.name != _FILE else (where,)
+    for path in candidates:
+        if path.is_file():
+            return path
+    if where.is_dir():
+        problem = f"{where} is not the directory of a run: it has no {_FILE}."
+    else:
+        problem = f"There is no run directory {where}."
+    raise ConfigError(f"{problem} Name one, such as `pilotflow status runs/0001`, or call it where `runs/` is.")
+
+
+def _print(connection: Connection, report: StatusReport) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(f"[bold]{'run':<14}[/bold]{report.run_id}", soft_wrap=True)
+    console.print(f"[bold]{'run directory':<14}[/bold]", end="")
+    console.print(connection.directory, markup=False, soft_wrap=True)
+    console.print(f"[bold]{'processes':<14}[/bold]program {connection.client_pid}, interchange {report.pid}")
+    if report.dropped:
+        console.print(f"[bold]{'dropped':<14}[/bold]{report.dropped} messages that could not be understood")
+    console.print()
+    _print_table(console, ("executor", "tasks waiting", "handed out", "slots"), [_row(e) for e in report.executors])
+    if not report.executors:
+        print("No manager has joined yet, and nothing waits.")
+    if report.blocks:
+        console.print()
+        header = ("block", "managers", "handed out", "slots", "state")
+        _print_table(console, header, [_block_row(block) for block in report.blocks])
+
+
+def _row(load: ExecutorLoad) -> tuple[str, ...]:
+    name = "(any)" if load.executor == "*" else load.executor
+    return (name, f"{load.queued:,}", f"{load.leased:,}", f"{load.slots:,}")
+
+
+def _block_row(block: BlockLoad) -> tuple[str, ...]:
+    if block.leased:
+        state = "finishing its tasks, then ends" if block.draining else "working"
+    else:
+        state = "ending" if block.draining else f"idle for {format_duration(round(block.idle_s, 1))}"
+    return (block.block, f"{block.managers:,}", f"{block.leased:,}", f"{block.slots:,}", state)
+
+
+def _print_table(console: Console, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for number, column in enumerate(header):
+        numeric = 0 < number < 4
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -1,0 +1,110 @@
+"""Questions to a running interchange from another terminal, over its control endpoint."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from pilotflow.core.post import Letter, Post
+from pilotflow.errors import InfrastructureError, RunClosed
+from pilotflow.messages import BadMessage, Refused, StatusQuery, StatusReport, to_control
+from pilotflow.runtime.channels import connect
+from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.loop import Loop
+
+_PEER = "interchange"
+
+
+class _Conversation:
+    """One question, and what has been heard since."""
+
+    def __init__(self) -> None:
+        self.post = Post(time.time_ns())
+        self.answer: StatusReport | Refused | None = None
+        self.hung_up = False
+        self._decode = to_control()
+
+    def hear(self, _peer: Hashable, header: Any, frames: Sequence[Any]) -> None:
+        """Take a letter of the interchange. What is no letter is passed over; it is not an answer."""
+        try:
+            envelope = self._decode(header)
+        except BadMessage:
+            return
+        for messages, _ in self.post.receive(_PEER, envelope, frames) or ():
+            for message in messages:
+                self.answer = message
+
+    def hang_up(self, _peer: Hashable) -> None:
+        """The interchange has closed the connection."""
+        self.hung_up = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be expected."""
+        return self.answer is not None or self.hung_up
+
+
+def ask_status(connection: Connection, timeout_s: float) -> StatusReport:
+    """The state of a run: what waits and runs, by executor and block.
+
+    Args:
+        connection: the run's connection file.
+        timeout_s: how long the interchange may take to answer, in seconds.
+
+    Raises:
+        RunClosed: the run is over: nobody listens there any more.
+        InfrastructureError: the interchange cannot be reached from here, does not answer in time,
+            or is of another version.
+    """
+    endpoint = connection.control[0]
+    if endpoint.startswith("unix:") and connection.host != socket.gethostname():
+        raise InfrastructureError(
+            f"Run {connection.run_id} listens on host {connection.host} only, and this is {socket.gethostname()}. "
+            "Ask there."
+        )
+    loop, conversation = Loop(), _Conversation()
+    keys = connection.keys
+    try:
+        channel = connect(
+            loop,
+            endpoint,
+            b"control-%d" % os.getpid(),
+            (keys.server_public, keys.control_public, keys.control_secret),
+            connection.max_message_bytes,
+            conversation.hear,
+            conversation.hang_up,
+        )
+    except (ConnectionError, FileNotFoundError):
+        loop.close()
+        raise _over(connection) from None
+    try:
+        for _, header, frames in conversation.post.send({_PEER: Letter([StatusQuery()])}):
+            channel.send(header, frames)
+        deadline = time.monotonic() + timeout_s
+        while not conversation.is_over and (left := deadline - time.monotonic()) > 0:
+            loop.turn(left)
+    finally:
+        channel.close()
+        loop.close()
+    return _report(connection, conversation, timeout_s)
+
+
+def _report(connection: Connection, conversation: _Conversation, timeout_s: float) -> StatusReport:
+    answer = conversation.answer
+    if isinstance(answer, StatusReport):
+        return answer
+    if isinstance(answer, Refused):
+        raise InfrastructureError(f"Run {connection.run_id} refuses to answer: {answer.reason}")
+    if conversation.hung_up:
+        raise _over(connection)
+    raise InfrastructureError(
+        f"Run {connection.run_id} has not answered within {timeout_s:g} s. Its interchange may be stopped or very "
+        f"busy. Its log is {connection.directory}/pilotflow.log."
+    )
+
+
+def _over(connection: Connection) -> RunClosed:
+    return RunClosed(f"Run {connection.run_id} is over. Its log is {connection.directory}/pilotflow.log.")

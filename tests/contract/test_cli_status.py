@@ -1,0 +1,138 @@
+"""`pilotflow status`: a run answers from another terminal, and a run that is over or frozen is told apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import pilotflow as pf
+from pilotflow.errors import InfrastructureError, RunClosed
+from pilotflow.messages import Envelope, Refused, encode
+from pilotflow.runtime.connection import Connection, Keys, read_connection, write_connection
+from pilotflow.runtime.control import ask_status
+from pilotflow.runtime.packets import new_buffer, receive, send
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def status(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pilotflow", "status", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_run_says_what_waits_and_works_until_it_is_over(tmp_path: Path) -> None:
+    with pf.load(pf.Config.for_this_machine(max_workers=2, run_dir=tmp_path / "runs")) as run:
+        pf.python_app(len)([]).result()
+        done = status(cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert run.run_id in done.stdout
+        assert str(run.directory) in done.stdout
+        assert f"program {os.getpid()}, interchange " in done.stdout
+        assert [line.split() for line in done.stdout.splitlines() if line.startswith("local ")] == [
+            ["local", "0", "0", "2"]
+        ]
+        (block,) = [line for line in done.stdout.splitlines() if line.startswith("local-0 ")]
+        assert block.split()[:5] == ["local-0", "1", "0", "2", "idle"]
+        said = json.loads(status("runs/0001", "--json", cwd=tmp_path).stdout)
+        assert (said["run_id"], said["directory"], said["dropped_messages"]) == (run.run_id, str(run.directory), 0)
+        assert said["executors"] == [{"executor": "local", "queued": 0, "leased": 0, "slots": 2}]
+        assert said["blocks"][0]["block"] == "local-0"
+    done = status("runs/latest/connection.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"Run {run.run_id} is over. Its log is {run.directory}/pilotflow.log.\n"
+
+
+def test_a_place_without_a_run_is_exit_code_2_with_words(tmp_path: Path) -> None:
+    done = status(cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("There is no run directory runs. Name one, such as `pilotflow status runs/0001`")
+    (tmp_path / "runs").mkdir()
+    done = status("runs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("runs is not the directory of a run: it has no connection.json.")
+    (tmp_path / "runs" / "connection.json").write_text("{}")
+    done = status("runs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("runs/connection.json is not a connection file of this pilotflow: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A socket where an interchange could listen; its path is short enough for one."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(f"{folder}/control")
+        sock.listen()
+        yield sock
+
+
+def connection_to(endpoint: str, host: str = "") -> Connection:
+    host = host or socket.gethostname()
+    return Connection("0001-x", 1, "/runs/0001", (), (), (endpoint,), Keys(), 1 << 20, 30.0, os.getpid(), host)
+
+
+def test_an_interchange_that_does_not_answer_is_not_waited_for(listener: socket.socket) -> None:
+    with pytest.raises(InfrastructureError, match=r"has not answered within 0\.05 s"):
+        ask_status(connection_to(f"unix:{listener.getsockname()}"), 0.05)
+
+
+def answering(listener: socket.socket, answer: Callable[[socket.socket], None]) -> threading.Thread:
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            receive(peer, new_buffer(), 0)
+            answer(peer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def test_an_interchange_of_another_version_is_heard(listener: socket.socket) -> None:
+    def refuse(peer: socket.socket) -> None:
+        send(peer, b"garbage", (), 0)
+        send(peer, encode(Envelope(0, 0, 0, 0, False, [Refused("you speak protocol 0")])), (), 0)
+
+    thread = answering(listener, refuse)
+    with pytest.raises(InfrastructureError, match="Run 0001-x refuses to answer: you speak protocol 0"):
+        ask_status(connection_to(f"unix:{listener.getsockname()}"), 30.0)
+    thread.join()
+
+
+def test_an_interchange_that_ends_while_it_is_asked_is_a_run_that_is_over(listener: socket.socket) -> None:
+    thread = answering(listener, lambda peer: None)
+    with pytest.raises(RunClosed, match="Run 0001-x is over"):
+        ask_status(connection_to(f"unix:{listener.getsockname()}"), 30.0)
+    thread.join()
+
+
+def test_a_run_of_another_host_says_where_to_ask() -> None:
+    with pytest.raises(InfrastructureError, match="listens on host far-away only"):
+        ask_status(connection_to("unix:/nowhere", host="far-away"), 1.0)
+
+
+def test_a_connection_file_of_a_later_version_may_have_more_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "connection.json"
+    write_connection(path, connection_to("unix:/nowhere"))
+    data = json.loads(path.read_bytes())
+    path.write_bytes(msgspec.json.encode({**data, "more": 1}))
+    assert read_connection(path) == connection_to("unix:/nowhere")
