@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pilotflow.messages import Cancelled
@@ -28,6 +29,9 @@ class Cancels:
 
     def __contains__(self, id: int) -> bool:
         return id in self._asked
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._asked)
 
     def ask(self, id: int, asked: Asked) -> None:
         """A manager is asked to end this task."""

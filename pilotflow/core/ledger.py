@@ -82,6 +82,10 @@ class Ledger:
         self._checked = 0.0
         self._balanced = 0.0
 
+    def tables(self) -> list[Iterable[int]]:
+        """Everything that is kept by task, for those who look on: none may outlive its task."""
+        return [self._frames, self._history, self.cancels]
+
     def _queue(self, task: Task, *, first: bool = False) -> None:
         """A task waits for a manager, if there is hope for one."""
         why = self._hopeless.get(task.cls) if self._hopeless else None

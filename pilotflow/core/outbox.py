@@ -36,6 +36,16 @@ class Outbox:
         """Whether the client is too far behind."""
         return self._results > RESULTS_MAX or self._bytes > BYTES_MAX
 
+    @property
+    def unsent(self) -> Sequence[ResultBatch]:
+        """What goes with the next letter."""
+        return self._batches
+
+    @property
+    def unacknowledged(self) -> int:
+        """Results that the client has not acknowledged."""
+        return self._results
+
     def knows(self, manager: int, seq: int) -> bool:
         """Whether this batch is on its way."""
         return (manager, seq) in self._unacknowledged

@@ -361,6 +361,14 @@ class Pool:
         if begun:
             self._letter.messages.append(Begun(begun))
 
+    def queued(self) -> list[Task]:
+        """Leased tasks that no worker has."""
+        return [task for queue in self._queues.values() for task in queue]
+
+    def held(self) -> list[Task]:
+        """Every leased task."""
+        return list(self._held.values())
+
     @property
     def busy(self) -> bool:
         """Whether any task is held."""
@@ -384,7 +392,8 @@ class Pool:
             return
         by_class: dict[int, list[Worker]] = {}
         for worker in self.workers.values():
-            if worker.tasks and not worker.ending:
+            # What was taken back from behind a long task must not be put there again.
+            if worker.tasks and not worker.ending and self._recalled_at.get(worker.id) != worker.tasks[0].id:
                 by_class.setdefault(worker.tasks[0].cls, []).append(worker)
         for cls, workers in by_class.items():
             queue = self._queues.get(cls)

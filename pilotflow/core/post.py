@@ -70,14 +70,9 @@ class Post:
         self._sessions.pop(key, None)
         self._pressing.pop(key, None)
 
-    def knows(self, key: Hashable) -> bool:
-        """Whether there is a session with this peer."""
-        return key in self._sessions
-
-    def unacknowledged(self, key: Hashable) -> int:
-        """Letters to a peer that it has not acknowledged."""
-        session = self._sessions.get(key)
-        return session.unacknowledged if session is not None else 0
+    def session(self, key: Hashable) -> Session | None:
+        """The session with a peer, for those who look on; None if there is none."""
+        return self._sessions.get(key)
 
     def stranger_note(self, message: Any) -> bytes:
         """A header for a peer with which there is no session: the answer to what it has just sent.

@@ -64,6 +64,11 @@ class Session:
         return bool(self._resend) or self.again or self._to_ack >= ACK_EVERY
 
     @property
+    def sent(self) -> int:
+        """Letters sent that must arrive."""
+        return self._sent
+
+    @property
     def unacknowledged(self) -> int:
         """Letters kept until the peer says that it has them."""
         return len(self._kept)

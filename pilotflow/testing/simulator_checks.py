@@ -1,0 +1,84 @@
+"""What must hold in the simulator after each step. Everything here raises `AssertionError`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pilotflow.core.exchange import Exchange
+from pilotflow.core.supply import Manager, RequestClass
+from pilotflow.testing.simulator_manager import SimManager
+
+
+def check_exchange(exchange: Exchange) -> None:
+    """Every task is in one place, and what managers hold and have free adds up."""
+    scheduler = exchange.scheduler
+    queued = [task for cls in scheduler.classes.values() for task in cls.queue if task.attempt >= 0]
+    assert len(queued) == sum(cls.queued for cls in scheduler.classes.values()), "cancelled tasks are miscounted"
+    places = Counter(task.id for task in queued)
+    places.update(id for manager in scheduler.managers.values() for id in manager.leases)
+    places.update(id for id in scheduler.tasks if id in exchange.recovery)
+    assert all(count == 1 for count in places.values()), f"tasks in several places: {places}"
+    assert places.keys() == scheduler.tasks.keys(), "the table of tasks is not the queue and the leases"
+    leased = {id: manager for manager in scheduler.managers.values() for id in manager.leases}
+    assert leased == scheduler.holder, "holders are not those with the lease"
+    assert scheduler.managers.keys() == exchange.by_id.keys()
+    for manager in scheduler.managers.values():
+        _check_manager(manager, scheduler.classes)
+    known = scheduler.tasks.keys()
+    for table in exchange.tables():
+        strays = [id for id in table if id not in known and id not in exchange.recovery]
+        assert not strays, f"something is kept for tasks that are no more: {strays}"
+
+
+def _check_manager(manager: Manager, classes: dict[int, RequestClass]) -> None:
+    capacity = manager.capacity
+    held = Counter(task.cls for task in manager.leases.values())
+    booked = Counter(manager.active) + Counter(manager.prefilled)
+    assert held == booked, f"manager {manager.id} holds {held}, booked are {booked}"
+    used = [classes[cls].request for cls, count in manager.active.items() for _ in range(count)]
+    assert manager.free_slots + len(used) == capacity.slots
+    assert manager.free_cpus + sum(r.cpus_milli for r in used) == capacity.cpus_milli
+    assert manager.free_memory + sum(r.memory_bytes for r in used) == capacity.memory_bytes
+    assert manager.free_gpus + sum(r.gpus_milli for r in used) == 1000 * len(capacity.gpus)
+    assert manager.free_slots >= 0, f"manager {manager.id} is over its slots"
+    if not capacity.depth_limited:
+        assert manager.free_cpus >= 0, f"manager {manager.id} is over its cores"
+        assert manager.free_gpus >= 0, f"manager {manager.id} is over its GPUs"
+        assert manager.free_memory >= 0 or not capacity.memory_bytes, f"manager {manager.id} is over its memory"
+
+
+def check_pool(manager: SimManager) -> None:
+    """A manager's tasks are each in one place, and what runs fits into it."""
+    pool, capacity = manager.pool, manager.pool.capacity
+    busy = [worker for worker in pool.workers.values() if worker.tasks]
+    assert len(busy) <= capacity.slots, f"{manager.name} runs {len(busy)} tasks in {capacity.slots} slots"
+    if not capacity.depth_limited:
+        assert pool.room.cpus_milli >= 0, f"{manager.name} is over its cores"
+        assert pool.room.gpus_milli >= 0, f"{manager.name} is over its GPUs"
+    places = Counter((task.id, task.attempt) for worker in busy for task in worker.tasks)
+    places.update((task.id, task.attempt) for task in pool.queued())
+    assert all(count == 1 for count in places.values()), f"{manager.name} has tasks twice: {places}"
+    held = {(task.id, task.attempt) for task in pool.held()}
+    assert held <= places.keys(), f"{manager.name} has lost {held - places.keys()}"
+    for worker in busy:
+        assert len({task.cls for task in worker.tasks}) == 1, "tasks sent ahead are of another class"
+
+
+def check_agreement(exchange: Exchange, manager: SimManager) -> None:
+    """With nothing on its way between them, both sides name the same leases."""
+    peer = exchange.peers.get(manager.name)
+    if peer is None:
+        return
+    theirs = {(task.id, task.attempt) for task in manager.pool.held()}
+    ours = {(task.id, task.attempt) for task in peer.manager.leases.values()}
+    assert ours <= theirs, f"{manager.name} does not know that it has {ours - theirs}"
+    over = {pair for pair in theirs - ours if (worker := _runner(manager, pair)) is None or not worker}
+    assert not over or exchange.recovery.active, f"{manager.name} keeps what is not its own: {over}"
+
+
+def _runner(manager: SimManager, pair: tuple[int, int]) -> bool | None:
+    """Whether the worker that runs this is being ended."""
+    for worker in manager.pool.workers.values():
+        if any((task.id, task.attempt) == pair for task in worker.tasks):
+            return worker.ending
+    return None
