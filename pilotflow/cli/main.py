@@ -89,6 +89,17 @@ def check(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of configuration files, for editors that check while you write."""
+    from json import dumps
+
+    from pilotflow.config.schema import json_schema
+
+    with _errors_in_words():
+        print(dumps(json_schema(), indent=2))
+
+
+@app.command()
 def status(
     run: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", help="A run directory, or where run directories are.")

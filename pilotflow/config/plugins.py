@@ -53,6 +53,16 @@ def load_launcher(name: str) -> type[Launcher]:
     return _load(_Kind("launcher", LAUNCHER_GROUP), name, Launcher)  # type: ignore[type-abstract]  # as a base only
 
 
+def provider_names() -> list[str]:
+    """The short names of providers: built in, and registered by installed packages."""
+    return sorted({*_BUILT_IN[PROVIDER_GROUP], *_entry_points(PROVIDER_GROUP)})
+
+
+def launcher_names() -> list[str]:
+    """The short names of launchers; as `provider_names`."""
+    return sorted({*_BUILT_IN[LAUNCHER_GROUP], *_entry_points(LAUNCHER_GROUP)})
+
+
 def name_of(cls: type) -> str:
     """The built-in name of a provider or launcher class, or its dotted path."""
     path = f"{cls.__module__}:{cls.__qualname__}"
@@ -72,10 +82,14 @@ def _load(kind: _Kind, name: str, base: type[Plugin]) -> type[Plugin]:
     return found
 
 
-def _registered(kind: _Kind, name: str) -> str:
+def _entry_points(group: str) -> dict[str, str]:
     from importlib.metadata import entry_points
 
-    registered = {point.name: point.value for point in entry_points(group=kind.group)}
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
+def _registered(kind: _Kind, name: str) -> str:
+    registered = _entry_points(kind.group)
     if name in registered:
         return registered[name]
     valid = sorted({*_BUILT_IN[kind.group], *registered})
