@@ -234,7 +234,7 @@ class PilotExecutor(Executor):
             submissions = (self._submit_chunk(cls, fn, chunk) for chunk in chunks)
         futures: deque[PilotFuture[Any]] = deque(itertools.islice(submissions, buffersize))
         results = _results(futures, submissions, end)
-        return results if chunksize == 1 else itertools.chain.from_iterable(results)
+        return results if chunksize == 1 else _flattened(results)
 
     def _submit_chunk(self, cls: int, fn: Callable[..., Any], chunk: tuple[Any, ...]) -> PilotFuture[Any]:
         if self._shutdown:
@@ -351,6 +351,13 @@ def _next_result(futures: deque[PilotFuture[Any]], submissions: Iterator[PilotFu
     futures.popleft()
     futures.extend(itertools.islice(submissions, 1))
     return result
+
+
+def _flattened(chunks: Iterator[list[T]]) -> Iterator[T]:
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
 
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
