@@ -64,12 +64,13 @@ def demo(
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; one per usable core if not given.")] = None,
     tasks: Annotated[int, typer.Option(min=1, max=1_000_000, help="Python tasks to run.")] = 20_000,
     run_dir: Annotated[Path, typer.Option(help="Where the run's directory goes.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Count primes in many small tasks on this machine, and say how fast that went."""
     from pilotflow.cli.demo import run_demo
 
     with _errors_in_words("Interrupted. All processes of the run have been ended."):
-        run_demo(workers, tasks, run_dir)
+        run_demo(workers, tasks, run_dir, json)
 
 
 @app.command()

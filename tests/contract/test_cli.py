@@ -152,20 +152,48 @@ def test_the_demo_counts_primes_and_sums_up(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "25,997 below 300,000" in done.stdout
     assert "all the same" in done.stdout
-    assert re.search(r"^tasks done +344 \(20 of them commands\)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^tasks +344 done, 0 failed$", done.stdout, re.MULTILINE)
     assert re.search(r"^workers +2$", done.stdout, re.MULTILINE)
-    assert re.search(r"^\d+ of 344 tasks done$", done.stdout, re.MULTILINE)
-    assert re.search(r"^tasks/s +[0-9,]+; [0-9,]+ if tasks do nothing$", done.stdout, re.MULTILINE)
+    assert re.search(r"^344 of 344 tasks done$", done.stdout, re.MULTILINE)
+    assert re.search(r"^tasks/s +[0-9,]+ of this work; [0-9,]+ if tasks do nothing$", done.stdout, re.MULTILINE)
     log = re.search(r"^log +(.*)$", done.stdout, re.MULTILINE)
     assert log
     assert Path(tmp_path, log[1]).is_file()
 
 
+def test_the_demo_sums_up_as_json_for_programs(tmp_path: Path) -> None:
+    done = pilotflow("demo", "--workers", "1", "--tasks", "10", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert (said["primes"], said["below"], said["wrong"]) == (1229, 10_000, 0)
+    assert (said["tasks_done"], said["tasks_failed"], said["workers"]) == (31, 0, 1)
+    assert said["empty_tasks_per_s"] > 0
+    assert Path(said["log"]).is_file()
+
+
 def test_the_demo_has_a_live_bar_on_a_terminal(tmp_path: Path) -> None:
     written = on_terminal("demo", "--workers", "1", "--tasks", "50", cwd=tmp_path)
+    assert "starting" in written
     assert "counting primes" in written
     assert "\x1b[" in written
+    assert re.search(r"━.*101/101", written)
     assert "5,133 below 50,000" in written
+
+
+def test_a_task_of_the_demo_that_fails_is_counted_and_said(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "factor").write_text("#!/bin/sh\nexit 3\n")
+    (tools / "factor").chmod(0o755)
+    (tools / "wc").write_text("#!/bin/sh\nexit 3\n")
+    (tools / "wc").chmod(0o755)
+    argv = [sys.executable, "-m", "pilotflow", "demo", "--workers", "1", "--tasks", "20"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tools}:{os.environ['PATH']}", "COLUMNS": "80"}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert re.search(r"^tasks +21 done, 40 failed$", done.stdout, re.MULTILINE)
+    assert "The command of bash app 'factor_command' ended with exit code 3" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_demo_that_cannot_write_says_so(tmp_path: Path) -> None:
@@ -186,7 +214,9 @@ def test_an_interrupted_demo_ends_with_130_and_no_traceback(tmp_path: Path) -> N
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
         _, stderr = process.communicate(timeout=60)
+        print(f"an interrupted demo took {time.monotonic() - begun:.2f} s to end, at most 5 s")
     assert process.returncode == 130
     assert stderr == "Interrupted. All processes of the run have been ended.\n"
 
