@@ -97,7 +97,7 @@ class Client:
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
-        self._book = TaskBook(self._mail.add, self.call)
+        self._book = TaskBook(self._say_of_tasks, self.call)
         self._loop.add(self._wake_fd, lambda: (os.eventfd_read(self._wake_fd), None)[1])
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
@@ -298,10 +298,18 @@ class Client:
         self._settle_idle()
 
     def _dispatch(self, now: float) -> None:
+        self._mail_ready()
+        self._mail.send(now)
+
+    def _mail_ready(self) -> None:
         ready = self._book.graph.take_ready()
         if ready.tasks:
             self._mail.add_tasks(ready.tasks, ready.frames)
-        self._mail.send(now)
+
+    def _say_of_tasks(self, message: Any) -> None:
+        """Send a message about tasks: after the tasks, which may be as new as it is."""
+        self._mail_ready()
+        self._mail.add(message)
         self._record()
 
     def _record(self) -> None:
