@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from pilotflow.config.file import load_config
+from pilotflow.errors import ConfigError
+
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto-plugins.md"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", HOWTO.read_text(), re.MULTILINE | re.DOTALL)
 
@@ -21,6 +24,7 @@ def shown_tests(programs: list[str]) -> dict[str, Callable[[Path], None]]:
     return {name: value for name, value in names.items() if name.startswith("test_")}
 
 
+FILES = re.findall(r"^```yaml\n(.*?)^```$", HOWTO.read_text(), re.MULTILINE | re.DOTALL)
 TESTS = shown_tests(PROGRAMS)
 
 
@@ -31,3 +35,23 @@ def test_the_howto_shows_a_provider_and_a_launcher_with_their_tests() -> None:
 @pytest.mark.parametrize("name", sorted(TESTS))
 def test_what_the_howto_shows_keeps_the_contract(name: str, tmp_path: Path) -> None:
     TESTS[name](tmp_path)
+
+
+def test_the_file_that_the_howto_shows_loads_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "my_site"
+    package.mkdir()
+    for name, word in (("providers", "NiceProvider"), ("launchers", "HostsLauncher")):
+        (program,) = [text for text in PROGRAMS if f"class {word}(" in text]
+        (package / f"{name}.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "site.yaml"
+    (text,) = FILES
+    path.write_text(text)
+    nice, elsewhere = load_config(path).executors
+    assert repr(nice.provider).startswith("NiceProvider(")
+    assert nice.provider.max_blocks == 2
+    assert nice.provider.niceness == 15  # type: ignore[attr-defined]
+    assert elsewhere.launcher.hosts == ("node1", "node2")  # type: ignore[attr-defined]
+    path.write_text(text.replace("15", "much"))
+    with pytest.raises(ConfigError, match=r"6:17: executors\[0\]\.provider\.niceness: 'much' is str, expected int"):
+        load_config(path)
