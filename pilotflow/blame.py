@@ -42,7 +42,7 @@ class Broken:
 
 
 class _Tolerant(pickle._Unpickler):  # CPython's own, in Python
-    dispatch: ClassVar[dict[int, Callable[[pickle._Unpickler], None]]] = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[[pickle.Unpickler], None]]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_dependency" and module == "pilotflow.serialize":

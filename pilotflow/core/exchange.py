@@ -102,11 +102,21 @@ class Exchange(Fleet):
             reason = f"this interchange serves run {self.run_id} with pilotflow {self.version}"
             self._send(key, Refused(f"{reason}; the client wants run {hello.run_id[:200]} with {hello.version[:50]}"))
             return
+        if key != self.client and self._program not in (0, hello.pid):
+            self._send(key, Refused(f"run {self.run_id} belongs to the program with pid {self._program}"))
+            return
+        self._program = hello.pid
         if self.client is not None:  # it submits again what it has no result of
             self._recorded(self.outbox.acknowledge_all())
         self.client = key
         self._load_changed = True
         self._send(key, Welcome(self.version, self.pid, self.epoch))
+
+    def on_hang_up(self, key: Hashable, now: float) -> None:
+        """A peer's connection has closed, which happens when its process ends."""
+        if key == self.client:
+            self._program = 0  # another one may take the run over
+        super().on_hang_up(key, now)
 
     def _submit(self, message: Submit, frames: Sequence[Any], at: int, now: float) -> int:
         scheduler, first_attempt = self.scheduler, self._first_attempt

@@ -61,6 +61,7 @@ class Ledger:
         self.outbox = Outbox()
         self.cancels = Cancels()
         self.client: Hashable | None = None
+        self._program = 0  # process id of the client, 0 when its connection has closed
         self.peers: dict[Hashable, Peer] = {}
         self.by_id: dict[int, Peer] = {}
         self.live_blocks: list[LiveBlock] = []

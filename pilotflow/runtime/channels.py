@@ -10,12 +10,13 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from pilotflow.memfile import MemoryFile, size_of
+from pilotflow.memfile import size_of
 from pilotflow.runtime import packets
 from pilotflow.runtime.loop import Loop
 
@@ -25,6 +26,10 @@ HangUp: TypeAlias = Callable[[Hashable], None]
 """Called with a peer whose connection has closed."""
 Garbage: TypeAlias = Callable[[str], None]
 """Called with words about something that could not be a message."""
+
+
+SHORTAGE_PAUSE_S = 0.005
+"""Pause when the system has no descriptors or memory for a packet that waits."""
 
 
 class Server(Protocol):
@@ -75,7 +80,7 @@ class _Connection:
         self.sock = sock
         self._loop = loop
         self._max_bytes = max_bytes
-        self._waiting: deque[tuple[bytes, list[MemoryFile]]] = deque()
+        self._waiting: deque[tuple[bytes, Sequence[Any]]] = deque()
         self._buffer = packets.new_buffer()
         packets.tune(sock)
         sock.setblocking(False)
@@ -84,26 +89,28 @@ class _Connection:
         if not self._waiting:
             try:
                 packets.send(self.sock, header, frames, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                pass
             except ConnectionError:
                 return  # its end is noticed when it is read
+            except OSError:  # no room, or memory or descriptors are short: again when others have let go of some
+                pass
             else:
                 return
-        self._waiting.append(packets.compose(header, frames))
+        self._waiting.append((header, frames))
         self._loop.want_writes(self.sock.fileno(), self.flush)
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
         while self._waiting:
-            packet, files = self._waiting[0]
             try:
-                packets.send_composed(self.sock, packet, files, socket.MSG_DONTWAIT)
+                packets.send(self.sock, *self._waiting[0], socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            except OSError:
+            except ConnectionError:
                 self._waiting.clear()
                 break
+            except OSError:
+                time.sleep(SHORTAGE_PAUSE_S)
+                return
             self._waiting.popleft()
         self._loop.want_writes(self.sock.fileno(), None)
 
@@ -119,6 +126,8 @@ class _Connection:
         except packets.BadPacket as error:
             garbage(str(error))
             return True
+        except ConnectionResetError:
+            return True  # it closed without reading all; what it had sent before is still to come
         except OSError:
             return False
         if message is None:
@@ -135,7 +144,7 @@ class _Connection:
         with contextlib.suppress(OSError):
             self.sock.settimeout(1.0)
             while self._waiting:
-                packets.send_composed(self.sock, *self._waiting.popleft())
+                packets.send(self.sock, *self._waiting.popleft())
         self.sock.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -64,10 +63,8 @@ def take_anything(*args: Any, **kwargs: Any) -> None:
 _anything = python_app(take_anything)
 
 
-@pytest.mark.parametrize(
-    "value", [threading.Lock(), (i for i in range(3)), sys.stdin], ids=["lock", "generator", "file"]
-)
-def test_locks_generators_and_files_cannot_be_arguments(value: Any) -> None:
+@pytest.mark.parametrize("value", [threading.Lock(), (i for i in range(3))], ids=["lock", "generator"])
+def test_locks_and_generators_cannot_be_arguments(value: Any) -> None:
     assert "argument args[0]" in text_of(_anything(value))
 
 
