@@ -9,6 +9,7 @@ What a command needs is imported when it runs, so that `pilotflow --version` ans
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,7 @@ def check(
     """Say what a configuration file means, or everything that is wrong with it. Starts nothing."""
     from pilotflow.cli.check import check_as_json, check_as_text
 
+    _import_from_here()
     with _errors_in_words():
         if json:
             if not check_as_json(config):
@@ -112,6 +114,12 @@ def status(
 
     with _errors_in_words("Interrupted. The run was not touched."):
         show_status(run, json)
+
+
+def _import_from_here() -> None:
+    """Let a file name classes of modules in the working directory, as programs started there do."""
+    if not {"", os.getcwd()}.intersection(sys.path):
+        sys.path.append(os.getcwd())
 
 
 @contextmanager

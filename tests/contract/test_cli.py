@@ -127,6 +127,21 @@ def test_check_says_everything_that_is_wrong_and_where(tmp_path: Path) -> None:
     ]
 
 
+def test_check_finds_the_classes_that_a_file_names_where_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "here.py").write_text(
+        "from dataclasses import dataclass\nfrom pilotflow.providers.local import LocalProvider\n\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Mine(LocalProvider):\n    niceness: int = 10\n"
+    )
+    (tmp_path / "c.yaml").write_text("executors: [{provider: {type: 'here:Mine', niceness: 3}}]")
+    program = "import sys; sys.path[:] = [p for p in sys.path if p]; from pilotflow.cli.main import main; main()"
+    argv = [sys.executable, "-c", program, "check", "c.yaml"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "here:Mine" in done.stdout
+    assert "niceness: 3" in done.stdout
+
+
 def test_check_as_json_is_the_same_for_programs(tmp_path: Path) -> None:
     done = pilotflow("check", "--json", "configs/local.yaml")
     said = json.loads(done.stdout)
