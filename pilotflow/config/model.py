@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ class ExecutorConfig:
 
     def __post_init__(self) -> None:
         check_arguments(self)
+        for plugin in (self.provider, self.launcher):
+            if dataclasses.is_dataclass(plugin):  # those of other packages may leave it to us
+                check_arguments(plugin)
         if not _LABEL.fullmatch(self.label):
             problem = "is no label. Use letters, digits and _ . - (at most 64, a letter or digit first)."
             raise field_error(self, "label", f"{show(self.label)} {problem}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,20 @@ def test_a_wrong_value_of_an_executor_is_named(fields: dict[str, Any], words: st
     with pytest.raises(ConfigError) as caught:
         ExecutorConfig(**fields)
     assert words in str(caught.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign(LocalProvider):
+    """A provider that leaves the types of its own fields unchecked, as most will."""
+
+    hosts: tuple[str, ...] = ()
+
+
+def test_a_wrong_type_in_a_foreign_provider_is_named() -> None:
+    ExecutorConfig(provider=Foreign(hosts=("a",)))
+    with pytest.raises(ConfigError) as caught:
+        ExecutorConfig(provider=Foreign(hosts=(1,)))  # type: ignore[arg-type]
+    assert "Foreign(hosts=...): (1,) is not tuple[str, ...]: item 0" in str(caught.value)
 
 
 def test_plugins_load_by_name_and_by_dotted_path() -> None:
