@@ -91,7 +91,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["local", "local-two-executors"])
+@pytest.mark.parametrize("name", ["local", "two-executors"])
 def test_check_says_what_a_file_means(name: str) -> None:
     done = pilotflow("check", f"configs/{name}.yaml")
     assert (done.returncode, done.stderr) == (0, "")
