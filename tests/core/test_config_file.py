@@ -345,7 +345,7 @@ def test_a_name_that_cannot_be_one_is_refused_with_words(tmp_path: Path, name: s
 
 
 def test_a_file_that_cannot_be_read_is_said() -> None:
-    with pytest.raises(ConfigError, match="/proc/self/mem.*cannot be read: "):
+    with pytest.raises(ConfigError, match=r"/proc/self/mem.*cannot be read: "):
         load_config("/proc/self/mem")  # which nobody can read from its start, not even root
 
 
