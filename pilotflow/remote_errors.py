@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -145,5 +146,10 @@ def _walkable(frames: list[Any]) -> TracebackType | None:
     for frame in reversed(frames):
         frame["tb_next"] = whole
         whole = frame
-    found: TracebackType | None = Traceback.from_dict(whole).as_traceback()
-    return found
+    # In a generator, because the frames made here refer to their callers for as long as the exception
+    # lives, and the callers to the future. A generator's frame has no caller once it has yielded.
+    return next(_made(Traceback.from_dict(whole)))
+
+
+def _made(traceback_: Any) -> Iterator[TracebackType | None]:
+    yield traceback_.as_traceback()
