@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
 
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
@@ -26,7 +26,6 @@ from pilotflow.runtime.tasks import AfterInputs, BashCall, Output, PythonCall
 from pilotflow.serialize import Packed, pack_call, pack_function
 from pilotflow.units import nearest
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -80,10 +79,16 @@ class _Bound:
     retries: int
 
 
-class App(Generic[P, R]):
-    """A decorated function. Calling it submits a task to the current run and returns its future."""
+class App(Generic[R]):
+    """A decorated function. Calling it submits a task to the current run and returns its future.
 
-    def __init__(self, function: Callable[P, Any], bash: bool, options: AppOptions) -> None:
+    To type checkers a call takes anything: futures may stand for arguments, and there are `stdout`,
+    `stderr`, `inputs` and `label`.
+    """
+
+    __name__: str
+
+    def __init__(self, function: Callable[..., Any], bash: bool, options: AppOptions) -> None:
         functools.update_wrapper(self, function)
         self.__pilotflow_function__ = function
         self._bash = bash
@@ -100,7 +105,7 @@ class App(Generic[P, R]):
         self._bound: dict[int, _Bound] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:
         """Submit one call.
 
         Raises:
@@ -247,9 +252,9 @@ def _listed(inputs: Any) -> list[Any]:
 
 
 @overload
-def python_app(function: Callable[P, R]) -> App[P, R]: ...
+def python_app(function: Callable[..., R]) -> App[R]: ...
 @overload
-def python_app(**options: Any) -> Callable[[Callable[P, R]], App[P, R]]: ...
+def python_app(**options: Any) -> Callable[[Callable[..., R]], App[R]]: ...
 def python_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an app: its calls run on workers and return futures.
 
@@ -271,9 +276,9 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
 
 
 @overload
-def bash_app(function: Callable[P, str]) -> App[P, int]: ...
+def bash_app(function: Callable[..., str]) -> App[int]: ...
 @overload
-def bash_app(**options: Any) -> Callable[[Callable[P, str]], App[P, int]]: ...
+def bash_app(**options: Any) -> Callable[[Callable[..., str]], App[int]]: ...
 def bash_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function that returns a command an app: its calls run the command in bash.
 
@@ -292,7 +297,7 @@ def _decorator(function: Any, bash: bool, words: dict[str, Any]) -> Any:
     which = "bash_app" if bash else "python_app"
     options = _options(which, words)
 
-    def decorate(target: Callable[..., Any]) -> App[..., Any]:
+    def decorate(target: Callable[..., Any]) -> App[Any]:
         if not callable(target):
             raise ConfigError(f"@{which} decorates a function, not {type(target).__name__}")
         return App(target, bash, options)

@@ -1,0 +1,401 @@
+"""Apps are called, depend on each other through futures, write files, fail in words, and are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pilotflow as pf
+from pilotflow import AUTO_LOGNAME, BashExitError, ConfigError, DependencyError, RunClosed
+from tests.integration import call_tasks
+
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pf.Run]:
+    config = pf.Config(
+        run_dir=tmp_path_factory.mktemp("runs"),
+        executors=[
+            pf.ExecutorConfig(label="cpu", max_workers_per_node=WORKERS),
+            pf.ExecutorConfig(label="other", max_workers_per_node=1),
+        ],
+    )
+    with pf.load(config) as run:
+        yield run
+
+
+pytestmark = pytest.mark.usefixtures("run")
+
+same = pf.python_app(executors=["cpu"])(call_tasks.same)
+add = pf.python_app(executors=["cpu"])(call_tasks.add)
+gather = pf.python_app(call_tasks.gather)
+hold = pf.python_app(executors=["cpu"])(call_tasks.hold)
+hold_with_child = pf.python_app(executors=["cpu"])(call_tasks.hold_with_child)
+fail = pf.python_app(call_tasks.fail)
+
+
+@pf.python_app
+def block_of_this_worker() -> str:
+    return os.environ.get("PILOTFLOW_WORKER", "") and Path("/proc/self/cmdline").read_bytes().decode()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "hold")
+
+
+# ---- decorators -----------------------------------------------------------------------------
+
+
+def test_an_app_is_made_bare_or_with_keywords() -> None:
+    bare = pf.python_app(call_tasks.three_kinds)
+    worded = pf.python_app(retries=1, priority=2, num_cpus=1)(call_tasks.three_kinds)
+    for app in (bare, worded):
+        assert app(1).result() == (1, 2, 3)
+        assert app(1, 5, c=7).result() == (1, 5, 7)
+        assert app.__name__ == "three_kinds"
+        assert repr(app) == "<python_app three_kinds>"
+    with pytest.raises(TypeError, match="positional-only"):
+        bare(a=1).result()
+
+
+def test_a_call_may_use_any_keyword_of_the_function() -> None:
+    words = {"self": 1, "function": 2, "args": 3, "output": 4, "_": 5}
+    assert gather(**words).result() == ((), words)
+    assert gather(inputs=[], **words).result() == ((), words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"executor": ["cpu"]}, "no keyword 'executor'.*executors"),
+        ({"num_cpu": 1}, "no keyword 'num_cpu'.*num_cpus"),
+        ({"nonsense": 1}, "no keyword 'nonsense'"),
+        ({"num_cpus": 0}, "num_cpus"),
+        ({"memory": "lots"}, "memory"),
+        ({"executors": 5}, "takes a list of executor labels"),
+        ({"executors": [5]}, "takes a list of executor labels"),
+        ({"retries": -1}, "retries=...*whole number from 0"),
+        ({"retries": True}, "whole number from 0"),
+        ({"crash_limit": 0}, "whole number from 1"),
+        ({"stdout": 5}, "takes a path"),
+        ({"stderr": ("x", "rb")}, "takes a path"),
+        ({"label": "a/b"}, "takes a name for files"),
+        ({"label": 7}, "takes a name for files"),
+    ],
+)
+def test_a_wrong_keyword_or_value_is_refused_with_the_nearest_right_one(words: dict[str, Any], message: str) -> None:
+    for decorator in (pf.python_app, pf.bash_app):
+        with pytest.raises(ConfigError, match=message):
+            decorator(**words)
+
+
+def test_only_functions_can_be_decorated() -> None:
+    with pytest.raises(ConfigError, match="decorates a function, not int"):
+        pf.python_app(5)  # type: ignore[call-overload]
+
+
+def test_methods_and_static_methods_can_be_apps() -> None:
+    box = call_tasks.Box(10)
+    assert box.app_method(3).result() == 7
+    assert call_tasks.Box.app_static(3).result() == -3
+    assert box.app_static(4).result() == -4
+
+
+def test_decorated_functions_keep_their_decoration() -> None:
+    assert call_tasks.double_decorated(1).result() == ["traced", 2]
+    assert call_tasks.traced_app(2).result() == ["traced", 20]
+
+
+def test_an_app_called_inside_a_task_is_a_clear_error() -> None:
+    @pf.python_app
+    def by_value(x: int) -> Any:
+        return call_tasks.inner_app(x)
+
+    local_app = pf.python_app(call_tasks.same)
+    closure = pf.python_app(lambda x: [local_app(x)])
+    for app in (call_tasks.calls_an_app, by_value, closure):
+        with pytest.raises(RunClosed, match="was called inside a task, and tasks cannot submit tasks"):
+            app(1).result()
+
+
+def test_apps_are_bound_to_executors_by_label() -> None:
+    for label in ("cpu", "other"):
+        app = pf.python_app(executors=[label])(block_of_this_worker.__pilotflow_function__)
+        assert f"--executor\0{label}\0" in app().result()
+    assert pf.python_app(executors="all")(call_tasks.same)(1).result() == 1
+    with pytest.raises(ConfigError, match="bound to executor 'gpu', and this run has: cpu, other"):
+        pf.python_app(executors=["gpu"])(call_tasks.same)(1)
+
+
+# ---- dependencies ---------------------------------------------------------------------------
+
+
+@dataclass
+class Holder:
+    inside: Any
+
+
+def test_futures_anywhere_in_the_arguments_are_dependencies() -> None:
+    one, two = same(1), same(2)
+    args, kwargs = gather(
+        one, [one, (two, {one: two})], {one, two}, Holder([two]), key=one, deep={"a": [{"b": two}]}
+    ).result()
+    assert args == (1, [1, (2, {1: 2})], {1, 2}, Holder([2]))
+    assert kwargs == {"key": 1, "deep": {"a": [{"b": 2}]}}
+    one.result()
+    assert add(one, one).result() == 2, "of one that has ended, twice"
+
+
+def test_foreign_futures_are_dependencies_too() -> None:
+    foreign: Future[int] = Future()
+    late = add(foreign, 1)
+    foreign.set_result(1)
+    assert late.result() == 2
+    assert add(foreign, 2).result() == 3
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert add(pool.submit(pow, 2, 3), 1).result() == 9
+    for wrong in (ValueError("foreign"), None):
+        failed: Future[Any] = Future()
+        future = same(failed)
+        failed.set_exception(wrong) if wrong else failed.set_result(open)
+        if wrong:
+            with pytest.raises(DependencyError, match="foreign"):
+                future.result()
+        else:
+            assert future.result() is open
+    unpicklable: Future[Any] = Future()
+    before = same(unpicklable)
+    unpicklable.set_result(i for i in "abc")
+    for future in (before, same(unpicklable)):
+        with pytest.raises((DependencyError, pf.SerializationError), match="generator"):
+            future.result()
+
+
+def test_inputs_are_waited_for_and_dropped(place: str) -> None:
+    first = hold(place)
+    second = same(5, inputs=[first, "x"])
+    third = same(6, inputs=(f for f in [second]))
+    assert not second.done()
+    call_tasks.let_go(place)
+    assert [second.result(), third.result()] == [5, 6]
+    with pytest.raises(DependencyError, match="as told"):
+        same(1, inputs=[fail()]).result()
+    with pytest.raises(ConfigError, match=r"inputs=.* takes a list"):
+        same(1, inputs=5)
+
+
+def test_a_function_with_a_parameter_inputs_gets_them() -> None:
+    @pf.python_app
+    def total(inputs: list[int]) -> int:
+        return sum(inputs)
+
+    assert total(inputs=[same(1), same(2), 3]).result() == 6
+
+
+def test_the_failure_of_a_dependency_names_the_chain_and_its_root() -> None:
+    first = fail("the root")
+    last = add(add(first, 1), 1)
+    with pytest.raises(DependencyError) as caught:
+        last.result()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.chain == (f"'add' (task {last.task_id - 1})", f"'fail' (task {first.task_id})")
+    with pytest.raises(DependencyError, match="ValueError: the root"):
+        same(first).result()
+
+
+def test_a_cancelled_dependency_is_told(place: str) -> None:
+    first = hold(place)
+    second = same([first])
+    assert first.cancel()
+    with pytest.raises(DependencyError, match="was cancelled") as caught:
+        second.result()
+    assert isinstance(caught.value.__cause__, CancelledError)
+    with pytest.raises(DependencyError, match="was cancelled"):
+        same(first).result()
+
+
+def test_a_chain_of_5000_and_a_fan_in_of_1000_work() -> None:
+    link = same(0)
+    for _ in range(5_000):
+        link = add(link, 1)
+    assert link.result() == 5_000
+    numbers = [same(i) for i in range(1_000)]
+    assert pf.python_app(sum)(numbers).result() == sum(range(1_000))
+
+
+def test_a_failure_at_the_head_of_a_chain_of_5000_reaches_its_end(place: str) -> None:
+    @pf.python_app
+    def fail_later(path: str) -> Any:
+        call_tasks.hold(path)
+        raise ValueError("the root")
+
+    link = fail_later(place)
+    for _ in range(5_000):
+        link = add(link, 1)
+    call_tasks.let_go(place)
+    error = link.exception()
+    assert isinstance(error, DependencyError)
+    assert isinstance(error.__cause__, ValueError)
+    assert len(str(error)) < 1_000
+
+
+# ---- output ---------------------------------------------------------------------------------
+
+
+@pf.python_app
+def talk(word: str) -> str:
+    print("printed", word)
+    os.system(f"echo child {word}; echo trouble {word} >&2")
+    return word
+
+
+@pf.bash_app
+def shell(command: str) -> str:
+    return command
+
+
+def test_printed_text_and_that_of_children_goes_to_files(run: pf.Run, tmp_path: Path) -> None:
+    future = talk("a", stdout=tmp_path / "deep" / "out", stderr=(str(tmp_path / "err"), "w"))
+    assert future.stdout == str(tmp_path / "deep" / "out")
+    assert future.result() == "a"
+    assert sorted((tmp_path / "deep" / "out").read_text().splitlines()) == ["child a", "printed a"]
+    assert (tmp_path / "err").read_text() == "trouble a\n"
+    assert talk("b", stdout=tmp_path / "deep" / "out").result() == "b"
+    assert "printed b" in (tmp_path / "deep" / "out").read_text()
+    assert talk("c").stdout is None
+    auto = talk("d", stdout=AUTO_LOGNAME, label="step")
+    auto.result()
+    assert auto.stdout == str(run.directory / "tasks" / "talk" / f"step-{auto.task_id:06d}.out")
+    assert "printed d" in Path(auto.stdout).read_text()
+
+
+def test_relative_paths_are_those_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    future = talk("x", stdout="here.txt")
+    future.result()
+    assert future.stdout == str(tmp_path / "here.txt")
+    assert "printed x" in (tmp_path / "here.txt").read_text()
+
+
+def test_a_wrong_target_is_refused_at_the_call() -> None:
+    for wrong in (5, ("x",), ("x", "rb"), b"x"):
+        with pytest.raises(ConfigError, match="stdout takes a path"):
+            talk("x", stdout=wrong)
+    with pytest.raises(ConfigError, match="label takes a name"):
+        talk("x", stdout=AUTO_LOGNAME, label="../x")
+
+
+def test_a_command_runs_in_bash_and_gives_zero(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = "a=(x y); [[ $a == x ]] && echo \"${a[1]} $WORD 'q'\" | tr y z\necho second"
+    assert shell(f"WORD=w; {command}", stdout=out).result() == 0
+    assert out.read_text() == "z w 'q'\nsecond\n"
+    assert shell("true").result() == 0
+
+
+def test_a_failing_command_tells_its_code_and_the_end_of_its_stderr(tmp_path: Path) -> None:
+    err = tmp_path / "err"
+    future = shell("echo to out; echo what went wrong >&2; exit 3", stderr=err)
+    with pytest.raises(BashExitError, match="what went wrong") as caught:
+        future.result()
+    assert (caught.value.exit_code, caught.value.stderr, caught.value.app) == (3, str(err), "shell")
+    with pytest.raises(BashExitError, match="signal 9") as caught:
+        shell("kill -9 $$").result()
+    assert caught.value.exit_code == -9
+    with pytest.raises(BashExitError, match="command not found") as caught:
+        shell("no-such-program-here").result()
+    assert caught.value.exit_code == 127
+    with pytest.raises(ConfigError, match="must return its command as a str, it returned int"):
+        shell(5).result()
+    with pytest.raises(DependencyError, match="exit code 3"):
+        shell("true", inputs=[future]).result()
+
+
+def test_defaults_of_the_function_say_where_output_goes(run: pf.Run, tmp_path: Path) -> None:
+    @pf.bash_app
+    def listing(path: str, stdout: Any = AUTO_LOGNAME, stderr: Any = None) -> str:
+        return f"echo {path} {stdout}"
+
+    future = listing("a")
+    assert future.result() == 0
+    assert future.stdout == str(run.directory / "tasks" / "listing" / f"{future.task_id:06d}.out")
+    assert Path(future.stdout).read_text() == f"a {future.stdout}\n"
+    assert future.stderr is None
+    for future in (listing("b", stdout=tmp_path / "x"), listing("c", tmp_path / "y")):
+        assert future.result() == 0
+        assert future.stdout in (str(tmp_path / "x"), str(tmp_path / "y"))
+        assert future.stdout in Path(future.stdout).read_text()
+    assert listing("d", stdout=None).stdout is None
+
+
+def test_the_decorator_may_say_it_for_all_calls(tmp_path: Path) -> None:
+    app = pf.bash_app(stdout=(tmp_path / "log", "a"))(shell.__pilotflow_function__)
+    assert [app("echo 1").result(), app("echo 2").result()] == [0, 0]
+    assert (tmp_path / "log").read_text() == "1\n2\n"
+
+
+# ---- futures --------------------------------------------------------------------------------
+
+
+def test_an_app_future_is_a_future_and_can_be_awaited() -> None:
+    async def use() -> list[Any]:
+        return [await same(1), *await asyncio.gather(add(1, 1), add(same(1), 2))]
+
+    assert isinstance(same(0), Future)
+    assert asyncio.run(use()) == [1, 2, 3]
+
+
+def test_cancel_ends_tasks_that_wait_are_queued_or_run(run: pf.Run, place: str) -> None:
+    assert run.wait(30)
+    busy = [hold_with_child(f"{place}{i}") for i in range(WORKERS)]
+    workers = [call_tasks.wait_for(partial(call_tasks.started, f"{place}{i}")) for i in range(WORKERS)]
+    queued, waiting = hold(f"{place}-queued"), same(busy[0])
+    for future in (waiting, queued, *busy):
+        assert future.cancel()
+        assert future.cancelled()
+        with pytest.raises(CancelledError):
+            future.result()
+    children = [int(Path(f"{place}{i}.child").read_text(encoding="ascii")) for i in range(WORKERS)]
+    call_tasks.wait_for(lambda: not any(map(call_tasks.alive, (*workers, *children))), "the end of all processes")
+    ended = same(1)
+    assert ended.result() == 1
+    assert not ended.cancel()
+    assert call_tasks.started(f"{place}-queued") is None
+
+
+def test_cancel_ends_a_running_command_with_its_children(tmp_path: Path) -> None:
+    future = shell(f"sleep 1000 & echo $! > {tmp_path}/pid; echo > {tmp_path}/ready; wait")
+    call_tasks.wait_for((tmp_path / "ready").exists)
+    pid = int((tmp_path / "pid").read_text())
+    assert future.cancel()
+    call_tasks.wait_for(lambda: not call_tasks.alive(pid), "the end of the command's child")
+
+
+def test_a_task_cancelled_right_after_its_submission_never_runs(run: pf.Run, tmp_path: Path) -> None:
+    for i in range(200):
+        assert shell(f"touch {tmp_path}/{i}.{'x' * 10}").cancel()
+    assert run.wait(30)
+    assert same(1).result() == 1
+    assert len(list(tmp_path.iterdir())) < 20, "only what had started in that moment"
+
+
+def test_the_run_loaded_last_is_current_until_it_is_closed(tmp_path: Path) -> None:
+    app = pf.python_app(call_tasks.pid)
+    with pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path)) as other:
+        inside = app().result()
+        with pf.PilotExecutor(1, run_dir=tmp_path) as ex:
+            assert ex.submit(call_tasks.pid).result() != inside
+            assert app().result() == inside, "a pool's run is its own"
+    assert repr(other).endswith("closed>")
+    assert app().result() != inside
