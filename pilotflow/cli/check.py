@@ -99,7 +99,7 @@ def _more(config: Config) -> list[tuple[str, str]]:
         nodes = provider.max_blocks * provider.nodes_per_block
         slots = executor.max_parallel_jobs or executor.max_workers_per_node
         most = f"{nodes * slots} tasks" if slots else f"all cores of {_count(nodes, 'node')}"
-        how = "whatever they ask for" if executor.max_parallel_jobs else "as their requests fit"
+        how = "whatever they ask for" if executor.max_parallel_jobs else "as requests fit"
         rows.append(("", f"runs at most {most} at once, {how}"))
         extra = [(key, value) for key, value in _fields(provider).items() if key not in _IN_TABLE]
         extra += [(f"launcher.{key}", value) for key, value in _fields(executor.launcher).items()]

@@ -1,8 +1,8 @@
 """The `pilotflow` command.
 
-Exit codes: 0 all went well, 1 a task's own code failed, 2 the command line or the configuration is
-wrong, 3 a process, node or block failed, 130 interrupted. Errors of pilotflow never show a
-traceback: one message on stderr, red on terminals.
+Exit codes: 0 all went well, 1 a task's own code failed (or the output cannot be written), 2 the
+command line or the configuration is wrong, 3 a process, node or block failed, 130 interrupted.
+Errors of pilotflow never show a traceback: one message on stderr, red on terminals.
 
 What a command needs is imported when it runs, so that `pilotflow --version` answers at once.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import EPIPE
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,6 +24,7 @@ from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError
 from pilotflow.ids import VERSION
 
 TASK_FAILED: Final = 1
+OUTPUT_FAILED: Final = 1
 CONFIG_WRONG: Final = 2
 INFRASTRUCTURE_FAILED: Final = 3
 INTERRUPTED: Final = 130
@@ -42,7 +44,18 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path of other bytes must not stop a message
-    app(prog_name="pilotflow")
+    try:
+        try:
+            app(prog_name="pilotflow")
+        finally:
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()
+    except OSError as error:  # of our own output: a full disk, or a reader that has left
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would try again
+        if error.errno != EPIPE:
+            _complain(f"The output cannot be written: {error.strerror or error}.")
+        sys.exit(OUTPUT_FAILED)
 
 
 def _print_version(wanted: bool) -> None:
@@ -145,4 +158,5 @@ def _complain(message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+    with suppress(OSError):  # there is nowhere else to say it
+        Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)

@@ -69,10 +69,12 @@ def _read(name: str) -> bytes:
 def _similar_file(name: str) -> str:
     folder = Path(name).parent
     try:
-        names = [entry.name for entry in folder.iterdir()]
+        names = sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return f"; there is no directory {folder} either"
-    close = difflib.get_close_matches(Path(name).name, names, n=1)
+    stem = Path(name).stem
+    close = [other for other in names if other.startswith(stem) and other.endswith((".yaml", ".yml", ".json"))]
+    close = close or difflib.get_close_matches(Path(name).name, names, n=1)
     return f" (did you mean '{folder / close[0]}'?)" if close else ""
 
 

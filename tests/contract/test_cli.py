@@ -162,6 +162,20 @@ def test_errors_are_red_on_terminals_only(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["schema"], ["check", "configs/local.yaml"]])
+def test_output_that_cannot_be_written_is_said_in_one_line(arguments: list[str]) -> None:
+    argv = [sys.executable, "-m", "pilotflow", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device.\n")
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_talk_about() -> None:
+    text = f"{sys.executable} -m pilotflow schema | head -1"
+    done = subprocess.run(text, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
 def test_the_demo_counts_primes_and_sums_up(tmp_path: Path) -> None:
     done = pilotflow("demo", "--workers", "2", "--tasks", "300", "--run-dir", "where", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
