@@ -30,6 +30,7 @@ from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
 from pilotflow.runtime.manager_options import manager_argv
 from pilotflow.runtime.store import Store
+from pilotflow.serialize import unpack
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -318,7 +319,7 @@ class Run:
             self._keeper.on_manager_down(event)
         elif isinstance(event, SetupFailed):
             error = InitializerFailed(f"the initializer raised in a worker of executor '{event.executor}'")
-            error.__cause__ = unpack_exception(event.payload)
+            error.__cause__ = unpack_exception(*unpack(event.payload))
             self.broken = error
             self.client.break_with(error)
         elif isinstance(event, InterchangeLost):

@@ -1,0 +1,208 @@
+"""How a PilotExecutor begins and ends: workers are set up, pending work finishes, forks are refused."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import traceback
+from concurrent.futures import BrokenExecutor, CancelledError
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotflow import Config, ConfigError, PilotExecutor, RunClosed
+from pilotflow.errors import InitializerFailed
+from tests.integration import call_tasks
+from tests.integration.scripts import run_script
+
+
+def pool(tmp_path: Path, workers: int = 2, **words: Any) -> PilotExecutor:
+    return PilotExecutor(max_workers=workers, run_dir=tmp_path / "runs", **words)
+
+
+# ---- construction ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, "2", True])
+def test_a_wrong_number_of_workers_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="max_workers"):
+        PilotExecutor(max_workers=wrong)
+
+
+def test_an_initializer_must_be_callable_and_config_stands_alone() -> None:
+    with pytest.raises(TypeError, match="initializer must be a callable"):
+        PilotExecutor(initializer=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="or config, which has both"):
+        PilotExecutor(2, config=Config())
+
+
+# ---- initializers ---------------------------------------------------------------------------
+
+
+def test_each_worker_is_set_up_once_and_so_is_its_replacement(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    value = call_tasks.Box([1, 2])
+    with pool(tmp_path, initializer=call_tasks.set_up, initargs=(value, str(log))) as ex:
+        found = [ex.submit(call_tasks.settings).result() for _ in range(20)]
+        assert all(one["initialized"] == 1 and one["value"].value == [1, 2] for one in found)
+        victim = ex.submit(call_tasks.hold, str(tmp_path / "hold"))
+        pid = call_tasks.wait_for(partial(call_tasks.started, str(tmp_path / "hold")))
+        assert ex.kill(victim)
+        call_tasks.wait_for(lambda: not call_tasks.alive(pid))
+        holds = [ex.submit(call_tasks.hold, f"{tmp_path}/h{i}") for i in range(2)]
+        pids = {call_tasks.wait_for(partial(call_tasks.started, f"{tmp_path}/h{i}")) for i in range(2)}
+        for i in range(2):
+            call_tasks.let_go(f"{tmp_path}/h{i}")
+        assert [future.result() for future in holds] == [f"{tmp_path}/h{i}" for i in range(2)]
+    set_up = log.read_text(encoding="ascii").split()
+    assert len(set_up) == len(set(set_up)) == 3
+    assert pids <= {int(one) for one in set_up}
+
+
+def test_a_failing_initializer_breaks_the_pool_with_its_cause(tmp_path: Path) -> None:
+    with pool(tmp_path, initializer=call_tasks.set_up_badly) as ex:
+        future = ex.submit(call_tasks.same, 1)
+        with pytest.raises(InitializerFailed, match="initializer") as caught:
+            future.result()
+        assert isinstance(caught.value, BrokenExecutor)
+        cause = caught.value.__cause__
+        assert isinstance(cause, LookupError)
+        assert "no licence on this node" in str(cause)
+        assert traceback.extract_tb(cause.__traceback__)[-1].name == "set_up_badly"
+        with pytest.raises(BrokenExecutor):
+            ex.submit(call_tasks.same, 2)
+
+
+# ---- shutdown -------------------------------------------------------------------------------
+
+
+def test_after_shutdown_nothing_can_be_submitted(tmp_path: Path) -> None:
+    ex = pool(tmp_path)
+    future = ex.submit(call_tasks.same, 1)
+    ex.shutdown()
+    assert future.result(0) == 1
+    for submit in (
+        lambda: ex.submit(pow, 2, 2),
+        lambda: ex.map(pow, [1], [1]),
+        lambda: ex.map(pow, [1], [1], chunksize=2),
+    ):
+        with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown") as caught:
+            submit()
+        assert isinstance(caught.value, RunClosed)
+    ex.shutdown()
+    ex.shutdown(wait=False, cancel_futures=True)
+
+
+def test_shutdown_waits_for_what_is_pending_or_not_as_told(tmp_path: Path) -> None:
+    path = str(tmp_path / "hold")
+    ex = pool(tmp_path, 1)
+    held, queued = ex.submit(call_tasks.hold, path), ex.submit(call_tasks.same, 2)
+    call_tasks.wait_for(partial(call_tasks.started, path))
+    ex.shutdown(wait=False)
+    assert not held.done()
+    with pytest.raises(RuntimeError):
+        ex.submit(call_tasks.same, 3)
+    call_tasks.let_go(path)
+    assert [held.result(), queued.result()] == [path, 2]
+    ex.shutdown(wait=True)
+    assert repr(ex).endswith("closed>>")
+
+
+def test_shutdown_can_cancel_what_has_not_started(tmp_path: Path) -> None:
+    path = str(tmp_path / "hold")
+    ex = pool(tmp_path, 1)
+    held = ex.submit(call_tasks.hold, path)
+    call_tasks.wait_for(partial(call_tasks.started, path))
+    waiting = [ex.submit(call_tasks.same, i) for i in range(20)]
+    dependent = ex.submit(call_tasks.same, held)
+    ex.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in [*waiting, dependent])
+    with pytest.raises(CancelledError):
+        waiting[0].result()
+    call_tasks.let_go(path)
+    assert held.result() == path
+    ex.shutdown()
+
+
+def test_a_pool_that_nobody_holds_ends_after_its_work(tmp_path: Path) -> None:
+    ex = pool(tmp_path)
+    future, run = ex.submit(call_tasks.pid), ex.run
+    worker = future.result()
+    del ex
+    gc.collect()
+    call_tasks.wait_for(lambda: not run.is_open and not call_tasks.alive(worker), "the end of the pool")
+
+
+def test_leaving_the_block_finishes_the_work(tmp_path: Path) -> None:
+    with pool(tmp_path) as ex:
+        futures = [ex.submit(call_tasks.add, i, 1) for i in range(100)]
+    assert [future.result(0) for future in futures] == list(range(1, 101))
+
+
+# ---- forks ----------------------------------------------------------------------------------
+
+
+def test_use_after_a_fork_is_refused_with_words(tmp_path: Path) -> None:
+    with pool(tmp_path) as ex:
+        pending = ex.submit(call_tasks.hold, str(tmp_path / "hold"))
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            said = "nothing"
+            try:
+                ex.submit(call_tasks.same, 1)
+            except RuntimeError as error:
+                said = str(error)
+            ex.shutdown(cancel_futures=True)
+            os.write(write, said.encode())
+            os._exit(0)
+        os.close(write)
+        said = os.read(read, 1000).decode()
+        os.close(read)
+        os.waitpid(child, 0)
+        assert "forked" in said
+        call_tasks.let_go(str(tmp_path / "hold"))
+        assert pending.result()
+        assert ex.submit(call_tasks.same, 1).result() == 1
+
+
+# ---- the program's end ----------------------------------------------------------------------
+
+
+WORK = """
+    import time
+    from pilotflow import PilotExecutor
+
+    def work(i):
+        time.sleep(0.1)
+        with open("done", "a") as file:
+            file.write(f"{i}\\n")
+        return i
+
+    if __name__ == "__main__":
+        ex = PilotExecutor(max_workers=2)
+        futures = [ex.submit(work, i) for i in range(6)]
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["", "        ex.shutdown(wait=False)\n", "        del ex\n", "        import sys; sys.exit(0)\n"],
+    ids=["just ends", "shut down without waiting", "forgotten", "sys.exit"],
+)
+def test_a_program_that_ends_finishes_its_work(tmp_path: Path, end: str) -> None:
+    done = run_script(tmp_path, "\n".join([*(line[4:] for line in WORK.splitlines()), end[4:]]))
+    assert done.stderr == ""
+    assert sorted((tmp_path / "done").read_text().split()) == [str(i) for i in range(6)]
+
+
+def test_a_program_may_use_threads_to_submit_and_end(tmp_path: Path) -> None:
+    with pool(tmp_path) as ex:
+        threads = [threading.Thread(target=lambda: ex.submit(call_tasks.same, 1).result()) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join()
