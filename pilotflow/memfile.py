@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import pickle
 from collections.abc import Iterable
 from typing import Any
+
+
+FEW_DESCRIPTORS = 200
+"""While no more are open, a mapping may keep one; from then on payloads are copied into plain memory."""
 
 
 class MemoryFile:
@@ -52,12 +57,23 @@ class MemoryFile:
             if self.size == 0:
                 self._view = memoryview(b"")
             else:
-                # Not populated: that would copy every page now, since they may be written to.
-                mapped = mmap.mmap(
-                    self.fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-                )
-                self._view = memoryview(mapped)
+                self._view = memoryview(self._mapped())
         return self._view
+
+    def _mapped(self) -> mmap.mmap:
+        flags, prot = mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+        # Not populated: that would copy every page now, since they may be written to.
+        if sys.version_info >= (3, 13):
+            return mmap.mmap(self.fd, self.size, flags=flags, prot=prot, trackfd=False)
+        probe = os.dup(self.fd)
+        os.close(probe)
+        if probe < FEW_DESCRIPTORS:
+            return mmap.mmap(self.fd, self.size, flags=flags, prot=prot)  # keeps a descriptor while it lives
+        copy = mmap.mmap(-1, self.size)
+        target, at = memoryview(copy), 0
+        while at < self.size:
+            at += self.read_into(target[at:], at)
+        return copy
 
     def read_into(self, target: memoryview, offset: int) -> int:
         """Copy bytes from an offset on into a buffer; returns how many."""
@@ -65,6 +81,11 @@ class MemoryFile:
 
     def __del__(self) -> None:
         os.close(self.fd)
+
+
+def keepable(frame: Any) -> Any:
+    """A frame as it can be kept for long, by many: a memory file while descriptors are few, else a buffer."""
+    return frame.view() if type(frame) is MemoryFile and frame.fd >= FEW_DESCRIPTORS else frame
 
 
 def buffer_of(frame: Any) -> Any:

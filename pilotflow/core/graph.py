@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from pilotflow.core.window import FrameWindow
 from pilotflow.messages import Task
 from pilotflow.serialize import Packed, join
 
@@ -57,6 +58,7 @@ class Graph(Generic[H]):
         self._dependents: dict[int, list[tuple[Waiting, int]]] = {}
         self._kept: dict[int, Kept] = {}
         self._ready: Ready[H] = Ready()
+        self._window = FrameWindow()
 
     def add(
         self,
@@ -101,6 +103,7 @@ class Graph(Generic[H]):
         """A task has ended for good; None if it had ended before."""
         self._kept.pop(id, None)
         self._waiting.pop(id, None)
+        self._window.end(id)
         return self.pending.pop(id, None)
 
     def is_superseded(self, id: int, attempt: int) -> bool:
@@ -145,12 +148,14 @@ class Graph(Generic[H]):
                 self._submit(kept)
 
     def is_waiting(self, id: int) -> bool:
-        """Whether a task waits for others, so that the interchange has not heard of it."""
-        return id in self._waiting
+        """Whether a task waits, for others or for its turn, so that the interchange has not heard of it."""
+        return id in self._waiting or self._window.holds(id)
 
     def take_ready(self) -> Ready[H]:
         """Tasks to submit now."""
         ready, self._ready = self._ready, Ready()
+        if ready.frames or self._window:
+            ready.tasks, ready.frames = self._window.admit(ready.tasks, ready.frames)
         return ready
 
     def _submit(self, kept: Kept) -> None:

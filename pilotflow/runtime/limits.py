@@ -39,6 +39,13 @@ def raise_open_files(need: int, who: str) -> None:
         )
 
 
+class LogFile(logging.FileHandler):
+    """A log that is lost without noise when its disk is full: the run goes on, and the store says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the standard library's name
+        """Do nothing."""
+
+
 def log_to(path: Path, who: str) -> logging.Logger:
     """The logger of this process, writing lines that name it to the file.
 
@@ -46,7 +53,7 @@ def log_to(path: Path, who: str) -> logging.Logger:
         OSError: the file cannot be written.
     """
     logger = logging.getLogger("pilotflow")
-    handler = logging.FileHandler(path)
+    handler = LogFile(path)
     handler.setFormatter(logging.Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

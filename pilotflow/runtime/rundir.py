@@ -20,6 +20,7 @@ import site
 from pathlib import Path
 
 from pilotflow.errors import ConfigError
+from pilotflow.runtime.limits import LogFile
 
 
 def make(base: Path) -> tuple[Path, str]:
@@ -76,7 +77,7 @@ def _point_latest(base: Path, directory: Path) -> None:
 def open_log(directory: Path) -> tuple[logging.Logger, logging.Handler]:
     """The run's own logger, and the handler to close at its end."""
     logger = logging.getLogger(f"pilotflow.run.{directory.name}")
-    handler = logging.FileHandler(directory / "pilotflow.log")
+    handler = LogFile(directory / "pilotflow.log")
     handler.setFormatter(logging.Formatter("%(asctime)s client %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -120,7 +121,9 @@ class Store:
         except sqlite3.Error as error:
             if not self._broken:
                 self._broken = True
-                self._log.error("cannot record in %s: %s; the run goes on, its record has gaps", self.path, error)
+                text = f"cannot record in {self.path}: {error}; the run goes on, its record has gaps"
+                self._log.error("%s", text)
+                sys.stderr.write(f"pilotflow: {text}\n")  # the log may be on the same full disk
             try:
                 self._database.execute("ROLLBACK")
             except sqlite3.Error:

@@ -15,7 +15,7 @@ from typing import Any
 from pilotflow.core.graph import Graph
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.futures import AppFuture, dependency_failed
-from pilotflow.memfile import buffer_of
+from pilotflow.memfile import keepable
 from pilotflow.messages import Cancelled, CancelTasks, ResultBatch, Status, Task
 from pilotflow.runtime.store import TaskRow
 from pilotflow.serialize import Packed, pack
@@ -135,8 +135,8 @@ class TaskBook:
                     graph.supply(id, packed)
                 else:
                     self._fail_dependents(id, future)
-            elif layout:  # mapped at once: descriptors are few, and futures may be many
-                future.settle(status, Packed(result.payload, layout, tuple(map(buffer_of, parts))))
+            elif layout:
+                future.settle(status, Packed(result.payload, layout, tuple(map(keepable, parts))))
             else:
                 future.settle(status, Packed(result.payload))
         return at

@@ -240,6 +240,11 @@ class Program:
 
         return until(look, timeout_s, f"'{word}' from the program, which said\n{self.text}\n,") or ""
 
+    def said_at_end(self, word: str) -> bool:
+        """Whether a line begins with this word, after the program's end."""
+        assert self.process.poll() is not None
+        return any(line.startswith(word) for line in self.text.splitlines())
+
     def end(self, timeout_s: float = 60.0) -> int:
         """Its exit code, when it has ended."""
         return self.process.wait(timeout_s)
