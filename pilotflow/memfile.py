@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import pickle
+import sys
 from collections.abc import Iterable
 from typing import Any
-
 
 FEW_DESCRIPTORS = 200
 """While no more are open, a mapping may keep one; from then on payloads are copied into plain memory."""
