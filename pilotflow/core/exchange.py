@@ -40,6 +40,7 @@ from pilotflow.messages import (
     InterchangeAlive,
     LiveBlocks,
     Refused,
+    Reregister,
     Retract,
     Run,
     StatusReport,
@@ -57,6 +58,10 @@ IDLE_LOAD_PERIOD_S = 5.0
 """It hears of an unchanged one this often, so that idle times move on."""
 BALANCE_PERIOD_S = 0.25
 """Tasks sent ahead that have not been started after this long are asked back if somebody idles."""
+
+
+GENERATION = 1 << 10
+"""Attempts are raised by this when the client begins anew within an epoch."""
 
 
 class Exchange(Fleet):
@@ -106,8 +111,8 @@ class Exchange(Fleet):
             self._send(key, Refused(f"run {self.run_id} belongs to the program with pid {self._program}"))
             return
         self._program = hello.pid
-        if self.client is not None:  # it submits again what it has no result of
-            self._recorded(self.outbox.acknowledge_all())
+        if self.client is not None:
+            self._client_again()
         self.client = key
         self._load_changed = True
         self._send(key, Welcome(self.version, self.pid, self.epoch))
@@ -117,6 +122,19 @@ class Exchange(Fleet):
         if key == self.client:
             self._program = 0  # another one may take the run over
         super().on_hang_up(key, now)
+
+    def _client_again(self) -> None:
+        """The client has begun anew, and what was on its way to it is lost.
+
+        It submits everything again of which it has no result. Managers keep results that nobody
+        has acknowledged: asked to register anew they send them once more.
+        """
+        self._first_attempt += GENERATION
+        self.recovery.begin(self._first_attempt)
+        for manager_id in self.outbox.drop():
+            peer = self.by_id.get(manager_id)
+            if peer is not None:
+                self._send(peer.key, Reregister())
 
     def _submit(self, message: Submit, frames: Sequence[Any], at: int, now: float) -> int:
         scheduler, first_attempt = self.scheduler, self._first_attempt
@@ -231,7 +249,7 @@ class Exchange(Fleet):
             self._end_grace(now)
         self._check_liveness(now)
         scheduler = self.scheduler
-        if scheduler.any_ahead and now - self._balanced >= BALANCE_PERIOD_S:
+        if scheduler.any_ahead and now >= self._balanced + BALANCE_PERIOD_S:
             self._balance(now)
         if (scheduler.has_work or scheduler.any_dirty) and not self.outbox.full and not self.closing:
             for manager_id, tasks in scheduler.step(now).items():

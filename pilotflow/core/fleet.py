@@ -48,6 +48,7 @@ class Fleet(Ledger):
         """
         at = 0
         peer = self.peers.get(key)
+        known = peer is not None
         if peer is not None:
             peer.last_seen = now
         for message in messages:
@@ -76,6 +77,8 @@ class Fleet(Ledger):
                 peer = None
             elif isinstance(message, WorkerSetupFailed):
                 self._send_client(SetupFailed(peer.manager.executor, message.payload))
+        if known and peer is not None and isinstance(messages[0], Register):
+            self._take_stock(peer, messages[0])  # after the results that came with it
 
     def _register(self, key: Hashable, message: Register, now: float) -> None:
         check_time_left(message.time_left_s)
@@ -92,7 +95,6 @@ class Fleet(Ledger):
             self._admit(key, message, now)
         elif known.session == message.session:
             self._send(key, self._welcome(known))
-            self._take_stock(known, message)
         else:
             self._lose(known, "another manager took its place", planned=False)
             self._lost.remove(key)
@@ -123,7 +125,9 @@ class Fleet(Ledger):
         return Registered(peer.manager.id, self.heartbeat_limit_s, setup)
 
     def _take_stock(self, peer: Peer, message: Register) -> None:
-        """A manager that we know registers anew: letters were lost, and what it was sent or had said in them."""
+        """A manager that we know has begun anew: letters were lost, and what it was sent or had said in them."""
+        if peer.session != message.session:
+            return
         held = {*message.running, *message.leased}
         ours = [(task.id, task.attempt) for task in peer.manager.leases.values()]
         self._returned(peer, [pair for pair in ours if pair not in held])
@@ -262,9 +266,9 @@ class Fleet(Ledger):
             self._lose(peer, "its process has ended", planned=False)
 
     def _check_liveness(self, now: float) -> None:
-        since = now - self._checked
-        if since < self.heartbeat_limit_s / 4:
+        if now < self._checked + self.heartbeat_limit_s / 4:  # as `next_deadline` says it, to the last bit
             return
+        since = now - self._checked
         self._checked = now
         if since > self.heartbeat_limit_s / 2:  # this process was stopped: hear them first, then judge
             for peer in self.peers.values():

@@ -19,6 +19,8 @@ RESULTS_MAX = 200_000
 """Results that the client has not acknowledged before nothing new is handed out..."""
 BYTES_MAX = 1 << 30
 """...or bytes in them."""
+FRAME_BYTES = BYTES_MAX // 1000
+"""A payload frame counts as at least so many, because each is a memory file and takes a descriptor."""
 
 
 class Outbox:
@@ -52,7 +54,7 @@ class Outbox:
 
     def add(self, manager: int, seq: int, results: list[Result], frames: Sequence[Any], inline_bytes: int) -> None:
         """A batch from a manager."""
-        nbytes = inline_bytes + sum(map(size_of, frames)) if frames else inline_bytes
+        nbytes = inline_bytes + sum(max(size_of(frame), FRAME_BYTES) for frame in frames) if frames else inline_bytes
         self._batches.append(ResultBatch(manager, seq, results))
         self._frames += frames
         self._unacknowledged[(manager, seq)] = (len(results), nbytes)
@@ -75,10 +77,12 @@ class Outbox:
                 seqs.setdefault(batch[0], []).append(batch[1])
         return seqs
 
-    def acknowledge_all(self) -> dict[int, list[int]]:
-        """The client that was sent them is no more: nobody waits for them."""
-        self._batches, self._frames = [], []
-        return self.acknowledged(list(self._unacknowledged))
+    def drop(self) -> set[int]:
+        """The client that was sent them is no more; returns the managers that still have some of them."""
+        managers = {manager for manager, _ in self._unacknowledged}
+        self._batches, self._frames, self._unacknowledged = [], [], {}
+        self._results = self._bytes = 0
+        return managers
 
     def take(self) -> tuple[Results, list[Any]] | None:
         """Everything that has not been sent, with its frames, in one message."""

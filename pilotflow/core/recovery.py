@@ -40,11 +40,13 @@ class Recovery:
         self._ended: dict[int, tuple[float, int, str]] = {}  # task -> due, attempt, how it crashed or ""
         self._dues: deque[tuple[float, int]] = deque()  # when to look at which task again
 
-    def __len__(self) -> int:
-        return len(self._held) + len(self._claims) + len(self._ended)
-
     def __contains__(self, id: int) -> bool:
         return id in self._held
+
+    def begin(self, floor: int) -> None:
+        """The client has begun anew: attempts below the floor are now of an earlier life, too."""
+        self.active = True
+        self._floor = floor
 
     @property
     def held(self) -> int:

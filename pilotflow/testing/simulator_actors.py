@@ -133,6 +133,7 @@ class SimFuture:
         payload: its result.
         attempts: attempts of which a result came.
         started: whether it was announced as running.
+        retried: how often it was tried again after an error of its own.
         cancel_answers: whether each strict cancel of it succeeded.
     """
 
@@ -141,6 +142,7 @@ class SimFuture:
     payload: bytes = b""
     attempts: list[int] = field(default_factory=list)
     started: bool = False
+    retried: int = 0
     cancel_answers: list[bool] = field(default_factory=list)
 
 
@@ -280,6 +282,7 @@ class SimClient:
             assert result.attempt > max(future.attempts, default=0), f"{result} came before"
             future.attempts.append(result.attempt)
             if result.status is Status.ERROR and self.graph.retry(result.id, result.attempt):
+                future.retried += 1
                 continue
             if result.status is Status.OK and self.graph.has_dependents(result.id):
                 self.graph.supply(result.id, Packed(result.payload, result.layout, tuple(parts)))
