@@ -54,7 +54,7 @@ bench: $(STAMP) ## compare with Parsl and the standard library, write docs/bench
 
 # Tests of faults wait 10 times a stated limit, so that a slow machine passes; here the limits hold.
 bench-faults: $(STAMP) ## faults with their stated time limits, real times printed
-	PILOTFLOW_PATIENCE=1 $(PY) -m pytest -rA -m "not soak" tests/integration/test_faults*.py
+	$(PY) benchmarks/faults.py $(BENCH_ARGS)
 
 test-all: ## run the tests with every Python from 3.10 to 3.14 found here
 	@ran=""; failed=""; missing=""; \

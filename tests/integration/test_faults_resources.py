@@ -232,8 +232,10 @@ def test_a_large_argument_and_a_large_result_arrive_and_memory_stays_bounded(
                     del result
             times = (peak.bytes - peak.base) / size
             where = "TCP" if tcp else "Unix sockets"
-            report(f"memory over all processes, {mib} MiB {direction}, {where}", f"{times:.1f} times", "6", times <= 6)
-            assert times <= 6 or mib == 1
+            if mib > 1:  # beside one, the processes' own ups and downs are all there is to see
+                what = f"memory over all processes, {mib} MiB {direction}, {where}"
+                report(what, f"{times:.1f} times", "6 times", times <= 6)
+                assert times <= 6
 
 
 def test_payloads_beyond_the_limit_fail_with_words(tmp_path: Path) -> None:
