@@ -139,11 +139,19 @@ class RemoteTraceback(Exception):
     """The traceback of an exception as it was formatted where it was raised.
 
     It is the `__cause__` of exceptions that come back from workers.
+
+    Args:
+        text: the traceback.
+        keep: what must live as long as the exception.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, keep: object = None) -> None:
         super().__init__(text)
         self.text = text
+        self._keep = keep
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.text,)
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'

@@ -54,15 +54,16 @@ def unpack_exception(payload: Any, layout: Any = (), frames: Any = ()) -> BaseEx
     text, chain = unpack(payload, layout, frames)
     chain_link = ""
     outer: BaseException | None = None
+    makers: list[Any] = []
     for pickled, described, tb, link in reversed(chain):
-        error = _restored(pickled, described).with_traceback(_walkable(tb))
+        error = _restored(pickled, described).with_traceback(_walkable(tb, makers))
         if outer is not None and chain_link == "cause":
             error.__cause__ = outer
         elif outer is not None:
             error.__context__ = outer
         outer, chain_link = error, link
     assert outer is not None
-    remote = RemoteTraceback(text)
+    remote = RemoteTraceback(text, makers)
     remote.__cause__ = outer.__cause__
     outer.__cause__ = remote
     return outer
@@ -137,7 +138,7 @@ def _frames(tb: TracebackType | None) -> list[Any]:
     return [Traceback(TracebackType(None, e.tb_frame, e.tb_lasti, e.tb_lineno)).to_dict() for e in entries]
 
 
-def _walkable(frames: list[Any]) -> TracebackType | None:
+def _walkable(frames: list[Any], makers: list[Any]) -> TracebackType | None:
     if not frames:
         return None
     from tblib import Traceback
@@ -147,8 +148,10 @@ def _walkable(frames: list[Any]) -> TracebackType | None:
         frame["tb_next"] = whole
         whole = frame
     # In a generator, because the frames made here refer to their callers for as long as the exception
-    # lives, and the callers to the future. A generator's frame has no caller once it has yielded.
-    return next(_made(Traceback.from_dict(whole)))
+    # lives, and the callers to the future. A generator that has yielded has no caller, until it is closed.
+    maker = _made(Traceback.from_dict(whole))
+    makers.append(maker)
+    return next(maker)
 
 
 def _made(traceback_: Any) -> Iterator[TracebackType | None]:

@@ -265,7 +265,7 @@ def test_a_held_future_with_a_small_result_costs_less_than_600_bytes() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        futures = [AppFuture[Any](i, "noop", client) for i in range(10_000)]
+        futures: list[AppFuture[Any]] = [AppFuture(i, "noop", client) for i in range(10_000)]
         for future in futures:
             future.settle(Status.OK, payload._replace(payload=bytes(bytearray(payload.payload))))
         after, _ = tracemalloc.get_traced_memory()
