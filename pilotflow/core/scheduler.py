@@ -29,6 +29,8 @@ PREFILL_MAX = 128
 """...and at most this many tasks."""
 PREFILL_LONGEST_US = 1_000_000
 """Tasks expected to last longer than this are never sent ahead."""
+SCARCE = 256
+"""With fewer tasks than this in a queue it matters on which of the managers with room they are packed."""
 REBALANCE_MAX = 1_000
 """Idle slots looked for at once when tasks sent ahead are asked back."""
 
@@ -56,7 +58,7 @@ class Scheduler:
         self.classes[cls.id] = cls
         for manager in self.managers.values():
             if manager.could_ever_run(cls):
-                _enter(cls, manager)
+                _enter(cls, manager.id)
 
     def add_manager(self, manager: Manager) -> None:
         """A manager has joined."""
@@ -165,27 +167,31 @@ class Scheduler:
         """Lease waiting tasks to managers; returns the new leases by manager."""
         dirty = self._dirty
         self._dirty = {}
-        for manager in dirty.values():
-            if manager.left and manager.free_slots > 0 and not manager.closed:
-                still: list[RequestClass] = []
-                for cls in manager.left:
-                    if manager.fits(cls, now):
-                        _enter(cls, manager)
-                    else:
-                        still.append(cls)
-                manager.left = still
         leases: dict[int, list[Task]] = {}
-        if not self._waiting:
-            return leases
         ordered = sorted(self._waiting.values(), key=_by_order) if len(self._waiting) > 1 else [*self._waiting.values()]
         for cls in ordered:
-            self._place(cls, now, leases)
+            if cls.heap:
+                _readmit(cls, dirty)
+                self._place(cls, now, leases)
+            else:
+                self._place_on(cls, dirty, now, leases)
+        for id, manager in dirty.items():
+            if manager.free_slots > 0 and manager.left and not manager.closed:
+                still: list[RequestClass] = []
+                for cls in manager.left:
+                    if cls.queue:  # it does not fit, or it would have been placed
+                        still.append(cls)
+                    else:
+                        _enter(cls, id)
+                manager.left = still
         for cls in ordered:
-            if cls.queue and cls.crash_limit > 1:
-                touched: Iterable[int] = dirty if not leases else {**dict.fromkeys(dirty), **dict.fromkeys(leases)}
-                self._prefill(cls, touched, leases, now)
-            if not cls.queue:
+            first = cls.first()
+            if first is None:
                 del self._waiting[cls.id]
+            elif cls.crash_limit > 1 and self._depth(first.fn):
+                self._prefill(cls, {**dict.fromkeys(dirty), **dict.fromkeys(leases)}, leases, now)
+                if not cls.queue:
+                    del self._waiting[cls.id]
         return leases
 
     def rebalance(self, now: float) -> dict[int, list[Task]]:
@@ -226,15 +232,31 @@ class Scheduler:
                 continue
             id = heap[0]
             manager = self.managers.get(id)
-            if manager is None or id not in cls.members or not manager.fits(cls, now):
+            if manager is None:
                 heappop(heap)
-                if id in cls.members:
-                    cls.members.discard(id)
-                    if manager is not None:
-                        manager.left.append(cls)
+            elif manager.free_slots <= 0 or not manager.fits(cls, now):
+                heappop(heap)
+                cls.members.discard(id)
+                manager.left.append(cls)
+            else:
+                manager.take(cls)
+                self._lease(manager, queue.popleft(), leases)
+
+    def _place_on(
+        self, cls: RequestClass, freed: dict[int, Manager], now: float, leases: dict[int, list[Task]]
+    ) -> None:
+        """Place on managers that have just freed something, as no other has room: the steady state."""
+        queue = cls.queue
+        managers = freed.values() if len(queue) > SCARCE else [freed[id] for id in sorted(freed)]
+        for manager in managers:
+            if manager.free_slots <= 0 or cls not in manager.left:
                 continue
-            manager.take(cls)
-            self._lease(manager, queue.popleft(), leases)
+            while manager.free_slots > 0 and manager.fits(cls, now) and (task := cls.first()) is not None:
+                queue.popleft()
+                manager.take(cls)
+                self._lease(manager, task, leases)
+            if not queue:
+                return
 
     def _prefill(self, cls: RequestClass, touched: Iterable[int], leases: dict[int, list[Task]], now: float) -> None:
         """Send ahead to managers that run this class and have just finished or got something."""
@@ -283,10 +305,17 @@ class Scheduler:
             new.append(task)
 
 
-def _enter(cls: RequestClass, manager: Manager) -> None:
-    if manager.id not in cls.members:
-        cls.members.add(manager.id)
-        heappush(cls.heap, manager.id)
+def _enter(cls: RequestClass, manager_id: int) -> None:
+    cls.members.add(manager_id)
+    heappush(cls.heap, manager_id)
+
+
+def _readmit(cls: RequestClass, freed: dict[int, Manager]) -> None:
+    """Managers that have freed something may take the class again."""
+    for id, manager in freed.items():
+        if manager.free_slots > 0 and cls in manager.left and not manager.closed:
+            manager.left.remove(cls)
+            _enter(cls, id)
 
 
 def _newest(manager: Manager, cls_id: int, count: int) -> list[Task]:
