@@ -7,6 +7,6 @@ from typing import Final
 VERSION: Final = "0.1.0"
 """pilotflow's version; the same in pyproject.toml, which a test compares."""
 RUN_VARIABLE: Final = "PILOTFLOW_RUN"
-"""Environment variable by which every process of a run can be found: `ID:PID of its program`."""
+"""Environment variable by which every process of a run can be found: see `runtime.leftovers`."""
 WORKER_VARIABLE: Final = "PILOTFLOW_WORKER"
 """Environment variable with a worker's number, in that worker and what it starts."""

@@ -10,39 +10,56 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from pathlib import Path
 
 from pilotflow.ids import RUN_VARIABLE
 
 
 def mark(run_id: str, pid: int) -> str:
-    """The variable's value for processes of a run: run id, program's pid and its start time."""
-    return f"{run_id}:{pid}:{_start_time(pid)}"
+    """The variable's value for processes of a run: its id, and its program's place, pid and start time."""
+    return f"{run_id}:{_place()}:{pid}:{_start_time(pid)}"
 
 
 def end_those_of_dead_programs(log: logging.Logger) -> list[int]:
-    """End our user's processes that belong to runs whose program is gone; returns their pids."""
+    """End our user's processes that belong to runs whose program is gone; returns their pids.
+
+    Only programs of this host and pid namespace are judged: of others nothing can be known here.
+    """
     ended: list[int] = []
-    needle = f"{RUN_VARIABLE}=".encode()
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
+            if os.stat(f"/proc/{entry}").st_uid != os.getuid():
+                continue
             environment = Path(f"/proc/{entry}/environ").read_bytes()
-        except OSError:  # another user's, or gone
+        except OSError:  # it is gone
             continue
-        if needle not in environment:
-            continue
-        value = next(v[len(needle) :] for v in environment.split(b"\0") if v.startswith(needle)).decode()
-        run_id, _, program = value.partition(":")
-        pid, _, start = program.partition(":")
-        if not pid.isdigit() or _start_time(int(pid)) == start:
+        run_id, place, pid, start = _mark_in(environment)
+        if place != _place() or not pid.isdigit() or _start_time(int(pid)) == start:
             continue
         log.warning("ending process %s, left over from run %s whose program (pid %s) is gone", entry, run_id, pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(entry), signal.SIGKILL)
             ended.append(int(entry))
     return ended
+
+
+def _mark_in(environment: bytes) -> tuple[str, str, str, str]:
+    """The parts of the mark in a process's environment; empty if there is none."""
+    name = f"{RUN_VARIABLE}=".encode()
+    for variable in environment.split(b"\0"):
+        if variable.startswith(name):
+            parts = variable[len(name) :].decode("utf-8", "replace").split(":")
+            if len(parts) == 4:
+                return parts[0], parts[1], parts[2], parts[3]
+    return "", "", "", ""
+
+
+def _place() -> str:
+    """Where pids mean what they mean here: this host, and this pid namespace."""
+    return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _start_time(pid: int) -> str:
