@@ -77,7 +77,7 @@ class Fleet(Ledger):
                 peer = None
             elif isinstance(message, WorkerSetupFailed):
                 self._send_client(SetupFailed(peer.manager.executor, message.payload))
-        if known and peer is not None and isinstance(messages[0], Register):
+        if known and peer is not None and messages and isinstance(messages[0], Register):
             self._take_stock(peer, messages[0])  # after the results that came with it
 
     def _register(self, key: Hashable, message: Register, now: float) -> None:

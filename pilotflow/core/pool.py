@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from pilotflow.core.durations import Durations
 from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Worker
 from pilotflow.core.post import Letter
 from pilotflow.core.room import Room
@@ -24,7 +25,6 @@ from pilotflow.messages import (
     CancelOutcome,
     Done,
     Leaving,
-    ManagerAlive,
     Register,
     Result,
     Returned,
@@ -62,7 +62,7 @@ class Pool:
         self._held: dict[int, Task] = {}  # every leased task, running or not
         self._frames: dict[int, Sequence[Any]] = {}
         self._idle: dict[int, Worker] = {}
-        self._mean_us: dict[int, float] = {}
+        self._durations = Durations()
         self._orders: list[Order] = []
         self._letter = Letter()
         self._results: list[Result] = []
@@ -232,10 +232,7 @@ class Pool:
             return  # of an attempt that is not ours any more
         task = tasks.popleft()
         self._idle_deaths = 0
-        fn = task.fn
-        mean = self._mean_us.get(fn)
-        duration_us = max(0, result.duration_us)
-        self._mean_us[fn] = duration_us if mean is None else mean + 0.1 * (duration_us - mean)
+        self._durations.learn(task.fn, result.duration_us)
         if worker.cancelled:
             cancelled = worker.cancelled.pop(result.id, None)
             if cancelled is not None:  # it ended before it could be ended
@@ -347,10 +344,6 @@ class Pool:
         letter, self._letter = self._letter, Letter()
         return letter
 
-    def alive(self, time_left_s: float | None) -> None:
-        """Tell the interchange that we are here."""
-        self._letter.messages.append(ManagerAlive(time_left_s))
-
     def announce_long_runs(self, now: float) -> None:
         """Say which tasks have been running for a while; call it about once a second."""
         begun: list[tuple[int, int]] = []
@@ -402,13 +395,11 @@ class Pool:
             share = len(queue) // len(workers) + 1
             for worker in workers:
                 for _ in range(share):
-                    if not queue or queue[0].layout or len(worker.tasks) > self._depth(queue[0].fn):
+                    if not queue or queue[0].layout:
+                        break
+                    if len(worker.tasks) > self._durations.fit(queue[0].fn, PIPE_HORIZON_US, PIPE_MAX):
                         break
                     self._give(worker, queue.popleft())
-
-    def _depth(self, fn: int) -> int:
-        mean = self._mean_us.get(fn)
-        return 0 if mean is None else min(PIPE_MAX, int(PIPE_HORIZON_US / (mean + 1.0)))
 
     def _recall_for_idle(self) -> None:
         """Workers idle while others have tasks ahead that would fit: take those back."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
+from pilotflow.core.durations import Durations
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import Task
 
@@ -48,7 +49,8 @@ class Scheduler:
         self.holder: dict[int, Manager] = {}  # leased only
         self._waiting: dict[int, RequestClass] = {}  # classes with something in their queue
         self._dirty: dict[int, Manager] = {}  # managers that freed something since the last step
-        self._mean_us: dict[int, float] = {}  # function -> expected duration
+        self._durations = Durations()
+        self.learn = self._durations.learn
         self._ahead = 0  # pairs of manager and class with tasks sent ahead
 
     # ---- events -----------------------------------------------------------------------------
@@ -119,13 +121,6 @@ class Scheduler:
         manager.leases[task.id] = task
         self.tasks[task.id] = task
         self.holder[task.id] = manager
-
-    def learn(self, fn: int, duration_us: int) -> None:
-        """An attempt at a task of that function took so long."""
-        if duration_us < 0:
-            duration_us = 0
-        mean = self._mean_us.get(fn)
-        self._mean_us[fn] = duration_us if mean is None else mean + 0.1 * (duration_us - mean)
 
     def reopen(self, manager: Manager) -> None:
         """Something about the manager changed that may let it take more."""
@@ -278,10 +273,9 @@ class Scheduler:
                 return
 
     def _depth(self, fn: int) -> int:
-        mean = self._mean_us.get(fn)
-        if mean is None or mean > PREFILL_LONGEST_US:
+        if self._durations.longer_than(fn, PREFILL_LONGEST_US):
             return 0
-        return min(PREFILL_MAX, int(PREFILL_HORIZON_US / (mean + 1.0)) or 1)
+        return self._durations.fit(fn, PREFILL_HORIZON_US, PREFILL_MAX) or 1
 
     def _set_ahead(self, manager: Manager, cls: RequestClass, count: int) -> None:
         if count:

@@ -1,0 +1,474 @@
+"""The exchange against peers that lie, repeat themselves, or send rubbish with valid keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilotflow.core.exchange import Exchange
+from pilotflow.core.post import Post
+from pilotflow.messages import (
+    PROTOCOL,
+    AckResults,
+    BadMessage,
+    Begun,
+    CancelOutcome,
+    CancelTasks,
+    Decoder,
+    DefineClass,
+    DefineFunction,
+    Done,
+    DrainBlocks,
+    Envelope,
+    FailExecutor,
+    Hello,
+    Leaving,
+    ManagerAlive,
+    ManagerDown,
+    ManagerRefused,
+    ManagerUp,
+    Recorded,
+    Refused,
+    Register,
+    Registered,
+    Reregister,
+    Result,
+    Results,
+    Returned,
+    Run,
+    Status,
+    Submit,
+    Task,
+    encode,
+    from_client,
+    from_manager,
+    to_client,
+    to_manager,
+)
+from pilotflow.resources import Capacity, Request
+from pilotflow.testing.simulator_checks import check_exchange
+
+HUGE = (1 << 64) - 1
+NOW = 1000.0
+
+
+def register(name: str = "m1", capacity: Capacity | None = None, **changes: Any) -> Register:
+    offer = capacity or Capacity(2000, slots=2)
+    message = Register("1", "3.11.0", "cpu", f"block-{name}", name, name, 1, offer, None, [], [])
+    return msgspec.structs.replace(message, **changes)
+
+
+class Bench:
+    """An exchange with a client and one manager, and what it said to whom."""
+
+    def __init__(self, epoch: int = 1) -> None:
+        self.exchange = Exchange("r", epoch, "1", "3.11.0")
+        self.said: dict[Any, list[Any]] = {}
+        self.client(
+            Hello("1", "3.11.0", 1, "r", epoch), DefineFunction(1, b"d", b"b"), DefineClass(1, Request(), (), 5)
+        )
+        self.manager(register())
+
+    def client(self, *messages: Any, frames: Sequence[Any] = ()) -> list[Any]:
+        self.exchange.on_client("client", messages, frames, NOW)
+        return self.turn("client")
+
+    def manager(self, *messages: Any, frames: Sequence[Any] = (), key: str = "m1") -> list[Any]:
+        self.exchange.on_manager(key, messages, frames, NOW)
+        return self.turn(key)
+
+    def turn(self, key: str, now: float = NOW) -> list[Any]:
+        letters = self.exchange.turn(now)
+        self.exchange.take_lost()
+        check_exchange(self.exchange)
+        for to, letter in letters.items():
+            self.said.setdefault(to, []).extend(letter.messages)
+        return letters[key].messages if key in letters else []
+
+    def submit(self, *ids: int) -> list[Task]:
+        self.client(Submit([Task(id, 0, 1, 1, b"") for id in ids]))
+        return [task for message in self.said.get("m1", []) if isinstance(message, Run) for task in message.tasks]
+
+    def results(self) -> list[Result]:
+        found = [message for message in self.said.get("client", []) if isinstance(message, Results)]
+        return [result for message in found for batch in message.batches for result in batch.results]
+
+
+def done(task: Task, seq: int = 1, status: Status = Status.OK) -> Done:
+    return Done(seq, [Result(task.id, task.attempt, status, b"")])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Submit([Task(1, 0, 99, 1, b"")]),
+        Submit([Task(1, 0, 1, 99, b"")]),
+        Submit([Task(1, -1, 1, 1, b"")]),
+        Submit([Task(1, HUGE, 1, 1, b"")]),
+        Submit([Task(1, 0, 1, 1, b"", (0, 0))]),
+        Submit([Task(1, 0, 1, 1, b"", (1, -1))]),
+        Submit([Task(1, 0, 1, 1, b"", (-1, 2))]),
+        Submit([Task(1, 0, 1, 1, b"", (1,))]),
+        Submit([Task(1, 0, 1, 1, b"", (HUGE, HUGE))]),
+        Submit([Task(1, 0, 1, 1, b"", (5, 0))]),
+        Submit([Task(1, 0, 1, 1, b"", (0, 0)), Task(2, 0, 1, 1, b"", (1, 0))]),
+        DefineClass(2, Request(cpus_milli=-1), (), 5),
+        DefineClass(2, Request(memory_bytes=HUGE), (), 5),
+        DefineClass(2, Request(gpus_milli=-1), (), 5),
+        DefineClass(2, Request(runtime_s=float("nan")), (), 5),
+        DefineClass(2, Request(runtime_s=float("inf")), (), 5),
+        DefineClass(2, Request(num_nodes=0), (), 5),
+        DefineClass(2, Request(priority=-HUGE), (), 5),
+        DefineClass(2, Request(resources=(("licence", -1),)), (), 5),
+    ],
+)
+def test_nonsense_of_a_client_is_refused_as_a_whole(message: Any) -> None:
+    bench = Bench()
+    with pytest.raises(BadMessage):
+        bench.client(message, frames=[b"x"])
+    assert not bench.exchange.scheduler.tasks
+    assert list(bench.exchange.scheduler.classes) == [1]
+    assert bench.submit(7)[0].id == 7
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        register("m2", time_left_s=float("nan")),
+        register("m2", time_left_s=-1.0),
+        register("m2", leased=[(1, HUGE)]),
+        register("m2", running=[(1, -1)]),
+        ManagerAlive(float("nan")),
+        ManagerAlive(-5.0),
+        Done(1, [Result(1, 1, Status.OK, b"", (3, 0))]),
+        Done(1, [Result(1, 1, Status.OK, b"", (0, 0))]),
+    ],
+)
+def test_nonsense_of_a_manager_is_refused(message: Any) -> None:
+    bench = Bench()
+    with pytest.raises(BadMessage):
+        bench.manager(message)
+    assert len(bench.exchange.peers) == 1
+    assert bench.submit(7)[0].id == 7
+
+
+@pytest.mark.parametrize(
+    "capacity",
+    [
+        Capacity(1000, slots=0),
+        Capacity(1000, slots=-3),
+        Capacity(1000, slots=HUGE),
+        Capacity(-1, slots=1),
+        Capacity(1000, HUGE, slots=1),
+    ],
+)
+def test_a_manager_with_an_absurd_capacity_is_refused_with_words(capacity: Capacity) -> None:
+    bench = Bench()
+    (answer,) = bench.manager(register("m2", capacity), key="m2")
+    assert isinstance(answer, ManagerRefused)
+    assert "manager on m2" in answer.reason
+    assert any(isinstance(m, ManagerDown) and m.refused for m in bench.said["client"])
+
+
+def test_a_manager_of_another_version_is_refused_with_both_versions() -> None:
+    bench = Bench()
+    (answer,) = bench.manager(register("m2", version="9"), key="m2")
+    assert isinstance(answer, ManagerRefused)
+    assert "9" in answer.reason
+    assert "the run has 1" in answer.reason
+    (answer,) = bench.manager(register("m3", python="3.9.1"), key="m3")
+    assert isinstance(answer, ManagerRefused)
+    assert "Python 3.9.1, the run has 3.11.0" in answer.reason
+
+
+def test_nothing_is_taken_from_a_client_that_has_not_said_hello() -> None:
+    bench = Bench()
+    for message in (Submit([Task(5, 0, 1, 1, b"")]), CancelTasks(1, [1], True), FailExecutor("cpu", "x")):
+        with pytest.raises(BadMessage):
+            bench.exchange.on_client("stranger", [message], (), NOW)
+    bench.exchange.on_client("stranger", [Hello("1", "3.11.0", 1, "another run", 1)], (), NOW)
+    (answer,) = bench.turn("stranger")
+    assert isinstance(answer, Refused)
+    assert bench.exchange.client == "client"
+
+
+def test_a_manager_that_is_not_known_is_asked_to_register() -> None:
+    bench = Bench()
+    assert bench.manager(ManagerAlive(None), key="m9") == [Reregister()]
+
+
+def test_results_of_tasks_that_a_manager_does_not_hold_are_dropped_and_said_to_be_recorded() -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    for result in (
+        Result(1, task.attempt + 1, Status.OK, b""),
+        Result(1, task.attempt - 1, Status.OK, b""),
+        Result(1, -5, Status.OK, b""),
+        Result(99, task.attempt, Status.OK, b""),
+        Result(-1, HUGE, Status.OK, b"", (), -(1 << 63), HUGE),
+    ):
+        assert bench.manager(Done(3, [result])) == [Recorded([3])]
+    bench.manager(register("m2"), key="m2")
+    assert bench.manager(done(task), key="m2") == [Recorded([1])]
+    assert bench.results() == []
+    bench.manager(done(task))
+    assert [result.id for result in bench.results()] == [1]
+
+
+def test_a_repeated_batch_is_delivered_once() -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    for _ in range(3):
+        bench.manager(done(task))
+    assert len(bench.results()) == 1
+    manager = bench.exchange.peers["m1"].manager.id
+    bench.client(AckResults([(manager, 1), (manager, 99), (HUGE, 1), (-1, -1)]))
+    assert [m for m in bench.said["m1"] if isinstance(m, Recorded)] == [Recorded([1])]
+    assert bench.manager(done(task)) == [Recorded([1])]
+    assert len(bench.results()) == 1
+
+
+def test_a_manager_cannot_decide_that_a_task_was_lost_or_cancelled() -> None:
+    bench = Bench()
+    for status in (Status.LOST, Status.CANCELLED, Status.UNSTARTABLE):
+        task = bench.submit(1)[-1]
+        bench.manager(done(task, status=status))
+    assert bench.results() == []  # each is a crash, and the task is tried again
+    assert 1 in bench.exchange.scheduler.tasks
+
+
+@pytest.mark.parametrize("duration", [-1, -(1 << 63), HUGE])
+def test_impossible_durations_do_not_upset_what_is_sent_ahead(duration: int) -> None:
+    bench = Bench()
+    tasks = bench.submit(*range(1, 50))
+    bench.manager(Done(1, [Result(tasks[0].id, tasks[0].attempt, Status.OK, b"", (), duration)]))
+    bench.submit(*range(100, 150))
+    assert len(bench.results()) == 1
+
+
+def test_words_about_tasks_that_are_not_a_managers_own_change_nothing() -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    bench.manager(register("m2"), key="m2")
+    bench.said.clear()
+    pair = (task.id, task.attempt)
+    for message in (
+        Begun([pair, (HUGE, HUGE), (-1, -1)]),
+        Returned([pair, (99, 1)]),
+        CancelOutcome(0, [pair, (99, 1)], [1, 99, HUGE]),
+        CancelOutcome(HUGE, [pair], [1]),
+        Leaving("", [pair, (99, 1)], [pair, (98, 1)]),
+    ):
+        bench.manager(message, key="m2")
+    assert bench.exchange.scheduler.holder[1].node == "m1"
+    assert all(isinstance(message, ManagerDown) for message in bench.said.get("client", []))
+
+
+def test_a_registration_that_comes_twice_leaves_one_manager_that_keeps_its_work() -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    first = bench.exchange.peers["m1"].manager.id
+    (answer,) = bench.manager(register(running=[(1, task.attempt)]))
+    assert isinstance(answer, Registered)
+    assert answer.manager == first
+    bench.manager(done(task))
+    assert [result.id for result in bench.results()] == [1]
+
+
+def test_a_manager_that_begins_anew_without_a_task_gets_it_again_unless_its_result_comes_along() -> None:
+    bench = Bench()
+    lost, ended = bench.submit(1, 2)
+    answers = bench.manager(register(), done(ended))
+    (run,) = [message for message in answers if isinstance(message, Run)]
+    assert [(task.id, task.attempt) for task in run.tasks] == [(1, lost.attempt)]  # one object: see the attempt raised
+    assert [result.id for result in bench.results()] == [2]
+
+
+def test_another_manager_under_the_same_name_replaces_the_first() -> None:
+    bench = Bench()
+    bench.submit(1)
+    bench.manager(register(session="another life"))
+    assert len(bench.exchange.peers) == len(bench.exchange.by_id) == 1
+    assert [m.node for m in bench.said["client"] if isinstance(m, ManagerUp)] == ["m1", "m1"]
+    assert bench.exchange.take_lost() == []
+
+
+def test_an_acknowledgement_from_before_a_restart_does_not_reach_a_new_manager() -> None:
+    old = Bench()
+    manager = old.exchange.peers["m1"].manager.id
+    new = Bench(epoch=2)
+    (task,) = new.submit(1)
+    new.manager(done(task))
+    new.client(AckResults([(manager, 1)]))
+    assert not [m for m in new.said["m1"] if isinstance(m, Recorded)]
+
+
+def test_a_manager_that_still_runs_what_has_been_done_elsewhere_is_told_to_cancel_after_a_restart_too() -> None:
+    bench = Bench(epoch=2)
+    (task,) = bench.submit(1)
+    bench.manager(done(task))
+    answers = bench.manager(register("m2", running=[(1, (1 << 20) + 1)]), key="m2")
+    assert [type(m).__name__ for m in answers] == ["Registered"]  # of an earlier life: the client may ask for it yet
+    answers = bench.manager(register("m3", running=[(1, task.attempt)]), key="m3")
+    assert [type(m).__name__ for m in answers] == ["Registered", "Cancel"]
+
+
+def test_the_latest_of_two_attempts_that_come_back_after_a_restart_goes_on() -> None:
+    bench = Bench(epoch=2)
+    old = 1 << 20
+    bench.manager(register("m2", running=[(1, old + 1)]), key="m2")
+    bench.client(Submit([Task(1, 0, 1, 1, b"")], again=True))
+    assert bench.exchange.scheduler.holder[1].node == "m2"
+    bench.manager(register("m3", running=[(1, old + 2)]), key="m3")
+    assert bench.exchange.scheduler.holder[1].node == "m3"
+    assert [m.tasks for m in bench.said["m2"] if type(m).__name__ == "Cancel"] == [[(1, old + 1)]]
+
+
+def test_draining_and_failing_what_does_not_exist_is_fine() -> None:
+    bench = Bench()
+    bench.client(DrainBlocks(["nowhere"]), FailExecutor("nothing", ""), CancelTasks(HUGE, [HUGE, -1], True))
+    assert bench.submit(1)
+
+
+# ---- mutated messages ---------------------------------------------------------------------------
+
+VALUES: list[Any] = [0, 1, -1, HUGE, -(1 << 63), 1 << 20, None, True, "", "x", b"", [], [[1, 2]], 1.5, float("nan"), {}]
+
+
+def mutated(message: bytes, dice: Random) -> bytes:
+    """The message with bytes changed, or with a value in it replaced."""
+    if dice.random() < 0.3:
+        data = bytearray(message)
+        for _ in range(dice.choice([1, 1, 2, 8])):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        return bytes(data[: dice.randrange(len(data))] if dice.random() < 0.2 else data)
+    tree = msgspec.msgpack.decode(message[1:])
+    for _ in range(dice.choice([1, 1, 2])):
+        node: Any = tree
+        parents: list[tuple[list[Any], int]] = []
+        while isinstance(node, list) and node and (not parents or dice.random() < 0.85):
+            parents.append((node, dice.randrange(len(node))))
+            node = node[parents[-1][1]]
+        if parents:
+            parent, index = parents[-1]
+            parent[index] = deepcopy(dice.choice([*VALUES, dice.randrange(1 << 16), (1 << 20) + dice.randrange(4)]))
+    return bytes([PROTOCOL]) + msgspec.msgpack.encode(tree)
+
+
+class Fuzz:
+    """Two honest peers do their work, and two others with valid keys send mutated messages."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = Random(seed)
+        self.exchange = Exchange("r", self.dice.choice([1, 2]), "1", "3.11.0")
+        self.post = Post(10)
+        self.decoders: dict[str, Decoder[Any]] = {"client": from_client(), "manager": from_manager()}
+        self.reached = self.sent = 0
+        self.next_task = 1 << 50
+        self.seq = 0
+        self.ended: list[int] = []
+        hello = Hello("1", "3.11.0", 1, "r", 1)
+        self.exchange.on_client(
+            "client", [hello, DefineFunction(1, b"d", b"b"), DefineClass(1, Request(), (), 5)], (), NOW
+        )
+        self.exchange.on_client("client", [DefineClass(2, Request(), ("honest",), 5)], (), NOW)
+        self.exchange.on_manager("honest", [register("honest", executor="honest")], (), NOW)
+        self.turn()
+
+    def turn(self) -> None:
+        for key, letter in self.exchange.turn(NOW).items():
+            header = encode(Envelope(1, 1, 1, 1, False, letter.messages))
+            to_client()(header) if key == "client" else to_manager()(header)
+            for message in letter.messages:
+                if key == "honest" and isinstance(message, Run):
+                    self.seq += 1
+                    results = [Result(task.id, task.attempt, Status.OK, b"") for task in message.tasks]
+                    self.exchange.on_manager("honest", [Done(self.seq, results)], (), NOW)
+                elif key == "client" and isinstance(message, Results):
+                    self.ended += [r.id for batch in message.batches for r in batch.results]
+        self.exchange.take_lost()
+
+    def samples(self) -> list[Any]:
+        tasks = list(self.exchange.scheduler.tasks.values())[:3]
+        pairs = [(task.id, task.attempt) for task in tasks] or [(1, 1)]
+        results = [Result(id, attempt, Status.OK, b"x", (1, 0)) for id, attempt in pairs]
+        return [
+            register("evil", leased=pairs[:1], running=pairs[1:]),
+            Done(self.dice.randrange(5), results),
+            Begun(pairs),
+            Returned(pairs),
+            CancelOutcome(1, pairs, [1]),
+            ManagerAlive(5.0),
+            Leaving("bye", pairs, pairs),
+        ]
+
+    def evil(self) -> None:
+        message = self.dice.choice(self.samples())
+        header = mutated(encode(Envelope(1, 1, 0, 0, False, [message])), self.dice)
+        self.sent += 1
+        try:
+            envelope = self.decoders["manager"](header)
+            self.reached += 1
+            arrived = self.post.receive(f"evil-{self.sent}", envelope, [b"frame"])
+            for messages, frames in arrived or ():
+                if self.dice.random() < 0.5:
+                    self.exchange.on_manager("evil", [register("evil")], (), NOW)
+                self.exchange.on_manager("evil", messages, frames, NOW)
+        except BadMessage:
+            pass
+
+    def evil_client(self) -> None:
+        self.sent += 1
+        id = self.dice.randrange(1 << 40, 1 << 41)
+        message = self.dice.choice(
+            [
+                Submit([Task(id, 0, 1, 1, b"", (1, 0))], self.dice.random() < 0.3),
+                CancelTasks(3, [id], True),
+                AckResults([(1, 1)]),
+                DefineClass(self.dice.randrange(3, 9), Request(), ("evil",), 3),
+                FailExecutor("evil", "x"),
+            ]
+        )
+        try:
+            envelope = self.decoders["client"](mutated(encode(Envelope(1, 1, 0, 0, False, [message])), self.dice))
+            self.reached += 1
+            # It is the honest client's key, so it may not fail or end what that client wants.
+            if not any(isinstance(m, (CancelTasks, FailExecutor, Hello)) for m in envelope.messages):
+                self.exchange.on_client("client", envelope.messages, [b"frame"], NOW)
+        except BadMessage:
+            pass
+
+    def honest(self) -> list[int]:
+        ids = [self.next_task, self.next_task + 1]
+        self.next_task += 2
+        self.exchange.on_client("client", [Submit([Task(id, 0, 1, 2, b"") for id in ids])], (), NOW)
+        return ids
+
+
+@pytest.mark.parametrize("count", [1_000, pytest.param(12_000, marks=pytest.mark.soak)])
+def test_mutated_messages_with_valid_keys_are_dropped_or_harmless(
+    count: int, record_property: Callable[..., None]
+) -> None:
+    reached = 0
+    seed = 0
+    while reached < count:
+        seed += 1
+        fuzz = Fuzz(seed)
+        submitted: list[int] = []
+        for _ in range(150):
+            fuzz.dice.choice([fuzz.evil, fuzz.evil, fuzz.evil_client])()
+            if fuzz.dice.random() < 0.2:
+                submitted += fuzz.honest()
+            fuzz.turn()
+            check_exchange(fuzz.exchange)
+        for _ in range(5):
+            fuzz.turn()
+        assert "honest" in fuzz.exchange.peers, f"seed {seed}"
+        assert set(submitted) <= set(fuzz.ended), f"seed {seed}: an honest peer's tasks have not ended"
+        reached += fuzz.reached
+    record_property("count", reached)
