@@ -161,11 +161,7 @@ class _Builder:
         Raises:
             _Skip: it has none; the problem has been noted.
         """
-        self._count += 1
-        if self._count > _MAX_VALUES:
-            if self._count == _MAX_VALUES + 1:
-                self._note(node, f"aliases expand to more than {_MAX_VALUES} values.")
-            raise _Skip
+        self._count_one(node)
         if id(node) in self._active:
             self._note(node, "an alias stands inside what it stands for.")
             raise _Skip
@@ -180,6 +176,13 @@ class _Builder:
             return self._mapping(node, path) if isinstance(node, MappingNode) else self._sequence(node, path)
         finally:
             self._active.discard(id(node))
+
+    def _count_one(self, node: Node) -> None:
+        self._count += 1
+        if self._count > _MAX_VALUES:
+            if self._count == _MAX_VALUES + 1:
+                self._note(node, f"aliases expand to more than {_MAX_VALUES} values.")
+            raise _Skip
 
     def _note(self, node: Node, text: str) -> None:
         self._document.problems.append(Problem(_mark(node.start_mark), text))
@@ -215,7 +218,7 @@ class _Builder:
         return out
 
     def _pairs(self, node: MappingNode) -> Iterator[tuple[Node, Node, bool]]:
-        """A mapping's own pairs, then those that `<<` merges in."""
+        """A mapping's own pairs, then those that `<<` merges in; `_Skip` if they are too many."""
         bases = list[Node]()
         for key, value in node.value:
             if isinstance(key, ScalarNode) and key.value == "<<" and key.style is None:
@@ -223,14 +226,19 @@ class _Builder:
             else:
                 yield key, value, False
         for base in bases:
+            self._count_one(base)
             if not isinstance(base, MappingNode):
                 self._note(base, "'<<' takes a mapping or a list of mappings.")
             elif id(base) in self._active:
                 self._note(base, "an alias stands inside what it stands for.")
             else:
                 self._active.add(id(base))
-                yield from ((key, value, True) for key, value, _ in self._pairs(base))
-                self._active.discard(id(base))
+                try:
+                    for key, value, _ in self._pairs(base):
+                        self._count_one(key)
+                        yield key, value, True
+                finally:
+                    self._active.discard(id(base))
 
     def _key(self, node: Node) -> str | None:
         if isinstance(node, ScalarNode) and node.tag == _STR:

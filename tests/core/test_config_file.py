@@ -272,6 +272,13 @@ def test_a_bomb_of_aliases_is_found_before_it_goes_off(tmp_path: Path) -> None:
     assert any("aliases expand to more than 20000 values" in line for line in found)
 
 
+def test_a_bomb_of_merges_is_found_before_it_goes_off(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 60)]
+    found = problems(tmp_path, "\n".join(lines))
+    assert any("aliases expand to more than 20000 values" in line for line in found)
+
+
 def test_a_thousand_mistakes_are_summed_up(tmp_path: Path) -> None:
     text = "\n".join(f"key{i}: 1" for i in range(1000))
     with pytest.raises(ConfigError, match=r"c\.yaml: and 950 more\.$"):
