@@ -241,8 +241,7 @@ class Pool:
         self._forget(task)
         self._results.append(result)
         self._result_frames += frames
-        worker.head_since = now
-        worker.announced = False
+        worker.head_since, worker.announced = now, False
         if not tasks:
             self.room.free(task.cls)
             if not worker.ending:
@@ -373,8 +372,7 @@ class Pool:
                 task = queue.popleft()
                 _, worker = self._idle.popitem()
                 self.room.take(cls)
-                worker.head_since = now
-                worker.announced = False
+                worker.head_since, worker.announced = now, False
                 self._give(worker, task)
         if self._idle:
             self._recall_for_idle()
