@@ -19,6 +19,7 @@ from pilotflow.messages import (
     Begun,
     CancelOutcome,
     CancelTasks,
+    Close,
     Decoder,
     DefineClass,
     DefineFunction,
@@ -438,7 +439,9 @@ class Fuzz:
             envelope = self.decoders["client"](mutated(encode(Envelope(1, 1, 0, 0, False, [message])), self.dice))
             self.reached += 1
             # It is the honest client's key, so it may not fail or end what that client wants.
-            if not any(isinstance(m, (CancelTasks, FailExecutor, Hello)) for m in envelope.messages):
+            if not any(
+                isinstance(m, (CancelTasks, Close, DrainBlocks, FailExecutor, Hello)) for m in envelope.messages
+            ):
                 self.exchange.on_client("client", envelope.messages, [b"frame"], NOW)
         except BadMessage:
             pass
