@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pilotflow.ids import VERSION as __version__
+from pilotflow.ids import VERSION as __version__  # noqa: N811  the name that everybody looks for
 
 if TYPE_CHECKING:
     from pilotflow.apps import AUTO_LOGNAME, bash_app, python_app
