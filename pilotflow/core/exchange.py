@@ -148,7 +148,7 @@ class Exchange(Fleet):
             id = task.id
             n = counts[i] if counts else 0
             at += n
-            if id in scheduler.tasks or (self.recovery.active and id in self.recovery):
+            if id in scheduler.queued or id in scheduler.holder or (self.recovery.active and id in self.recovery):
                 continue
             if n:
                 self._frames[id] = frames[at - n : at]
@@ -186,7 +186,7 @@ class Exchange(Fleet):
         token = message.token
         asked: dict[Hashable, list[tuple[int, int]]] = {}
         for id in message.ids:
-            task = self.scheduler.tasks.get(id)
+            task = self.scheduler.find(id)
             manager = self.scheduler.holder.get(id)
             if manager is not None and task is not None:
                 asked.setdefault(self.by_id[manager.id].key, []).append((id, task.attempt))

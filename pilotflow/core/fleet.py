@@ -139,7 +139,7 @@ class Fleet(Ledger):
         """Take over what a manager still holds, or tell it that it is out of date."""
         stale: list[tuple[int, int]] = []
         for id, attempt in dict(held).items():
-            task = self.scheduler.tasks.get(id)
+            task = self.scheduler.find(id)
             if task is not None:
                 if not self._supersede(task, attempt):
                     stale.append((id, attempt))
@@ -209,7 +209,7 @@ class Fleet(Ledger):
 
     def _from_before(self, peer: Peer, result: Result, now: float) -> bool:
         """Whether to take a result that no lease explains: one from the interchange's earlier life."""
-        if not self.recovery.active or result.id in self.scheduler.tasks:
+        if not self.recovery.active or self.scheduler.find(result.id) is not None:
             return False
         verdict, task = self.recovery.result(peer.manager.id, result, now)
         if verdict is not Verdict.TAKE:

@@ -45,8 +45,8 @@ class Scheduler:
     def __init__(self) -> None:
         self.classes: dict[int, RequestClass] = {}
         self.managers: dict[int, Manager] = {}
-        self.tasks: dict[int, Task] = {}  # queued and leased
-        self.holder: dict[int, Manager] = {}  # leased only
+        self.queued: dict[int, Task] = {}
+        self.holder: dict[int, Manager] = {}  # of each leased task, which is among its leases
         self._waiting: dict[int, RequestClass] = {}  # classes with something in their queue
         self._dirty: dict[int, Manager] = {}  # managers that freed something since the last step
         self._durations = Durations()
@@ -70,7 +70,7 @@ class Scheduler:
 
     def submit(self, task: Task) -> None:
         """A new task waits."""
-        self.tasks[task.id] = task
+        self.queued[task.id] = task
         cls = self.classes[task.cls]
         cls.queue.append(task)
         self._waiting[cls.id] = cls
@@ -78,20 +78,20 @@ class Scheduler:
     def requeue(self, task: Task) -> None:
         """A task that was handed out waits again, before those that never were."""
         cls = self.classes[task.cls]
-        self.tasks[task.id] = task
+        self.queued[task.id] = task
         cls.queue.appendleft(task)
         self._waiting[cls.id] = cls
 
     def forget(self, task: Task) -> None:
         """A waiting task is cancelled; its place in the queue is passed over."""
-        del self.tasks[task.id]
+        del self.queued[task.id]
         self.classes[task.cls].cancel(task)
 
     def take_waiting(self, cls: RequestClass) -> list[Task]:
         """Take all tasks of a class out of the queue."""
         waiting = cls.take_all()
         for task in waiting:
-            del self.tasks[task.id]
+            del self.queued[task.id]
         self._waiting.pop(cls.id, None)
         return waiting
 
@@ -100,7 +100,6 @@ class Scheduler:
         id = task.id
         del manager.leases[id]
         del self.holder[id]
-        del self.tasks[id]
         cls_id = task.cls
         ahead = manager.prefilled.get(cls_id, 0)
         if ahead > 1:
@@ -119,7 +118,6 @@ class Scheduler:
         else:  # it waits there, or the manager would hold more than it has
             self._set_ahead(manager, cls, manager.prefilled.get(cls.id, 0) + 1)
         manager.leases[task.id] = task
-        self.tasks[task.id] = task
         self.holder[task.id] = manager
 
     def reopen(self, manager: Manager) -> None:
@@ -131,7 +129,6 @@ class Scheduler:
         held = list(manager.leases.values())
         for task in held:
             del self.holder[task.id]
-            del self.tasks[task.id]
         manager.leases.clear()
         manager.closed = True
         self.managers.pop(manager.id, None)
@@ -145,6 +142,15 @@ class Scheduler:
                     cls.heap = list(cls.members)
                     heapify(cls.heap)
         return held
+
+    def find(self, id: int) -> Task | None:
+        """A task that is queued or leased."""
+        holder = self.holder.get(id)
+        return self.queued.get(id) if holder is None else holder.leases[id]
+
+    def known(self) -> list[int]:
+        """Every task that is queued or leased."""
+        return [*self.queued, *self.holder]
 
     # ---- deciding ---------------------------------------------------------------------------
 
@@ -290,8 +296,10 @@ class Scheduler:
 
     def _lease(self, manager: Manager, task: Task, leases: dict[int, list[Task]]) -> None:
         task.attempt += 1
-        manager.leases[task.id] = task
-        self.holder[task.id] = manager
+        id = task.id
+        del self.queued[id]
+        manager.leases[id] = task
+        self.holder[id] = manager
         new = leases.get(manager.id)
         if new is None:
             leases[manager.id] = [task]

@@ -147,8 +147,10 @@ class Manager:
         request = cls.request
         self.free_slots -= 1
         self.free_cpus -= request.cpus_milli
-        self.free_memory -= request.memory_bytes
-        self.free_gpus -= request.gpus_milli
+        if request.memory_bytes:
+            self.free_memory -= request.memory_bytes
+        if request.gpus_milli:
+            self.free_gpus -= request.gpus_milli
         self.active[cls.id] = self.active.get(cls.id, 0) + 1
 
     def give_back(self, cls: RequestClass) -> None:
@@ -156,8 +158,10 @@ class Manager:
         request = cls.request
         self.free_slots += 1
         self.free_cpus += request.cpus_milli
-        self.free_memory += request.memory_bytes
-        self.free_gpus += request.gpus_milli
+        if request.memory_bytes:
+            self.free_memory += request.memory_bytes
+        if request.gpus_milli:
+            self.free_gpus += request.gpus_milli
         count = self.active[cls.id]
         if count > 1:
             self.active[cls.id] = count - 1

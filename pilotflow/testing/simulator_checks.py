@@ -16,15 +16,15 @@ def check_exchange(exchange: Exchange) -> None:
     assert len(queued) == sum(cls.queued for cls in scheduler.classes.values()), "cancelled tasks are miscounted"
     places = Counter(task.id for task in queued)
     places.update(id for manager in scheduler.managers.values() for id in manager.leases)
-    places.update(id for id in scheduler.tasks if id in exchange.recovery)
+    places.update(id for id in scheduler.known() if id in exchange.recovery)
     assert all(count == 1 for count in places.values()), f"tasks in several places: {places}"
-    assert places.keys() == scheduler.tasks.keys(), "the table of tasks is not the queue and the leases"
+    assert {task.id for task in queued} == scheduler.queued.keys(), "the table of queued tasks is not the queues"
     leased = {id: manager for manager in scheduler.managers.values() for id in manager.leases}
     assert leased == scheduler.holder, "holders are not those with the lease"
     assert scheduler.managers.keys() == exchange.by_id.keys()
     for manager in scheduler.managers.values():
         _check_manager(manager, scheduler.classes)
-    known = scheduler.tasks.keys()
+    known = places.keys()
     for table in exchange.tables():
         strays = [id for id in table if id not in known and id not in exchange.recovery]
         assert not strays, f"something is kept for tasks that are no more: {strays}"

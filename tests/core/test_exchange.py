@@ -132,7 +132,7 @@ def test_nonsense_of_a_client_is_refused_as_a_whole(message: Any) -> None:
     bench = Bench()
     with pytest.raises(BadMessage):
         bench.client(message, frames=[b"x"])
-    assert not bench.exchange.scheduler.tasks
+    assert not bench.exchange.scheduler.known()
     assert list(bench.exchange.scheduler.classes) == [1]
     assert bench.submit(7)[0].id == 7
 
@@ -240,7 +240,7 @@ def test_a_manager_cannot_decide_that_a_task_was_lost_or_cancelled() -> None:
         task = bench.submit(1)[-1]
         bench.manager(done(task, status=status))
     assert bench.results() == []  # each is a crash, and the task is tried again
-    assert 1 in bench.exchange.scheduler.tasks
+    assert 1 in bench.exchange.scheduler.known()
 
 
 @pytest.mark.parametrize("duration", [-1, -(1 << 63), HUGE])
@@ -395,8 +395,8 @@ class Fuzz:
         self.exchange.take_lost()
 
     def samples(self) -> list[Any]:
-        tasks = list(self.exchange.scheduler.tasks.values())[:3]
-        pairs = [(task.id, task.attempt) for task in tasks] or [(1, 1)]
+        tasks = [self.exchange.scheduler.find(id) for id in self.exchange.scheduler.known()[:3]]
+        pairs = [(task.id, task.attempt) for task in tasks if task is not None] or [(1, 1)]
         results = [Result(id, attempt, Status.OK, b"x", (1, 0)) for id, attempt in pairs]
         return [
             register("evil", leased=pairs[:1], running=pairs[1:]),
