@@ -1,12 +1,7 @@
 """pilotflow: many Python functions and shell commands on one laptop or a batch system.
 
-    import pilotflow as pf
-
-    @pf.python_app
-    def square(x): return x * x
-
-    with pf.load():
-        print(square(square(3)).result())
+Decorate functions with `python_app` and `bash_app` and call them inside `with load(): ...`, or use
+a `PilotExecutor` as a pool from `concurrent.futures`. README.md shows both.
 """
 
 from __future__ import annotations

@@ -473,13 +473,34 @@ ClientMessage: TypeAlias = (
     | Close
 )
 ToClient: TypeAlias = (
-    Welcome | Refused | Results | Started | Cancelled | Load | ManagerUp | ManagerDown | SetupFailed | InterchangeAlive | HelloAgain
+    Welcome
+    | Refused
+    | Results
+    | Started
+    | Cancelled
+    | Load
+    | ManagerUp
+    | ManagerDown
+    | SetupFailed
+    | InterchangeAlive
+    | HelloAgain
 )
 ManagerMessage: TypeAlias = (
     Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed
 )
 ToManager: TypeAlias = (
-    Registered | ManagerRefused | Function | Run | Class | Cancel | Retract | Recorded | Drain | Stop | AliveReply | Reregister
+    Registered
+    | ManagerRefused
+    | Function
+    | Run
+    | Class
+    | Cancel
+    | Retract
+    | Recorded
+    | Drain
+    | Stop
+    | AliveReply
+    | Reregister
 )
 ControlMessage: TypeAlias = StatusQuery
 ToControl: TypeAlias = StatusReport | Refused

@@ -54,6 +54,13 @@ class Loop:
         self._sockets.append((socket, zmq.EVENTS, handler))
         self._epoll.register(fd, select.EPOLLIN)
 
+    def remove_socket(self, socket: zmq.Socket[Any]) -> None:
+        """Forget a ZeroMQ socket, before it is closed."""
+        import zmq
+
+        self._sockets = [entry for entry in self._sockets if entry[0] is not socket]
+        self._epoll.unregister(int(socket.get(zmq.FD)))
+
     def turn(self, timeout_s: float) -> None:
         """Wait until something can be done, or the timeout, and call handlers until nothing can."""
         # ZeroMQ's descriptors signal changes only, so what is already there must be looked for.

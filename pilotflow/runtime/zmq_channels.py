@@ -53,7 +53,8 @@ class ZmqChannel:
             self._socket.set(zmq.CURVE_SERVERKEY, keys[0].encode())
             self._socket.set(zmq.CURVE_PUBLICKEY, keys[1].encode())
             self._socket.set(zmq.CURVE_SECRETKEY, keys[2].encode())
-        monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._loop = loop
+        self._monitor = monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
         def hung_up() -> None:
             while _receive(monitor) is not None:
@@ -75,10 +76,10 @@ class ZmqChannel:
         self._socket.send_multipart([header, *map(buffer_of, frames)], zmq.NOBLOCK, copy=False)
 
     def close(self) -> None:
-        """Send what waits, briefly, and close."""
-        self._socket.disable_monitor()
-        self._socket.close(linger=1000)
-        self._context.destroy(linger=1000)
+        """Send what waits, briefly, and close; the second time nothing happens."""
+        if not self._socket.closed:
+            _close(self._loop, self._socket, self._monitor, linger=1000)
+            self._context.destroy(linger=1000)
 
 
 class ZmqServer:
@@ -95,6 +96,7 @@ class ZmqServer:
         hear: Hear,
         garbage: Garbage,
     ) -> None:
+        self._loop = loop
         self._hear = hear
         self._garbage = garbage
         self._socket = context.socket(zmq.ROUTER)
@@ -136,9 +138,9 @@ class ZmqServer:
                 raise
 
     def close(self) -> None:
-        """Send what waits, briefly, and close."""
-        self._socket.disable_monitor()
-        self._socket.close(linger=500)
+        """Send what waits, briefly, and close; the second time nothing happens."""
+        if not self._socket.closed:
+            _close(self._loop, self._socket, self._monitor, linger=500)
 
 
 def answer_key_questions(
@@ -162,6 +164,14 @@ def answer_key_questions(
 
     loop.add_socket(zap, answer)
     return zap
+
+
+def _close(loop: Loop, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], linger: int) -> None:
+    """Close a socket and its monitor; what waits is sent within `linger` milliseconds."""
+    loop.remove_socket(monitor)
+    loop.remove_socket(socket)
+    socket.disable_monitor()
+    socket.close(linger=linger)
 
 
 def _receive(socket: zmq.Socket[bytes]) -> list[Any] | None:
