@@ -88,7 +88,7 @@ class Exchange(Fleet):
             if key != self.client:
                 if not isinstance(message, Hello):
                     raise BadMessage("a client that has not said hello")
-                self._hello(key, message)
+                self._hello(key, message, now)
             elif isinstance(message, Submit):
                 at = self._submit(message, frames, at, now)
             elif isinstance(message, AckResults):
@@ -100,9 +100,9 @@ class Exchange(Fleet):
             elif isinstance(message, CancelTasks):
                 self._cancel(message)
             else:
-                self._administer(key, message)
+                self._administer(key, message, now)
 
-    def _hello(self, key: Hashable, hello: Hello) -> None:
+    def _hello(self, key: Hashable, hello: Hello, now: float) -> None:
         if hello.version != self.version or hello.run_id != self.run_id:
             reason = f"this interchange serves run {self.run_id} with pilotflow {self.version}"
             self._send(key, Refused(f"{reason}; the client wants run {hello.run_id[:200]} with {hello.version[:50]}"))
@@ -114,6 +114,7 @@ class Exchange(Fleet):
         if self.client is not None:
             self._client_again()
         self.client = key
+        self.recovery.client_is_here(now)
         self._load_changed = True
         self._send(key, Welcome(self.version, self.pid, self.epoch))
 
@@ -204,7 +205,7 @@ class Exchange(Fleet):
             self._send(key, Cancel(token, tasks, message.running))
         self._load_changed = True
 
-    def _administer(self, key: Hashable, message: ClientMessage) -> None:
+    def _administer(self, key: Hashable, message: ClientMessage, now: float) -> None:
         if isinstance(message, ClientAlive):
             self._send_client(InterchangeAlive(self.dropped))
         elif isinstance(message, DefineSetup):
@@ -219,7 +220,7 @@ class Exchange(Fleet):
         elif isinstance(message, Close):
             self.close("the run has ended")
         elif isinstance(message, Hello):
-            self._hello(key, message)
+            self._hello(key, message, now)
 
     def _drain(self, blocks: set[str]) -> None:
         self._draining |= blocks

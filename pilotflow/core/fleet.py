@@ -78,7 +78,7 @@ class Fleet(Ledger):
             elif isinstance(message, WorkerSetupFailed):
                 self._send_client(SetupFailed(peer.manager.executor, message.payload))
         if known and peer is not None and messages and isinstance(messages[0], Register):
-            self._take_stock(peer, messages[0])  # after the results that came with it
+            self._take_stock(peer, messages[0], now)  # after the results that came with it
 
     def _register(self, key: Hashable, message: Register, now: float) -> None:
         check_time_left(message.time_left_s)
@@ -124,14 +124,15 @@ class Fleet(Ledger):
         setup = self._setups.get(peer.manager.executor, b"")
         return Registered(peer.manager.id, self.heartbeat_limit_s, setup)
 
-    def _take_stock(self, peer: Peer, message: Register) -> None:
+    def _take_stock(self, peer: Peer, message: Register, now: float) -> None:
         """A manager that we know has begun anew: letters were lost, and what it was sent or had said in them."""
         if peer.session != message.session:
             return
         held = {*message.running, *message.leased}
         ours = [(task.id, task.attempt) for task in peer.manager.leases.values()]
         self._returned(peer, [pair for pair in ours if pair not in held])
-        self._send_cancel(peer, held.difference(ours))
+        self.recovery.lose(peer.manager.id, but={id for id, _ in held})
+        self._claim(peer, held.difference(ours), now)
         for id in self.cancels.put_to(peer.manager.id):
             self._resolve(id)
 
@@ -250,8 +251,11 @@ class Fleet(Ledger):
             task = peer.manager.leases.get(id)
             if task is not None and task.attempt == attempt:
                 self.scheduler.release(peer.manager, task)
-                self._drop_payload(id)
-                self.cancels.settle(id, ended=True)
+                if id in self.cancels:
+                    self._drop_payload(id)
+                    self.cancels.settle(id, ended=True)
+                else:  # we asked when it seemed unwanted, and then the client wanted it
+                    self._crashed(task, f"{where(peer.manager)} ended it on an order that was out of date")
             elif id in self.cancels:
                 self._resolve(id)
         for id in message.refused:

@@ -89,6 +89,8 @@ class Ledger:
 
     def _queue(self, task: Task, *, first: bool = False) -> None:
         """A task waits for a manager, if there is hope for one."""
+        if task.attempt < self._first_attempt:  # of an earlier life, in which there may have been later ones
+            task.attempt = self._first_attempt
         why = self._hopeless.get(task.cls) if self._hopeless else None
         if why is not None:
             self._give_up(task.id, task.attempt + 1, [why], Status.UNSTARTABLE)
@@ -105,12 +107,10 @@ class Ledger:
             return
         history = self._history.setdefault(task.id, [])
         history.append(f"attempt {len(history) + 1}: {how}")
-        if task.attempt < self._first_attempt:
-            task.attempt = self._first_attempt
         if len(history) < self.scheduler.classes[task.cls].crash_limit and not self.closing:
             self._queue(task, first=True)
         else:
-            self._give_up(task.id, task.attempt, history, Status.LOST)
+            self._give_up(task.id, max(task.attempt, self._first_attempt), history, Status.LOST)
 
     def _give_up(self, id: int, attempt: int, lines: Sequence[str], status: Status) -> None:
         self._drop_payload(id)

@@ -9,6 +9,7 @@ one lost attempt, because it might have been running on a manager that never cam
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from enum import Enum, auto
 
 from pilotflow.messages import Result, Status, Task
@@ -38,6 +39,7 @@ class Recovery:
         self._held: dict[int, tuple[float, Task]] = {}  # resubmitted; may be claimed yet
         self._claims: dict[int, tuple[float, int, int]] = {}  # task -> due, manager, attempt
         self._ended: dict[int, tuple[float, int, str]] = {}  # task -> due, attempt, how it crashed or ""
+        self._open_until: float | None = None  # when results for which nothing waits here are too late
         self._dues: deque[tuple[float, int]] = deque()  # when to look at which task again
 
     def __contains__(self, id: int) -> bool:
@@ -47,6 +49,10 @@ class Recovery:
         """The client has begun anew: attempts below the floor are now of an earlier life, too."""
         self.active = True
         self._floor = floor
+
+    def client_is_here(self, now: float) -> None:
+        """The client submits again what it waits for; after the grace all of that has had a new attempt."""
+        self._open_until = now + self._grace_s
 
     @property
     def held(self) -> int:
@@ -91,6 +97,8 @@ class Recovery:
         if ended is not None and ended[1] >= attempt:
             return Verdict.STALE, None, nothing
         older = self._claims.get(id)
+        if older is not None and older[1:] == (manager, attempt):
+            return Verdict.WAIT, None, nothing
         if older is not None and older[2] >= attempt:
             return Verdict.STALE, None, nothing
         self._claims[id] = (self._remind(id, now), manager, attempt)
@@ -108,7 +116,8 @@ class Recovery:
         claim = self._claims.get(id)
         ended = self._ended.get(id)
         if (
-            (held is not None and attempt <= held[1].attempt)
+            (held is None and self._open_until is not None and now >= self._open_until)
+            or (held is not None and attempt <= held[1].attempt)
             or (claim is not None and (attempt < claim[2] or (attempt == claim[2] and manager != claim[1])))
             or (ended is not None and attempt <= ended[1])
         ):
@@ -128,10 +137,10 @@ class Recovery:
         held = self._held.pop(id, None)
         return held[1] if held is not None else None
 
-    def lose(self, manager: int) -> None:
-        """A manager is gone, and with it what it claimed."""
+    def lose(self, manager: int, but: Container[int] = ()) -> None:
+        """A manager is gone, and with it what it claimed; or all but these tasks of it."""
         if self._claims:
-            self._claims = {id: claim for id, claim in self._claims.items() if claim[1] != manager}
+            self._claims = {id: claim for id, claim in self._claims.items() if claim[1] != manager or id in but}
 
     def release(self, now: float) -> tuple[list[Task], list[tuple[int, int, int]]]:
         """What nobody came for: tasks to try again, and (manager, task, attempt) that nobody wants."""

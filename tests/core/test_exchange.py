@@ -330,6 +330,26 @@ def test_the_latest_of_two_attempts_that_come_back_after_a_restart_goes_on() -> 
     assert [m.tasks for m in bench.said["m2"] if type(m).__name__ == "Cancel"] == [[(1, old + 1)]]
 
 
+def test_a_manager_that_registers_twice_after_a_restart_keeps_what_the_client_asks_for_later() -> None:
+    bench = Bench(epoch=2)
+    running = [(1, (1 << 20) + 1)]
+    for _ in range(2):
+        bench.manager(register("m2", running=running), key="m2")
+    assert [type(m).__name__ for m in bench.said["m2"]] == ["Registered", "Registered"]
+    bench.client(Submit([Task(1, 0, 1, 1, b"")], again=True))
+    assert bench.exchange.scheduler.holder[1].node == "m2"
+    bench.manager(register("m2"), key="m2")  # and if it does not hold it any more, it runs again
+    assert bench.exchange.scheduler.holder[1].leases[1].attempt > 2 << 20
+
+
+def test_a_task_that_a_manager_ended_though_nobody_asked_is_tried_again() -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    attempt = task.attempt
+    bench.manager(CancelOutcome(0, [(1, attempt)], []))
+    assert bench.exchange.scheduler.holder[1].leases[1].attempt == attempt + 1
+
+
 def test_draining_and_failing_what_does_not_exist_is_fine() -> None:
     bench = Bench()
     bench.client(DrainBlocks(["nowhere"]), FailExecutor("nothing", ""), CancelTasks(HUGE, [HUGE, -1], True))
