@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotflow.runtime.connection import read_connection
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import Program, is_alive, parent_of, pids_in, running, took, until, within
 
@@ -198,25 +199,25 @@ def test_a_hundred_killed_programs_leave_nothing(tmp_path: Path) -> None:
 
 def kill_programs(tmp_path: Path, kills: int) -> None:
     slowest = 0.0
-    sockets = set(_socket_directories())
+    sockets: list[Path] = []
     for number in range(kills):
         source = "with pf.load(config(HERE)) as run:\n    while True: [f.result() for f in [square(i) for i in range(50)]]; say('works')"
         with Program(tmp_path / str(number), source) as program:
             program.said("works")
+            sockets += _socket_directories(tmp_path / str(number))
             program.process.kill()
             killed = time.monotonic()
             until(lambda program=program: not program.left(), 150.0)  # type: ignore[misc]
             slowest = max(slowest, time.monotonic() - killed)
     took(15.0, "nothing of a killed program is alive", slowest)
-    until(lambda: set(_socket_directories()) <= sockets, 10, "the removal of socket directories")
+    assert len(sockets) == kills
+    until(lambda: not any(path.exists() for path in sockets), 10, "the removal of socket directories")
 
 
-def _socket_directories() -> list[str]:
-    import glob
-    import tempfile
-
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return glob.glob(f"{base}/pilotflow-*")
+def _socket_directories(program: Path) -> list[Path]:
+    """Where the sockets of a program's runs are."""
+    files = {path.resolve() for path in program.rglob("connection.json")}
+    return [Path(read_connection(path).client[0].removeprefix("unix:")).parent for path in files]
 
 
 def test_python_itself_says_nothing_at_exit(tmp_path: Path) -> None:
