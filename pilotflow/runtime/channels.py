@@ -88,7 +88,7 @@ class _Connection:
     def send(self, header: bytes, frames: Sequence[Any]) -> None:
         if not self._waiting:
             try:
-                packets.send(self.sock, header, frames, socket.MSG_DONTWAIT)
+                packets.send(self.sock, header, frames, packets.DONTWAIT)
             except ConnectionError:
                 return  # its end is noticed when it is read
             except OSError:  # no room, or memory or descriptors are short: again when others have let go of some
@@ -102,7 +102,7 @@ class _Connection:
         """Send what waits, as far as there is room."""
         while self._waiting:
             try:
-                packets.send(self.sock, *self._waiting[0], socket.MSG_DONTWAIT)
+                packets.send(self.sock, *self._waiting[0], packets.DONTWAIT)
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -120,7 +120,7 @@ class _Connection:
         One, because a packet is a batch already; if there are more the loop comes back at once.
         """
         try:
-            message = packets.receive(self.sock, self._buffer, socket.MSG_DONTWAIT)
+            message = packets.receive(self.sock, self._buffer, packets.DONTWAIT)
         except BlockingIOError:
             return True
         except packets.BadPacket as error:

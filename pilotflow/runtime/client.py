@@ -98,7 +98,7 @@ class Client:
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
         self._book = TaskBook(self._say_of_tasks, self.call)
-        self._loop.add(self._wake_fd, lambda: (os.eventfd_read(self._wake_fd), None)[1])
+        self._loop.add_bell(self._wake_fd)
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
         self._thread = threading.Thread(target=self._run, name="pilotflow-client", daemon=True)

@@ -81,7 +81,7 @@ class WorkerLink:
         """
         if not self._waiting:
             try:
-                packets.send(self.ours, header, frames, socket.MSG_DONTWAIT)
+                packets.send(self.ours, header, frames, packets.DONTWAIT)
             except BlockingIOError:
                 pass
             else:
@@ -92,7 +92,7 @@ class WorkerLink:
     def _flush(self) -> None:
         while self._waiting:
             try:
-                packets.send(self.ours, *self._waiting[0], socket.MSG_DONTWAIT)
+                packets.send(self.ours, *self._waiting[0], packets.DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:  # its death is noticed by other ways
@@ -105,7 +105,7 @@ class WorkerLink:
         unread: list[tuple[bytes, ToWorker, Sequence[Any]]] = []
         while True:
             try:
-                packet = packets.receive(self.theirs, buffer, socket.MSG_DONTWAIT)
+                packet = packets.receive(self.theirs, buffer, packets.DONTWAIT)
             except (BlockingIOError, ConnectionError):
                 break
             if packet is None:

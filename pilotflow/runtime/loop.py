@@ -16,9 +16,14 @@ _POLLIN = 1
 
 
 class Loop:
-    """Descriptors, their handlers, and one place to wait for all of them."""
+    """Descriptors, their handlers, and one place to wait for all of them.
+
+    Attributes:
+        busy: whether something could be done already when this turn began, so that there may be more.
+    """
 
     def __init__(self) -> None:
+        self.busy = False
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
@@ -28,6 +33,10 @@ class Loop:
         """Call the handler whenever the descriptor can be read or was closed by its peer."""
         self._readers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
+
+    def add_bell(self, fd: int) -> None:
+        """Wake up whenever an eventfd is written to. It need not be read."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def want_writes(self, fd: int, handler: Callable[[], None] | None) -> None:
         """Call the handler when there is room to write to a descriptor; None to stop that."""
@@ -64,14 +73,20 @@ class Loop:
     def turn(self, timeout_s: float) -> None:
         """Wait until something can be done, or the timeout, and call handlers until nothing can."""
         # ZeroMQ's descriptors signal changes only, so what is already there must be looked for.
-        ready = self._readable_sockets()
-        events = self._epoll.poll(0 if ready else max(0.0, timeout_s))
-        for _ in range(DRAIN_MAX):
-            if not events or not self._handle(events):
-                break
-            events = self._epoll.poll(0)
-        for handler in ready or self._readable_sockets():
-            handler()
+        ready = self._readable_sockets() if self._sockets else []
+        poll = self._epoll.poll
+        events = poll(0)
+        self.busy = bool(events or ready)
+        if not self.busy:  # what wakes us is handled at once, without a look for more behind it
+            self._handle(poll(max(0.0, timeout_s)))
+        else:
+            for _ in range(DRAIN_MAX):
+                if not events or not self._handle(events):
+                    break
+                events = poll(0)
+        if self._sockets:
+            for handler in ready or self._readable_sockets():
+                handler()
 
     def _handle(self, events: list[tuple[int, int]]) -> bool:
         """Call what handles these events; False if all are of ZeroMQ, and stay until it is read."""

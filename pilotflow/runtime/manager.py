@@ -256,12 +256,12 @@ class Manager:
                 self._send(worker.id, its_link, message, frames)
         self._pool.on_recalled(worker, tasks)
 
-    def _hear_worker(self, worker: Worker) -> None:
+    def _hear_worker(self, worker: Worker, to_the_end: bool = False) -> None:
         now = time.monotonic()
         buffer, pool, ours = self._buffer, self._pool, self._links[worker.id].ours
         while True:
             try:
-                packet = packets.receive(ours, buffer, socket.MSG_DONTWAIT)
+                packet = packets.receive(ours, buffer, packets.DONTWAIT)
                 if packet is None:
                     return
                 header, frames = packet
@@ -278,6 +278,8 @@ class Manager:
                 pool.on_ready(worker)
             else:
                 pool.on_setup_failed(bytes(buffer_of(frames[0])))
+            if not (self._loop.busy or to_the_end):  # if there is more after all, the loop comes back
+                return
 
     def _hear_zygote(self) -> None:
         reports = self._zygote.reports()
@@ -296,7 +298,7 @@ class Manager:
     def _bury(self, worker: Worker, how: str) -> None:
         its_link = self._links.get(worker.id)
         if its_link is not None:  # else it was not even started
-            self._hear_worker(worker)  # results it had sent before it died
+            self._hear_worker(worker, to_the_end=True)  # results it had sent before it died
             unread = []
             for _, message, frames in its_link.take_back(self._buffer):
                 if isinstance(message, link.GiveTask):

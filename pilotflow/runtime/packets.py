@@ -23,6 +23,12 @@ OWN_FILE_BYTES: Final = 64 * 1024
 FILES_MAX: Final = 200
 """Descriptors in one packet; Linux allows 253."""
 
+# Plain integers: combining the enumeration's members costs more than the call they go to.
+DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+"""For `send` and `receive`: raise BlockingIOError instead of waiting."""
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+
 _FRAMED: Final = 0xC1
 """First byte of a packet with frames: one that neither msgpack nor our own headers begin with."""
 _HEAD = struct.Struct("<BBIH")
@@ -49,7 +55,7 @@ def send(sock: socket.socket, header: bytes, frames: Sequence[Any] = (), flags: 
     """Send one message.
 
     Raises:
-        BlockingIOError: with MSG_DONTWAIT, if the peer has too much unread; nothing was sent.
+        BlockingIOError: with DONTWAIT, if the peer has too much unread; nothing was sent.
         OSError: the peer is gone, or memory or descriptors are short.
     """
     if not frames and len(header) < PACKET_BYTES:
@@ -102,10 +108,10 @@ def receive(sock: socket.socket, buffer: bytearray, flags: int = 0) -> tuple[mem
     The header is only good until the next call with the same buffer.
 
     Raises:
-        BlockingIOError: with MSG_DONTWAIT, if there is nothing to read.
+        BlockingIOError: with DONTWAIT, if there is nothing to read.
         BadPacket: the packet is none of ours.
     """
-    n, ancillary, kind, _ = sock.recvmsg_into([buffer], _ANCILLARY, flags | socket.MSG_CMSG_CLOEXEC)
+    n, ancillary, kind, _ = sock.recvmsg_into([buffer], _ANCILLARY, flags | _CLOEXEC)
     if n == 0:
         return None
     view = memoryview(buffer)[:n]
@@ -116,7 +122,7 @@ def receive(sock: socket.socket, buffer: bytearray, flags: int = 0) -> tuple[mem
         if what == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % 4])
     files = [MemoryFile(fd, 0) for fd in fds]
-    if kind & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if kind & _TRUNCATED:
         raise BadPacket("a packet that is too long")
     return _parse(view, files)
 
