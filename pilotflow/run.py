@@ -68,6 +68,7 @@ class Run:
         self.config = config
         self.directory, self.run_id = rundir.make(Path(config.run_dir))
         self._pid = os.getpid()
+        self._mark = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid)}
         self._log, self._log_handler = rundir.open_log(self.directory)
         self._lock = threading.Lock()
         self._closed = False
@@ -97,7 +98,11 @@ class Run:
         self._interchange = self._start_interchange(connection)
         undo.callback(self._end_interchange)
         self._keeper = BlockKeeper(
-            [self._kept(executor) for executor in config.executors], self.directory, self._from_keeper, self._log
+            [self._kept(executor) for executor in config.executors],
+            self.directory,
+            self._from_keeper,
+            self._log,
+            self._mark,
         )
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
@@ -166,9 +171,7 @@ class Run:
         )
 
     def _start_interchange(self, connection: Connection) -> subprocess.Popen[bytes]:
-        environment = dict(os.environ)
-        environment[RUN_VARIABLE] = leftovers.mark(self.run_id, self._pid)
-        environment.update(rundir.import_path())
+        environment = {**os.environ, **self._mark, **rundir.import_path()}
         argv = [sys.executable, "-m", "pilotflow.runtime.interchange", str(self._connection_file)]
         endpoints = [e for e in (*connection.client, *connection.managers, *connection.control) if e[:5] == "unix:"]
         # Bound before the interchange starts, so that everybody can connect at once.
@@ -194,8 +197,8 @@ class Run:
 
         def argv(block: str) -> list[str]:
             return [
-                "env",
-                f"{RUN_VARIABLE}={leftovers.mark(self.run_id, self._pid)}",
+                "env",  # a launcher may start it where the block's environment does not reach
+                *(f"{name}={value}" for name, value in self._mark.items()),
                 *manager_argv(
                     self._connection_file,
                     executor.label,

@@ -6,9 +6,10 @@ system needs. `pilotflow.testing.providers.check_provider` runs the whole contra
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,8 @@ class BlockJob:
         stdout, stderr: files for the script's output.
         nodes: nodes to ask for.
         walltime_s: seconds after which the block is ended, or None for no limit.
+        environment: variables for all processes of the block, by which they can be found. The script
+            of `script_text` exports them; a provider that starts processes itself starts them with these.
     """
 
     name: str
@@ -40,6 +43,7 @@ class BlockJob:
     stderr: Path
     nodes: int
     walltime_s: float | None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +153,7 @@ def _is_number(value: object) -> bool:
 
 
 def script_text(job: BlockJob, worker_init: str, title: str, header: str = "") -> str:
-    """The script of a block: interpreter line, header of the batch system, `worker_init`, managers.
+    """The script of a block: interpreter line, header of the batch system, environment, `worker_init`, managers.
 
     Args:
         job: the block.
@@ -158,6 +162,7 @@ def script_text(job: BlockJob, worker_init: str, title: str, header: str = "") -
         header: further lines that must come first, such as `#SBATCH` directives.
     """
     parts = ["#!/bin/bash", header.rstrip("\n"), f"# pilotflow block {job.name}: {title}"]
+    parts += [f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()]
     if worker_init.strip():
         parts += [
             "# ---- worker_init",

@@ -62,7 +62,7 @@ class LocalProvider(Provider):
         job.script.write_text(text, encoding="utf-8", errors="surrogateescape")
         job.script.chmod(0o700)
         with job.stdout.open("wb") as stdout, job.stderr.open("wb") as stderr:
-            process = _start(str(job.script), stdout, stderr)
+            process = _start(job, stdout, stderr)
         batch_id = processes.name_of(process.pid)
         deadline = None if job.walltime_s is None else time.monotonic() + job.walltime_s
         self._blocks[batch_id] = _Started(process, deadline, job.walltime_s)
@@ -113,9 +113,10 @@ class LocalProvider(Provider):
         return (sys.executable, "-m", "pilotflow.providers.local", "cancel", *ids)
 
 
-def _start(script: str, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(job: BlockJob, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        ["bash", script],
+        ["bash", str(job.script)],
+        env={**os.environ, **job.environment},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -107,6 +107,7 @@ class BlockKeeper:
         run_dir: the run's directory; scripts go to `scripts/`, output to `blocks/BLOCK/`.
         send: hands a message to the interchange; called from the keeper's thread.
         log: gets one line for each change of a block's state.
+        environment: variables that mark the processes of the run's blocks.
     """
 
     def __init__(
@@ -115,7 +116,9 @@ class BlockKeeper:
         run_dir: Path,
         send: Callable[[ClientMessage], None],
         log: logging.Logger,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._environment = environment or {}
         self._kept = [_Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
         self._run_dir = run_dir.absolute()
         self._send = send
@@ -306,6 +309,7 @@ class BlockKeeper:
                 stderr=folder / "stderr",
                 nodes=nodes,
                 walltime_s=executor.provider.walltime_s,
+                environment=self._environment,
             )
             batch_id = executor.provider.submit(job)
         except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end

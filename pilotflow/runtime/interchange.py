@@ -26,7 +26,7 @@ import msgspec
 
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.post import Post
-from pilotflow.ids import VERSION
+from pilotflow.ids import RUN_VARIABLE, VERSION
 from pilotflow.messages import (
     BadMessage,
     Decoder,
@@ -39,13 +39,15 @@ from pilotflow.messages import (
     from_control,
     from_manager,
 )
-from pilotflow.runtime import limits
+from pilotflow.runtime import leftovers, limits
 from pilotflow.runtime.channels import Server, UnixServer
 from pilotflow.runtime.connection import Connection, read_connection, write_connection
 from pilotflow.runtime.loop import Loop
 
 CLOSE_GRACE_S = 3.0
 """Managers have this long to leave after the run has ended."""
+CANCEL_TIMEOUT_S = 10.0
+"""Commands that cancel the blocks of a lost client are waited for this long."""
 GARBAGE_LOG_PERIOD_S = 10.0
 """Messages that are not ours are counted, and logged at most this often."""
 
@@ -204,13 +206,22 @@ class Interchange:
         self._client_gone = True
 
     def _cancel_blocks(self) -> None:
-        """What the client would have done: end its blocks, pending ones included."""
+        """What the client would have done: end its blocks, pending ones and those we were not told of included."""
+        environment = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}  # no leftovers
+        commands = []
         for argv in {block.cancel_argv for block in self._exchange.live_blocks if block.cancel_argv}:
             self._log.info("cancelling blocks: %s", " ".join(argv))
             try:
-                subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+                commands.append(
+                    subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+                )
             except OSError as error:
                 self._log.error("cannot cancel blocks with %s: %s", argv, error)
+        deadline = time.monotonic() + CANCEL_TIMEOUT_S
+        for command in commands:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                command.wait(max(0.0, deadline - time.monotonic()))
+        leftovers.end_those_of(self._connection.run_id, self._log)
 
     # ---- the loop ---------------------------------------------------------------------------
 
@@ -228,8 +239,6 @@ class Interchange:
                     break
                 deadline = min(deadline, self._close_at)
             self._loop.turn(deadline - now)
-        if self._client_gone:
-            self._cancel_blocks()
         for server in self._servers:
             server.close()
         for folder in {Path(endpoint[5:]).parent for endpoint in self._listeners}:
@@ -237,6 +246,8 @@ class Interchange:
                 folder.rmdir()
         if self._context is not None:
             self._context.destroy(linger=500)
+        if self._client_gone:  # last: managers that come only now must find nobody, and go
+            self._cancel_blocks()
 
     def _dispatch(self, letters: dict[Hashable, Any]) -> None:
         for key, header, frames in self._post.send(letters):

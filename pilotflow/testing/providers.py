@@ -12,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -177,6 +178,14 @@ def _the_command_is_shell_text(bench: _Bench) -> None:
     assert "<one><two  three><last>" in bench.job("").stdout.read_text()
 
 
+def _the_jobs_environment_is_there(bench: _Bench) -> None:
+    job = replace(bench.job("printf '<%s>' \"$PILOTFLOW_CHECK\""), environment={"PILOTFLOW_CHECK": ODD_NAME})
+    bench.ids.append(bench.provider.submit(job))
+    (status,) = bench.ended(*bench.ids)
+    assert status.state is BlockState.COMPLETED, f"{status}: {job.stderr.read_text()}"
+    assert f"<{ODD_NAME}>" in job.stdout.read_text(), "job.environment does not reach the block's processes"
+
+
 def _a_command_cancels_for_a_dead_client(bench: _Bench) -> None:
     started = bench.folder / "started"
     batch_id = bench.submit(f"echo yes > '{started}'\n{_WAIT}")
@@ -198,5 +207,6 @@ _CHECKS: Final = (
     _many_are_answered_in_one_call,
     _odd_paths_are_kept,
     _the_command_is_shell_text,
+    _the_jobs_environment_is_there,
     _a_command_cancels_for_a_dead_client,
 )

@@ -102,6 +102,16 @@ def test_stderr_says_that_worker_init_failed(tmp_path: Path) -> None:
     assert "worker_init of block cpu-0 failed with exit code 127" in text
 
 
+def test_a_block_carries_its_environment_from_the_first_moment(tmp_path: Path) -> None:
+    """Were it set by the script, a block whose script has not come so far could not be recognised."""
+    provider = LocalProvider()
+    batch_id = provider.submit(replace(job(tmp_path, "sleep 600"), environment={"MARK": "a 'b'"}))
+    pid = int(batch_id.partition(":")[0])
+    assert b"MARK=a 'b'" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    provider.cancel([batch_id])
+    final(provider, batch_id)
+
+
 # ---- ends -----------------------------------------------------------------------------------
 
 

@@ -95,7 +95,7 @@ def nothing_left(run: Run, limit_s: float = 15.0) -> None:
 
 def processes_of(directory: Path, run_id: str = "") -> dict[int, str]:
     """Command lines of the living processes of a run: those that carry its mark, or name its directory."""
-    marks = (f"{RUN_VARIABLE}={run_id}:".encode() if run_id else b"\0\0", f"{directory}/".encode())
+    mark, path = f"{RUN_VARIABLE}={run_id}:".encode(), f"{directory}/".encode()
     found: dict[int, str] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdecimal() or int(entry) == os.getpid():
@@ -105,7 +105,7 @@ def processes_of(directory: Path, run_id: str = "") -> dict[int, str]:
             environment = Path(f"/proc/{entry}/environ").read_bytes()
         except OSError:
             continue
-        if line and (marks[0] in environment or marks[1] in line):
+        if line and ((run_id and mark in environment) or path in line):
             found[int(entry)] = line.replace(b"\0", b" ").decode(errors="replace")
     return found
 

@@ -13,7 +13,7 @@ import pytest
 
 from pilotflow.runtime.connection import read_connection
 from tests.integration import fault_tasks as tasks
-from tests.integration.faults import Program, is_alive, parent_of, pids_in, running, took, until, within
+from tests.integration.faults import Program, is_alive, parent_of, pids_in, processes_of, running, took, until, within
 
 BUSY = """
     run = pf.load(config(HERE, **WORDS))
@@ -65,6 +65,64 @@ def test_blocks_that_are_pending_end_with_a_killed_program(tmp_path: Path) -> No
                lambda: not program.left() and not any(map(is_alive, scripts)))  # fmt: skip
 
 
+KILL_INTERCHANGE = """
+def kill_interchange():
+    from tests.integration.faults import processes_of
+    (directory,) = (HERE / "runs").glob("[0-9]*")
+    lines = processes_of(directory).items()
+    os.kill(next(pid for pid, line in lines if "runtime.interchange" in line), 9)
+
+"""
+DYING = """
+    class Dying(pf.LocalProvider):
+        def submit(self, job):
+            super().submit(job)
+            while not (HERE / "inits").exists(): time.sleep(0.01)
+            os.kill(os.getpid(), 9)
+
+    provider = Dying(worker_init="echo $$ > " + str(HERE / "new") + "; mv " + str(HERE / "new") + " " + str(HERE / "inits")
+        + "; trap '' TERM; sleep 500; sleep 500")
+    say("begins")
+    pf.load(pf.Config(executors=[pf.ExecutorConfig(label="cpu", provider=provider)], run_dir=HERE / "runs"))
+"""
+
+
+def test_a_block_that_nobody_had_been_told_of_ends_with_a_killed_program(tmp_path: Path) -> None:
+    """It dies between the block's start and its announcement: the interchange knows no command to cancel it."""
+    with Program(tmp_path, DYING) as program:
+        assert program.end() == -signal.SIGKILL
+        died = time.monotonic()
+        (script,) = pids_in(tmp_path / "inits")
+        within(
+            15.0, "a block that was not announced is gone", lambda: not is_alive(script) and not program.left(), died
+        )
+
+
+def test_the_next_start_leaves_a_dead_programs_run_to_its_interchange(tmp_path: Path) -> None:
+    """It cancels what is pending, politely; killed before that, it would leave batch jobs in the queue."""
+    with Program(tmp_path, DYING) as program:
+        assert program.end() == -signal.SIGKILL
+        (script,) = pids_in(tmp_path / "inits")
+        with running(tmp_path / "next") as run:
+            within(15.0, "a block that was not announced is gone", lambda: not is_alive(script))
+            assert "left over" not in (run.directory / "pilotflow.log").read_text()
+        (directory,) = program.run_directories()
+        assert f"ending process {script}, left over" in (directory / "pilotflow.log").read_text()
+
+
+def test_a_block_that_nobody_had_been_told_of_is_ended_by_the_next_start(tmp_path: Path) -> None:
+    """The same, and the interchange dies too."""
+    source = DYING.replace("os.kill(os.getpid(), 9)", "kill_interchange(); os.kill(os.getpid(), 9)")
+    with Program(tmp_path, KILL_INTERCHANGE + _dedented(source)) as program:
+        assert program.end() == -signal.SIGKILL
+        (script,) = pids_in(tmp_path / "inits")
+        assert is_alive(script)
+        with running(tmp_path / "next") as run:
+            within(5.0, "the next start ends a block that was not announced", lambda: not is_alive(script))
+            log = (run.directory / "pilotflow.log").read_text()
+            assert f"ending process {script}, left over from run 0001-" in log
+
+
 def _knows_blocks(program: Program, number: int) -> bool:
     """Whether the program's thread has had the time to tell the interchange of its blocks."""
     (directory,) = program.run_directories()
@@ -80,7 +138,8 @@ def test_a_program_killed_while_it_loads_leaves_nothing(tmp_path: Path, delay: i
         within(15.0, "nothing of a program killed while it loads is alive", lambda: not program.left())
 
 
-def test_what_detached_itself_is_ended_and_reported_by_the_next_start(tmp_path: Path) -> None:
+def with_a_detached_process(tmp_path: Path) -> tuple[Program, str, int]:
+    """A program, its run, and a process of a task that belongs to nobody any more."""
     source = """
         run = pf.load(config(HERE))
         detach(str(HERE / "pids"))
@@ -91,12 +150,27 @@ def test_what_detached_itself_is_ended_and_reported_by_the_next_start(tmp_path: 
     program = Program(tmp_path, source)
     run_id = program.said("ready")
     (detached,) = until(lambda: pids_in(tmp_path / "pids"))
+    program.process.send_signal(signal.SIGSTOP)  # it would replace the block
     zygote = parent_of(detached)  # takes in orphans, so that a block's end finds them; kill it, and nobody can
     os.kill(zygote, signal.SIGKILL)
     until(lambda: parent_of(detached) != zygote)
+    return program, run_id, detached
+
+
+def test_what_detached_itself_is_ended_when_the_program_is_killed(tmp_path: Path) -> None:
+    program, _, detached = with_a_detached_process(tmp_path)
+    with program:
+        program.process.kill()
+        within(15.0, "what detached itself is gone", lambda: not is_alive(detached) and not program.left())
+
+
+def test_what_detached_itself_is_ended_and_reported_by_the_next_start(tmp_path: Path) -> None:
+    """If the interchange is gone as well, which would have done it."""
+    program, run_id, detached = with_a_detached_process(tmp_path)
+    lines = processes_of(program.run_directories()[0], run_id).items()
+    os.kill(next(pid for pid, line in lines if "runtime.interchange" in line), signal.SIGKILL)
     program.process.kill()
     program.process.wait()
-    within(15.0, "nothing but what detached itself is alive", lambda: set(program.left()) <= {detached})
     with running(tmp_path / "next") as run:
         within(5.0, "the next start ends what detached itself", lambda: not is_alive(detached))
         log = (run.directory / "pilotflow.log").read_text()
