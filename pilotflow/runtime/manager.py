@@ -371,6 +371,9 @@ class Manager:
             self._end("the interchange is gone", 1)
 
     def _beat(self, now: float, late: bool) -> None:
+        if (deaf_s := self._zygote.silent_for(now)) > self._connection.heartbeat_limit_s and not late:
+            self._end(f"its zygote (pid {self._zygote.pid}) has answered nothing for {deaf_s:.0f} s", 1)
+            zygote.kill_tree(self._zygote.pid)  # its channel then says that all workers are dead
         silent = now - self._heard
         limit = self._connection.heartbeat_limit_s if self._manager_id else CONNECT_TIMEOUT_S
         if silent > max(limit, 2 * self._heartbeat_s) and not late:

@@ -27,7 +27,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _ORDER = struct.Struct("<cq")
 _REPORT = struct.Struct("<cqq")
 
-SPAWN, KILL, BORN, DIED = b"S", b"K", b"B", b"D"
+SPAWN, KILL, ASK, BORN, DIED, HERE = b"S", b"K", b"A", b"B", b"D", b"H"
 
 
 class Zygote:
@@ -36,6 +36,7 @@ class Zygote:
     def __init__(self, channel: socket.socket, pid: int) -> None:
         self.channel = channel
         self.pid = pid
+        self._asked_at: float | None = None
 
     def spawn(self, number: int, end: socket.socket) -> None:
         """Fork a worker with this number and this end of a link."""
@@ -45,6 +46,18 @@ class Zygote:
     def kill(self, number: int) -> None:
         """Kill a worker and everything it started."""
         self.channel.send(_ORDER.pack(KILL, number))
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since it was asked for a sign of life that has not come; asks, if none is due.
+
+        A stopped zygote reports no death and starts no worker, and nothing else would show it.
+        """
+        if self._asked_at is not None:
+            return now - self._asked_at
+        with contextlib.suppress(OSError):  # it is dead, which its channel says
+            self.channel.send(_ORDER.pack(ASK, 0), socket.MSG_DONTWAIT)
+            self._asked_at = now
+        return 0.0
 
     def reports(self) -> list[tuple[bytes, int, int]] | None:
         """(BORN, number, pid) and (DIED, number, wait status) so far; None if the zygote is gone."""
@@ -58,7 +71,11 @@ class Zygote:
                 return found or None
             if not packet:
                 return found or None
-            found.append(_REPORT.unpack(packet))
+            report = _REPORT.unpack(packet)
+            if report[0] == HERE:
+                self._asked_at = None
+            else:
+                found.append(report)
 
 
 def start(max_bytes: int) -> Zygote:
@@ -128,6 +145,8 @@ class _Server:
             if order == SPAWN:
                 fd = int.from_bytes(ancillary[0][2][:4], "little")
                 self._fork(number, fd, inherited)
+            elif order == ASK:
+                self._report(HERE, 0, 0)
             elif number in self._pids:
                 kill_tree(self._pids[number])
 

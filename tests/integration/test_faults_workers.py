@@ -11,7 +11,19 @@ import pytest
 
 from pilotflow import WorkerLost
 from tests.integration import fault_tasks as tasks
-from tests.integration.faults import PATIENCE, pids_in, running, times_in, took, until, zygotes_of
+from tests.integration.faults import (
+    PATIENCE,
+    is_alive,
+    parent_of,
+    pids_in,
+    running,
+    status_of,
+    times_in,
+    took,
+    until,
+    within,
+    zygotes_of,
+)
 
 WAYS = ("SIGKILL", "segfault", "exit")
 WORDS = {
@@ -132,3 +144,22 @@ def test_a_manager_whose_zygote_dies_is_replaced_and_its_tasks_run_again(tmp_pat
         started, _ = future.result(5 * PATIENCE + 1)
         took(5.0, "a task runs again after its manager's zygote was killed", started - killed)
         assert tasks.square(3).result(60) == 9
+
+
+def test_a_manager_whose_zygote_stands_still_ends_with_words_and_its_tasks_run_elsewhere(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=2, init_blocks=2, max_blocks=2, workers=1) as run:
+        until(lambda: len(zygotes_of(run)) == 2 and len(status_of(run).blocks) == 2)
+        path, go = tmp_path / "lives", tmp_path / "go"
+        future = tasks.linger(str(path), str(go))
+        (pid,) = until(lambda: pids_in(path))
+        zygote = parent_of(pid)
+        stopped = time.monotonic()
+        os.kill(zygote, signal.SIGSTOP)
+        within(4.0, "a task whose manager's zygote is frozen runs elsewhere (heartbeat limit 2 s)",
+               lambda: len(pids_in(path)) == 2, stopped)  # fmt: skip
+        go.touch()
+        assert future.result(60)[1] == pids_in(path)[1] != pid
+        until(lambda: not is_alive(zygote) and not is_alive(pid), 10)  # it could not bury anybody, nor can it wake up
+        words = f"its zygote (pid {zygote}) has answered nothing for "
+        assert any(words in file.read_text() for file in (run.directory / "blocks").glob("*/stderr"))
+        assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]

@@ -1,0 +1,55 @@
+"""The manager's side of its zygote, with the test at the other end of the channel."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from pilotflow.runtime import zygote
+from pilotflow.runtime.zygote import Zygote
+
+REPORT = struct.Struct("<cqq")
+ORDER = struct.Struct("<cq")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Zygote, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield Zygote(ours, 4711), theirs
+
+
+def test_an_unanswered_question_is_not_asked_again_and_grows_older(pair: tuple[Zygote, socket.socket]) -> None:
+    ours, theirs = pair
+    assert [ours.silent_for(now) for now in (10.0, 12.5, 17.0)] == [0.0, 2.5, 7.0]
+    assert ORDER.unpack(theirs.recv(64)) == (zygote.ASK, 0)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(64, socket.MSG_DONTWAIT)
+
+
+def test_an_answer_is_no_report_and_the_next_question_is_new(pair: tuple[Zygote, socket.socket]) -> None:
+    ours, theirs = pair
+    ours.silent_for(10.0)
+    theirs.send(REPORT.pack(zygote.BORN, 0, 99))
+    theirs.send(REPORT.pack(zygote.HERE, 0, 0))
+    assert ours.reports() == [(zygote.BORN, 0, 99)]
+    assert [ours.silent_for(now) for now in (20.0, 21.0)] == [0.0, 1.0]
+
+
+def test_a_dead_zygote_is_not_silent_because_its_channel_tells(pair: tuple[Zygote, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.close()
+    assert [ours.silent_for(now) for now in (10.0, 99.0)] == [0.0, 0.0]
+    assert ours.reports() is None
+
+
+def test_a_real_one_answers() -> None:
+    ours = zygote.start(1000)
+    try:
+        assert ours.silent_for(10.0) == 0.0
+        assert ours.channel.recv(64) == REPORT.pack(zygote.HERE, 0, 0)
+    finally:
+        ours.channel.close()
