@@ -80,7 +80,7 @@ class Config:
         encrypted: protect TCP links with CURVE. Without it anyone who can reach their ports can
             run code as you; Unix sockets stay protected by their 0700 directory.
         tcp: managers connect over TCP even on this host (they do on other hosts anyway).
-        max_message_bytes: longest frame of a message, so about the largest argument or result.
+        max_message_bytes: the most that a task's arguments, with the results they need, or its result may have.
             Bytes or "2g".
         store: record tasks and events in the run store, `run.db`.
 

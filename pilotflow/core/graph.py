@@ -26,6 +26,19 @@ class Waiting:
     missing: int
 
 
+@dataclass(frozen=True)
+class Oversized:
+    """A task whose arguments are too long to travel, joined with the results that they need.
+
+    Attributes:
+        id: the task.
+        parts: bytes of its own arguments, then of each of these results.
+    """
+
+    id: int
+    parts: tuple[int, ...]
+
+
 @dataclass
 class Kept:
     """What is needed to submit a task once more."""
@@ -49,11 +62,14 @@ class Graph(Generic[H]):
     Args:
         keep_all: keep every task until it has ended, so that all can be submitted again to an
             interchange that has lost its memory.
+        max_bytes: largest payload that the run's links carry, None for no limit.
     """
 
-    def __init__(self, keep_all: bool = False) -> None:
+    def __init__(self, keep_all: bool = False, max_bytes: int | None = None) -> None:
         self.pending: dict[int, H] = {}
         self._keep_all = keep_all
+        self._max_bytes = max_bytes
+        self._oversized: list[Oversized] = []
         self._waiting: dict[int, Waiting] = {}
         self._dependents: dict[int, list[tuple[Waiting, int]]] = {}
         self._kept: dict[int, Kept] = {}
@@ -126,6 +142,11 @@ class Graph(Generic[H]):
             if not waiting.missing and self._waiting.pop(waiting.task.id, None) is not None:
                 self._complete(waiting)
 
+    def take_oversized(self) -> list[Oversized]:
+        """Tasks that will never be ready: the caller fails and finishes them."""
+        oversized, self._oversized = self._oversized, []
+        return oversized
+
     def abandon(self, id: int) -> list[int]:
         """A task has failed: the ids of those that wait for it, which can never run."""
         return [w.task.id for w, _ in self._dependents.pop(id, ()) if w.task.id in self._waiting]
@@ -163,8 +184,12 @@ class Graph(Generic[H]):
         self._ready.frames += kept.frames
 
     def _complete(self, waiting: Waiting) -> None:
-        whole = join([pack for pack in waiting.packs if pack is not None])
+        packs = [pack for pack in waiting.packs if pack is not None]
+        whole = join(packs)
         task = waiting.task
+        if whole.layout and self._max_bytes is not None and whole.nbytes > self._max_bytes:
+            self._oversized.append(Oversized(task.id, tuple(pack.nbytes for pack in packs)))
+            return
         task.payload, task.layout = whole.payload, whole.layout
         kept = self._kept.get(task.id)
         if kept is not None:

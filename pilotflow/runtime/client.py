@@ -97,7 +97,7 @@ class Client:
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
-        self._book = TaskBook(self._say_of_tasks, self.call)
+        self._book = TaskBook(self._say_of_tasks, self.call, connection.max_message_bytes)
         self._loop.add_bell(self._wake_fd)
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))

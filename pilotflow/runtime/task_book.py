@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from pilotflow.core.graph import Graph
+from pilotflow.core.graph import Graph, Oversized
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.futures import AppFuture, dependency_failed
 from pilotflow.memfile import keepable
@@ -36,14 +36,18 @@ class TaskBook:
     Args:
         say: adds a message to the next letter to the interchange.
         call: has the loop's thread do something, from any thread.
+        max_bytes: the run's `max_message_bytes`.
 
     Attributes:
         graph: the pending tasks and their dependencies.
         rows: ended attempts, to be recorded.
     """
 
-    def __init__(self, say: Callable[[Any], None], call: Callable[[Callable[[], None]], None]) -> None:
-        self.graph: Graph[AppFuture[Any]] = Graph()
+    def __init__(
+        self, say: Callable[[Any], None], call: Callable[[Callable[[], None]], None], max_bytes: int | None = None
+    ) -> None:
+        self._max_bytes = max_bytes
+        self.graph: Graph[AppFuture[Any]] = Graph(max_bytes=max_bytes)
         self.rows: list[TaskRow] = []
         self._say = say
         self._call = call
@@ -76,6 +80,7 @@ class TaskBook:
                 return
             found.append(packed)
         self.graph.add(future, task, frames, retries, found)
+        self._fail_oversized()
 
     def _watch(self, need: Future[Any]) -> int:
         """The number under which an unfinished dependency will supply its result."""
@@ -94,6 +99,7 @@ class TaskBook:
             self._fail_dependents(number, need, error)
         else:
             self.graph.supply(number, packed)
+            self._fail_oversized()
 
     def _result_of(self, need: Future[Any], future: AppFuture[Any]) -> Packed | None:
         """The packed result of a finished dependency; None if it failed, and the future with it."""
@@ -101,11 +107,14 @@ class TaskBook:
         if packed is not None:
             return packed
         try:
-            return pack(need.result(0))
-        except SerializationError as error:
-            future.fail(SerializationError(f"the result that '{future.name}' needs cannot be sent to it: {error}"))
+            value = need.result(0)
         except BaseException:  # noqa: BLE001  whatever the task raised
             future.fail(dependency_failed(need, future.name))
+            return None
+        try:
+            return pack(value)
+        except SerializationError as error:
+            future.fail(SerializationError(f"the result that '{future.name}' needs cannot be sent to it: {error}"))
         return None
 
     # ---- results ----------------------------------------------------------------------------
@@ -133,6 +142,7 @@ class TaskBook:
                 future.settle(status, packed)
                 if status is Status.OK:
                     graph.supply(id, packed)
+                    self._fail_oversized()
                 else:
                     self._fail_dependents(id, future)
             elif layout:
@@ -157,6 +167,14 @@ class TaskBook:
                 if future is not None:
                     future.fail(dependency_failed(need, future.name, error))
                     failed.append((dependent, future))
+
+    def _fail_oversized(self) -> None:
+        """Fail tasks whose arguments have become too long with the results that they need."""
+        for task in self.graph.take_oversized():
+            future = self.graph.finish(task.id)
+            if future is not None:
+                future.fail(_too_long(future.name, task, self._max_bytes))
+                self._fail_dependents(task.id, future)
 
     # ---- cancelling -------------------------------------------------------------------------
 
@@ -212,11 +230,21 @@ class TaskBook:
     def fail_all(self, error: BaseException, others: Sequence[AppFuture[Any]] = ()) -> None:
         """Nothing can end any more: fail every pending future, and these."""
         pending = [*self.graph.pending.values(), *others]
-        self.graph = Graph()
+        self.graph = Graph(max_bytes=self._max_bytes)
         for future in pending:
             future.fail(_copy(error))
         for answer in self._answers.values():
             answer.done.set()
+
+
+def _too_long(name: str, task: Oversized, limit: int | None) -> SerializationError:
+    own, *results = task.parts
+    needed = f"the {len(results)} results they need" if len(results) > 1 else "the result they need"
+    longest = f"; the longest of these results has {max(results)}" if len(results) > 1 else ""
+    return SerializationError(
+        f"the arguments of '{name}' have {own + sum(results)} bytes with {needed}, more than max_message_bytes={limit}"
+        f"{longest}; raise that limit, or have the results written to files and pass their paths"
+    )
 
 
 def _copy(error: BaseException) -> BaseException:

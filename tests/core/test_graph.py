@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotflow.core.graph import Graph
+from pilotflow.core.graph import Graph, Oversized
 from pilotflow.messages import Task
 from pilotflow.serialize import Packed
 
@@ -90,3 +90,38 @@ def test_a_task_whose_needs_are_met_is_submitted_again_with_them() -> None:
     again = graph.take_ready()
     assert again.frames == first.frames
     assert b"big" in again.frames
+
+
+BIG = Packed(b"", (1, 0), (bytes(600),))
+
+
+def test_a_task_whose_joined_arguments_are_too_long_is_never_ready() -> None:
+    graph: Graph[str] = Graph(max_bytes=1000)
+    graph.add("", task(1), (), needs=[BIG, 7])
+    assert graph.take_oversized() == []
+    graph.supply(7, BIG)
+    assert ready(graph) == []
+    assert graph.take_oversized() == [Oversized(1, (4, 600, 600))]
+    assert graph.take_oversized() == []
+    assert 1 in graph.pending  # it has not ended: its future is to be failed
+
+
+def test_a_task_that_needs_nothing_to_be_waited_for_can_be_too_long_too() -> None:
+    graph: Graph[str] = Graph(max_bytes=1000)
+    graph.add("", task(1), (), needs=[BIG, BIG])
+    assert ready(graph) == []
+    assert graph.take_oversized() == [Oversized(1, (4, 600, 600))]
+
+
+def test_joined_arguments_may_be_as_long_as_the_limit() -> None:
+    graph: Graph[str] = Graph(max_bytes=604)
+    graph.add("", task(1), (), needs=[BIG])
+    assert ready(graph) == [1]
+
+
+def test_many_short_results_are_too_long_together() -> None:
+    graph: Graph[str] = Graph(max_bytes=1 << 20)
+    graph.add("", task(1), (), needs=[Packed(bytes(30_000))] * 40)
+    assert ready(graph) == []
+    (oversized,) = graph.take_oversized()
+    assert sum(oversized.parts) == 4 + 40 * 30_000

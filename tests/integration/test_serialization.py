@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,30 @@ def test_a_result_that_is_too_big_says_so(tmp_path_factory: pytest.TempPathFacto
         with pytest.raises(pf.SerializationError, match="max_message_bytes"):
             pf.python_app(bytes)(5 << 20).result()
         assert same(bytes(3 << 20)).result() == bytes(3 << 20)
+
+
+def test_arguments_that_are_too_big_only_with_the_results_they_need_fail_with_words(tmp_path: Path) -> None:
+    def make(count: int) -> bytes:
+        return bytes(count)
+
+    config = pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path, max_message_bytes="1m")
+    with pf.load(config):
+        piece = pf.python_app(make)
+        total = pf.python_app(lambda *parts, **words: sum(map(len, parts)))
+        last = pf.python_app(lambda n: n)
+        parts = [piece(600_000), piece(400_000), piece(30_000)]
+        assert total(*parts[1:]).result(60) == 430_000
+        for _ in range(2):  # the second time with results that are there already
+            bad = total(*parts, b"own" * 9000)
+            after = last(bad)
+            with pytest.raises(pf.SerializationError) as caught:
+                bad.result(60)
+            text = str(caught.value)
+            assert "the arguments of '<lambda>' have " in text
+            assert " with the 3 results they need" in text
+            assert f"max_message_bytes={1 << 20}; the longest of these results has 6000" in text
+            with pytest.raises(pf.DependencyError):
+                after.result(60)
+        shorts = [piece(30_000) for _ in range(40)]  # each of them would travel inside its message
+        with pytest.raises(pf.SerializationError, match="with the 40 results they need"):
+            total(*shorts).result(60)
