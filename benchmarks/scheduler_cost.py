@@ -59,7 +59,7 @@ class Steady:
                 at = self.random.randrange(len(running))
                 running[at], running[-1] = running[-1], running[at]
                 ended.append(running.pop())
-            holders = [scheduler.holder[task.id] for task in ended]
+            holders = [scheduler.managers[task.manager] for task in ended]
             start = time.perf_counter()
             for task, manager in zip(ended, holders, strict=True):
                 scheduler.learn(task.fn, DURATION_US)

@@ -53,6 +53,7 @@ class Task(msgspec.Struct, array_like=True, gc=False):
         cls: number of its request class, see `DefineClass`.
         payload: its arguments if they are small, else empty.
         layout: chunks and buffers of each blob among the frames, see the module's docstring.
+        manager: number of the manager that holds it; 0 while it waits.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     cls: int
     payload: bytes
     layout: tuple[int, ...] = ()
+    manager: int = 0
 
 
 class Result(msgspec.Struct, array_like=True, gc=False):

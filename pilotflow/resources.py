@@ -6,7 +6,17 @@ back never drifts.
 
 from __future__ import annotations
 
+from enum import Enum
+
 import msgspec
+
+
+class SortMethod(Enum):
+    """Which tasks come first among those of equal priority; all keys descend, then first come."""
+
+    GPUS_RUNTIME_MEMORY = "gpus_runtime_memory"
+    GPUS_MEMORY_RUNTIME = "gpus_memory_runtime"
+    NONE = "none"
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -42,6 +52,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
         gpus: opaque ids of its GPUs.
         slots: at most this many tasks at once, whatever they ask for.
         depth_limited: if true, requests are ignored and `slots` is the only limit.
+        resources: site-defined consumables that the node has, sorted (name, amount) pairs.
     """
 
     cpus_milli: int
@@ -49,6 +60,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
     gpus: tuple[str, ...] = ()
     slots: int = 1
     depth_limited: bool = False
+    resources: tuple[tuple[str, int], ...] = ()
 
 
 DEFAULT_REQUEST = Request()

@@ -149,7 +149,7 @@ class Exchange(Fleet):
             id = task.id
             n = counts[i] if counts else 0
             at += n
-            if id in scheduler.queued or id in scheduler.holder or (self.recovery.active and id in self.recovery):
+            if id in scheduler.tasks or (self.recovery.active and id in self.recovery):
                 continue
             if n:
                 self._frames[id] = frames[at - n : at]
@@ -188,7 +188,7 @@ class Exchange(Fleet):
         asked: dict[Hashable, list[tuple[int, int]]] = {}
         for id in message.ids:
             task = self.scheduler.find(id)
-            manager = self.scheduler.holder.get(id)
+            manager = self.scheduler.holder(id)
             if manager is not None and task is not None:
                 asked.setdefault(self.by_id[manager.id].key, []).append((id, task.attempt))
                 self.cancels.ask(id, Asked(token, message.running, manager.id, task.attempt))
@@ -252,7 +252,7 @@ class Exchange(Fleet):
         scheduler = self.scheduler
         if scheduler.any_ahead and now >= self._balanced + BALANCE_PERIOD_S:
             self._balance(now)
-        if (scheduler.has_work or scheduler.any_dirty) and not self.outbox.full and not self.closing:
+        if scheduler.has_changed and not self.outbox.full and not self.closing:
             for manager_id, tasks in scheduler.step(now).items():
                 self._lease(self.by_id[manager_id], tasks)
         if self.client is not None:

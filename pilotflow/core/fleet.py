@@ -129,7 +129,7 @@ class Fleet(Ledger):
         if peer.session != message.session:
             return
         held = {*message.running, *message.leased}
-        ours = [(task.id, task.attempt) for task in peer.manager.leases.values()]
+        ours = [(task.id, task.attempt) for task in self.scheduler.leased(peer.manager)]
         self._returned(peer, [pair for pair in ours if pair not in held])
         self.recovery.lose(peer.manager.id, but={id for id, _ in held})
         self._claim(peer, held.difference(ours), now)
@@ -157,7 +157,7 @@ class Fleet(Ledger):
 
     def _supersede(self, task: Task, attempt: int) -> bool:
         """Take a task from a manager that holds an older attempt, both from before a restart."""
-        holder = self.scheduler.holder.get(task.id)
+        holder = self.scheduler.holder(task.id)
         if holder is None or not task.attempt < attempt < self._first_attempt:
             return False
         self._send_cancel(self.by_id[holder.id], [(task.id, task.attempt)])
@@ -170,7 +170,7 @@ class Fleet(Ledger):
         counts = frame_counts(message.results, len(frames) - at)
         if self.outbox.knows(manager.id, message.seq):  # repeated; the client will acknowledge the first
             return at + sum(counts)
-        leases, learn, release = manager.leases, scheduler.learn, scheduler.release
+        tasks, learn, release, manager_id = scheduler.tasks, scheduler.learn, scheduler.release, manager.id
         accepted: list[Result] = []
         parts: list[Any] = []
         nbytes = 0
@@ -178,8 +178,8 @@ class Fleet(Ledger):
             id = result.id
             n = counts[i] if counts else 0
             at += n
-            task = leases.get(id)
-            if task is None or task.attempt != result.attempt:
+            task = tasks.get(id)
+            if task is None or task.attempt != result.attempt or task.manager != manager_id:
                 if not self._from_before(peer, result, now):
                     continue
             else:
@@ -203,7 +203,7 @@ class Fleet(Ledger):
                     self.cancels.settle(result.id, ended=False)
         else:
             self._send(peer.key, Recorded([message.seq]))
-        if not leases:
+        if not manager.leases:
             peer.idle_since = now
         self._load_changed = True
         return at
@@ -223,33 +223,32 @@ class Fleet(Ledger):
         return True
 
     def _begun(self, peer: Peer, message: Begun) -> None:
-        leases = peer.manager.leases
-        tasks = [(id, n) for id, n in message.tasks if id in leases and leases[id].attempt == n]
+        tasks = [(id, n) for id, n in message.tasks if self._lease_of(peer, id, n) is not None]
         if tasks:
             self._send_client(Started(tasks))
 
     def _returned(self, peer: Peer, returned: Sequence[tuple[int, int]]) -> None:
         for id, attempt in reversed(returned):
-            task = peer.manager.leases.get(id)
-            if task is not None and task.attempt == attempt:
+            task = self._lease_of(peer, id, attempt)
+            if task is not None:
                 self.scheduler.release(peer.manager, task)
                 self._queue(task, first=True)
         self._load_changed = True
 
     def _leaving(self, peer: Peer, message: Leaving) -> None:
         """Its end costs nobody anything, but what may not be tried twice and had begun."""
-        classes, leases = self.scheduler.classes, peer.manager.leases
+        classes = self.scheduler.classes
         for id, attempt in message.started:
-            task = leases.get(id)
-            if task is not None and task.attempt == attempt and classes[task.cls].crash_limit == 1:
+            task = self._lease_of(peer, id, attempt)
+            if task is not None and classes[task.cls].crash_limit == 1:
                 self.scheduler.release(peer.manager, task)
                 self._crashed(task, f"{where(peer.manager)} ended while it ran: {message.reason}")
         self._lose(peer, message.reason, planned=True)
 
     def _cancel_outcome(self, peer: Peer, message: CancelOutcome) -> None:
         for id, attempt in message.ended:
-            task = peer.manager.leases.get(id)
-            if task is not None and task.attempt == attempt:
+            task = self._lease_of(peer, id, attempt)
+            if task is not None:
                 self.scheduler.release(peer.manager, task)
                 if id in self.cancels:
                     self._drop_payload(id)
@@ -262,6 +261,11 @@ class Fleet(Ledger):
             if id in self.cancels:
                 self._resolve(id, refused_by=peer, token=message.token)
         self._load_changed = True
+
+    def _lease_of(self, peer: Peer, id: int, attempt: int) -> Task | None:
+        """The task, if this manager holds this attempt at it."""
+        task = self.scheduler.find(id)
+        return task if task is not None and (task.manager, task.attempt) == (peer.manager.id, attempt) else None
 
     def on_hang_up(self, key: Hashable, now: float) -> None:
         """A peer's connection has closed, which happens when its process ends."""

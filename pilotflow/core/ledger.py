@@ -132,7 +132,7 @@ class Ledger:
     def _resolve(self, id: int, refused_by: Peer | None = None, token: int = 0) -> None:
         """A manager has not ended a task that it was asked to end: look where the task is now."""
         task = self.scheduler.find(id)
-        holder = self.scheduler.holder.get(id)
+        holder = self.scheduler.holder(id)
         if task is None:
             self.cancels.settle(id, ended=False)
         elif holder is None:

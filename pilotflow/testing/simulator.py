@@ -182,7 +182,7 @@ class Simulation:
         pending = sorted(self.client.graph.pending)[:10]
         alive = [f"{m.name}{' frozen' if m.frozen else ''}" for m in self.managers.values() if m.alive]
         scheduler = self.interchange.exchange.scheduler
-        where = {id: holder.node if (holder := scheduler.holder.get(id)) else id in scheduler.queued for id in pending}
+        where = {id: holder.node if (holder := scheduler.holder(id)) else id in scheduler.tasks for id in pending}
         return f"pending {where}, managers {alive}, known {list(self.interchange.exchange.peers)}"
 
     # ---- watching ---------------------------------------------------------------------------
@@ -217,7 +217,8 @@ class Simulation:
 
     def _check_nothing_left(self) -> None:
         exchange = self.interchange.exchange
-        assert not exchange.scheduler.holder.keys() & self.client.futures.keys() or not self.client.unanswered
+        held = {id for id, task in exchange.scheduler.tasks.items() if task.manager}
+        assert not held & self.client.futures.keys() or not self.client.unanswered
         for table in exchange.tables():
             assert not [id for id in table if exchange.scheduler.find(id) is None], "an exchange's table has a leak"
         assert not self.client.unanswered, f"cancels without an answer: {self.client.unanswered}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from pilotflow.core.exchange import Exchange
-from pilotflow.core.supply import Manager, RequestClass
+from pilotflow.core.scheduler import Scheduler
+from pilotflow.core.supply import UNKNOWN, Manager
 from pilotflow.testing.simulator_manager import SimManager
 
 
@@ -16,34 +17,37 @@ def check_exchange(exchange: Exchange) -> None:
     assert len(queued) == sum(cls.queued for cls in scheduler.classes.values()), "cancelled tasks are miscounted"
     places = Counter(task.id for task in queued)
     places.update(id for manager in scheduler.managers.values() for id in manager.leases)
-    places.update(id for id in scheduler.known() if id in exchange.recovery)
+    places.update(id for id in scheduler.tasks if id in exchange.recovery)
     assert all(count == 1 for count in places.values()), f"tasks in several places: {places}"
-    assert {task.id for task in queued} == scheduler.queued.keys(), "the table of queued tasks is not the queues"
-    leased = {id: manager for manager in scheduler.managers.values() for id in manager.leases}
-    assert leased == scheduler.holder, "holders are not those with the lease"
+    waiting = {id for id, task in scheduler.tasks.items() if not task.manager}
+    assert {task.id for task in queued} == waiting, "the table of queued tasks is not the queues"
+    leased = {id: manager.id for manager in scheduler.managers.values() for id in manager.leases}
+    named = {id: task.manager for id, task in scheduler.tasks.items() if task.manager}
+    assert leased == named, "holders are not those with the lease"
     assert scheduler.managers.keys() == exchange.by_id.keys()
     for manager in scheduler.managers.values():
-        _check_manager(manager, scheduler.classes)
+        _check_manager(manager, scheduler)
     known = places.keys()
     for table in exchange.tables():
         strays = [id for id in table if id not in known and id not in exchange.recovery]
         assert not strays, f"something is kept for tasks that are no more: {strays}"
 
 
-def _check_manager(manager: Manager, classes: dict[int, RequestClass]) -> None:
-    capacity = manager.capacity
-    held = Counter(task.cls for task in manager.leases.values())
-    booked = Counter(manager.active) + Counter(manager.prefilled)
+def _check_manager(manager: Manager, scheduler: Scheduler) -> None:
+    capacity, classes = manager.capacity, scheduler.classes
+    held = Counter(scheduler.tasks[id].cls for id in manager.leases if id not in scheduler.gangs.by_task)
+    ended = Counter(cls for holder, cls in scheduler.vacated if holder is manager)
+    booked = Counter(manager.active) + Counter(manager.prefilled) - ended
     assert held == booked, f"manager {manager.id} holds {held}, booked are {booked}"
     used = [classes[cls].request for cls, count in manager.active.items() for _ in range(count)]
     assert manager.free_slots + len(used) == capacity.slots
     assert manager.free_cpus + sum(r.cpus_milli for r in used) == capacity.cpus_milli
-    assert manager.free_memory + sum(r.memory_bytes for r in used) == capacity.memory_bytes
-    assert manager.free_gpus + sum(r.gpus_milli for r in used) == 1000 * len(capacity.gpus)
+    assert manager.free_memory + sum(r.memory_bytes for r in used) == (capacity.memory_bytes or UNKNOWN)
     assert manager.free_slots >= 0, f"manager {manager.id} is over its slots"
     if not capacity.depth_limited:
         assert manager.free_cpus >= 0, f"manager {manager.id} is over its cores"
-        assert manager.free_gpus >= 0, f"manager {manager.id} is over its GPUs"
+        assert sum(manager.free_gpus) + sum(r.gpus_milli for r in used) == 1000 * len(capacity.gpus)
+        assert min(manager.free_gpus, default=0) >= 0, f"manager {manager.id} is over its GPUs"
         assert manager.free_memory >= 0 or not capacity.memory_bytes, f"manager {manager.id} is over its memory"
 
 
@@ -70,7 +74,7 @@ def check_agreement(exchange: Exchange, manager: SimManager) -> None:
     if peer is None:
         return
     theirs = {(task.id, task.attempt) for task in manager.pool.held()}
-    ours = {(task.id, task.attempt) for task in peer.manager.leases.values()}
+    ours = {(task.id, task.attempt) for task in exchange.scheduler.leased(peer.manager)}
     assert ours <= theirs, f"{manager.name} does not know that it has {ours - theirs}"
     over = {pair for pair in theirs - ours if (worker := _runner(manager, pair)) is None or not worker}
     assert not over or exchange.recovery.active, f"{manager.name} keeps what is not its own: {over}"

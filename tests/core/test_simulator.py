@@ -398,7 +398,7 @@ def test_a_hundred_thousand_queued_tasks_are_cancelled_at_once() -> None:
     sim.run()
     assert {future.status for future in futures} == {Status.CANCELLED}
     exchange = sim.interchange.exchange
-    assert not exchange.scheduler.known()
+    assert not exchange.scheduler.tasks
     assert sum(len(cls.queue) for cls in exchange.scheduler.classes.values()) < 1000  # nor the marks of them
     sim.run_for(6.0)
     assert all(load.queued == 0 for load in sim.client.loads[-1].executors)
@@ -463,7 +463,7 @@ def test_a_client_that_stands_still_bounds_what_is_kept_for_it_and_gets_everythi
     sim.run_for(60.0)
     kept = sim.interchange.exchange.outbox.unacknowledged
     assert 2000 < kept < 2000 + 8 * 130
-    assert len(sim.interchange.exchange.scheduler.known()) > 10_000
+    assert len(sim.interchange.exchange.scheduler.tasks) > 10_000
     sim.client.resume()
     sim.run()
     assert {future.status for future in futures} == {Status.OK}
