@@ -1,0 +1,87 @@
+"""Tasks sent ahead to managers that cannot start them yet, so that no worker waits for a round trip.
+
+A manager that runs a class of short tasks is sent a little more of it than it can run (*prefill*).
+Such tasks hold no resources: when a task ends, one of its class that was sent ahead takes over its
+share. If they turn out to wait while somebody idles, or while more urgent work finds no room, they
+are asked back. Tasks that may not be tried twice are never sent ahead: a lost manager costs those
+that it might have run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from pilotflow.core.durations import Durations
+from pilotflow.core.supply import Manager, RequestClass
+from pilotflow.messages import Task
+
+HORIZON_US = 50_000
+"""A worker is sent ahead at most this much expected work..."""
+PREFILL_MAX = 128
+"""...and at most this many tasks."""
+LONGEST_US = 1_000_000
+"""Tasks expected to last longer than this are never sent ahead."""
+
+
+class Ahead:
+    """Who was sent what ahead, and how much more they may get.
+
+    Attributes:
+        pairs: pairs of manager and class with tasks sent ahead.
+    """
+
+    def __init__(self) -> None:
+        self.pairs = 0
+        self.durations = Durations()
+
+    def may_send(self, cls: RequestClass, first: Task) -> bool:
+        """Whether tasks of the class, of which this one is next, may go ahead."""
+        return cls.crash_limit > 1 and cls.request.num_nodes == 1 and self._depth(first.fn) > 0
+
+    def send(
+        self, cls: RequestClass, managers: Iterable[Manager], now: float, lease: Callable[[Manager, Task], None]
+    ) -> None:
+        """Send ahead to those of these managers that run the class, as long as tasks of it wait."""
+        for manager in managers:
+            active = manager.active.get(cls.id, 0)
+            if not active or manager.closed or not manager.lasts(cls, now + HORIZON_US / 1e6):
+                continue
+            if manager.reserved is not None and manager.reserved is not cls:
+                continue  # it is to empty
+            ahead = before = manager.prefilled.get(cls.id, 0)
+            while (task := cls.first()) is not None and active * self._depth(task.fn) > ahead:
+                cls.queue.popleft()
+                ahead += 1
+                lease(manager, task)
+            if ahead != before:
+                self.set(manager, cls, ahead)
+            if not cls.queue:
+                return
+
+    def set(self, manager: Manager, cls: RequestClass, count: int) -> None:
+        """So many tasks of the class are ahead there now."""
+        if count:
+            manager.prefilled[cls.id] = count
+            if manager.id not in cls.sent_ahead:
+                cls.sent_ahead.add(manager.id)
+                self.pairs += 1
+        else:
+            del manager.prefilled[cls.id]
+            cls.sent_ahead.discard(manager.id)
+            self.pairs -= 1
+
+    def _depth(self, fn: int) -> int:
+        if self.durations.longer_than(fn, LONGEST_US):
+            return 0
+        return self.durations.fit(fn, HORIZON_US, PREFILL_MAX) or 1
+
+
+def newest(manager: Manager, cls_id: int, count: int, tasks: Mapping[int, Task]) -> list[Task]:
+    """The class's tasks that came last, which are the least likely to have started."""
+    found: list[Task] = []
+    for id in sorted(manager.leases, reverse=True):
+        if len(found) >= count:
+            break
+        if tasks[id].cls == cls_id:
+            found.append(tasks[id])
+    return found
