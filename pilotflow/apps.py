@@ -122,10 +122,17 @@ class App(Generic[R]):
         self._submit(bound, future, args, kwargs)
         return future
 
-    def _submit(self, bound: _Bound, future: AppFuture[R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _submit(
+        self,
+        bound: _Bound,
+        future: AppFuture[R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ours: tuple[str, ...] = (),
+    ) -> None:
         needs: list[Future[Any]] = []
         try:
-            packed: Packed = pack_call(args, kwargs, needs)
+            packed: Packed = pack_call(args, kwargs, needs, ours)
         except SerializationError as error:
             bound.run.client.check_open()
             future.fail(SerializationError(f"in a call of app '{self._name}': {error}").with_traceback(None))
@@ -156,11 +163,12 @@ class App(Generic[R]):
         if bound is None or bound.run is not run:
             bound = self._bind(run, shape)
         future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, bound.fn)
+        ours: tuple[str, ...] = ()
         if wrapped:
-            args = self._redirect(run, future, given, args, kwargs)
+            args, ours = self._redirect(run, future, given, args, kwargs), ("output",)
         if extra:  # only waited for: the worker drops them
-            args = (_listed(given["inputs"]), *args)
-        self._submit(bound, future, args, kwargs)
+            args, ours = (_listed(given["inputs"]), *args), ("inputs", *ours)
+        self._submit(bound, future, args, kwargs, ours)
         return future
 
     def _redirect(

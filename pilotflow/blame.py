@@ -1,6 +1,7 @@
-"""Which argument of a call cannot be unpickled: the slow second look, after the fast one has failed.
+"""Which argument of a call cannot travel: the slow second look, after the fast one has failed.
 
-It unpickles once more, in Python, and goes on where something raises: a `Broken` takes the place of
+Before it is sent, each argument is pickled by itself, and then each of its parts. On the worker the
+call is unpickled once more, in Python, going on where something raises: a `Broken` takes the place of
 what could not be made. Where the first one ends up is the path of the argument.
 """
 
@@ -13,9 +14,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from pilotflow.errors import SerializationError
 from pilotflow.memfile import buffer_of
+from pilotflow.serialize import pack
 
-_DEPTH_MAX = 8
+_SENT_DEPTH_MAX = 5
+_READ_DEPTH_MAX = 8
 _POPPED = ("load_newobj", "load_newobj_ex")
 """These have taken what they work on off the stack when they fail..."""
 _IN_PLACE = (
@@ -73,11 +77,53 @@ for _name in (*_POPPED, *_IN_PLACE):
     _tolerate(_name)
 
 
-def broken_argument(payload: bytes, layout: Sequence[int], frames: Sequence[Any]) -> str:
+def _named(args: Sequence[Any], kwargs: dict[str, Any], ours: Sequence[str]) -> list[tuple[str, Any]]:
+    """The arguments of a call, as the caller would call them."""
+    named = list(zip(ours, args, strict=False))
+    named += [(f"args[{i}]", value) for i, value in enumerate(args[len(ours) :])]
+    return named + [(f"kwargs[{key!r}]", value) for key, value in kwargs.items()]
+
+
+# ---- before sending -------------------------------------------------------------------------
+
+
+def unsendable_argument(
+    args: tuple[Any, ...], kwargs: dict[str, Any], ours: Sequence[str], error: SerializationError
+) -> tuple[str, str]:
+    """The argument that cannot be pickled, in words with its path and type, and why.
+
+    Args:
+        args, kwargs, ours: as in `pilotflow.serialize.pack_call`.
+        error: why all of them together cannot be.
+    """
+    for path, value in _named(args, kwargs, ours):
+        found = _first_bad(value, path, 0)
+        if found:
+            return f"argument {found[0]} ({type(found[1]).__name__})", str(found[2])
+    return "the arguments together", str(error)
+
+
+def _first_bad(value: Any, path: str, depth: int) -> tuple[str, Any, SerializationError] | None:
+    try:
+        pack(value, [])
+    except SerializationError as error:
+        for child_path, child in _parts(path, value) if depth < _SENT_DEPTH_MAX else ():
+            found = _first_bad(child, child_path, depth + 1)
+            if found:
+                return found
+        return path, value, error
+    return None
+
+
+# ---- on the worker --------------------------------------------------------------------------
+
+
+def broken_argument(payload: bytes, layout: Sequence[int], frames: Sequence[Any], ours: Sequence[str] = ()) -> str:
     """The path of the argument that cannot be unpickled, as in `args[1]['x']`; empty if it cannot be told.
 
     Args:
         payload, layout, frames: the arguments of a call, see `pilotflow.serialize`.
+        ours: as in `pilotflow.serialize.pack_call`.
     """
     try:
         if layout:
@@ -88,26 +134,28 @@ def broken_argument(payload: bytes, layout: Sequence[int], frames: Sequence[Any]
         else:
             stream, buffers = payload, []
         args, kwargs = _Tolerant(io.BytesIO(stream), buffers=buffers).load()
-        roots = [(f"args[{i}]", value) for i, value in enumerate(args)]
-        roots += [(f"kwargs[{key!r}]", value) for key, value in kwargs.items()]
-        return next((found for path, value in roots for found in _paths(path, value, 0)), "")
+        named = _named(args, kwargs, ours)
+        return next((found for path, value in named for found in _paths(path, value, 0)), "")
     except Exception:  # noqa: BLE001  this only makes a message better
         return ""
 
 
 def _paths(path: str, value: Any, depth: int) -> Iterator[str]:
-    children: list[tuple[str, Any]] = []
     if isinstance(value, Broken):
         yield path
-    elif depth >= _DEPTH_MAX:
-        return
-    elif isinstance(value, dict):
-        children = [(f"{path}[{key!r}]", child) for key, child in value.items()]
-    elif isinstance(value, (list, tuple)):
-        children = [(f"{path}[{i}]", child) for i, child in enumerate(value)]
-    elif isinstance(value, (set, frozenset)):
-        children = [(path, child) for child in value]
-    elif type(value).__module__ != "builtins":
-        children = [(f"{path}.{key}", child) for key, child in getattr(value, "__dict__", {}).items()]
-    for child_path, child in children:
-        yield from _paths(child_path, child, depth + 1)
+    elif depth < _READ_DEPTH_MAX:
+        for child_path, child in _parts(path, value):
+            yield from _paths(child_path, child, depth + 1)
+
+
+def _parts(path: str, value: Any) -> list[tuple[str, Any]]:
+    """What a value consists of, with the path of each."""
+    if isinstance(value, dict):
+        return [(f"{path}[{key!r}]", child) for key, child in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(f"{path}[{i}]", child) for i, child in enumerate(value)]
+    if isinstance(value, (set, frozenset)):
+        return [(path, child) for child in value]
+    if type(value).__module__ != "builtins":
+        return [(f"{path}.{key}", child) for key, child in getattr(value, "__dict__", {}).items()]
+    return []

@@ -191,17 +191,23 @@ class PilotExecutor(Executor):
         name = getattr(fn, "__name__", type(fn).__name__)
         number = self._numbers.of(fn, name)
         if number is None:
-            number, args = self._numbers.invoke, (fn, *args)
+            return self._send(cls, self._numbers.invoke, name, (fn, *args), kwargs, ("function",))
         return self._send(cls, number, name, args, kwargs)
 
     def _send(
-        self, cls: int, number: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        cls: int,
+        number: int,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ours: tuple[str, ...] = (),
     ) -> PilotFuture[Any]:
         client = self._run.client
         future: PilotFuture[Any] = PilotFuture(client.new_id(), name, client, number)
         needs: list[Future[Any]] = []
         try:
-            packed = pack_call(args, kwargs, needs)
+            packed = pack_call(args, kwargs, needs, ours)
         except SerializationError as error:
             client.check_open()
             future.fail(SerializationError(f"in a call of '{name}': {error}").with_traceback(None))
@@ -242,7 +248,7 @@ class PilotExecutor(Executor):
         name = getattr(fn, "__name__", type(fn).__name__)
         number = self._numbers.of_chunks(fn, name)
         if number is None:
-            return self._send(cls, self._numbers.invoke, name, (_run_chunk, fn, chunk), {})
+            return self._send(cls, self._numbers.invoke, name, (_run_chunk, fn, chunk), {}, ("function", "function"))
         return self._send(cls, number, name, (chunk,), {})
 
 

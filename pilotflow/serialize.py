@@ -159,8 +159,14 @@ def _coalesced(chunks: list[Any]) -> list[Any]:
     return joined
 
 
-def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any], futures: list[Future[Any]]) -> Packed:
+def pack_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], futures: list[Future[Any]], ours: Sequence[str] = ()
+) -> Packed:
     """Arguments of a call as a payload; see `pack`.
+
+    Args:
+        args, kwargs, futures: as they travel.
+        ours: names for those at the beginning of `args` that the caller has not written.
 
     Raises:
         SerializationError: naming the argument that cannot travel.
@@ -176,7 +182,9 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any], futures: list[Futur
     try:
         return pack((args, kwargs), futures)
     except SerializationError as error:
-        where, cause = _blame(args, kwargs, error)
+        from pilotflow.blame import unsendable_argument  # only after a failure
+
+        where, cause = unsendable_argument(args, kwargs, ours, error)
         raise SerializationError(f"{where} cannot be sent to a worker: {cause}") from error.__cause__
 
 
@@ -409,33 +417,3 @@ def _remedy(error: BaseException) -> str:
     if isinstance(error, AttributeError):
         return ". The worker imported another version of that module than the submitting program has"
     return ""
-
-
-def _blame(args: tuple[Any, ...], kwargs: dict[str, Any], error: SerializationError) -> tuple[str, str]:
-    named = [(f"args[{i}]", value) for i, value in enumerate(args)]
-    named += [(f"kwargs['{key}']", value) for key, value in kwargs.items()]
-    for path, value in named:
-        found = _first_bad(value, path, 0)
-        if found:
-            return f"argument {found[0]} ({type(found[1]).__name__})", str(found[2])
-    return "the arguments together", str(error)
-
-
-def _first_bad(value: Any, path: str, depth: int) -> tuple[str, Any, SerializationError] | None:
-    try:
-        pack(value, [])
-    except SerializationError as error:
-        children: list[tuple[str, Any]] = []
-        if depth < 5:
-            if isinstance(value, dict):
-                children = [(f"{path}[{key!r}]", child) for key, child in value.items()]
-            elif isinstance(value, (list, tuple)):
-                children = [(f"{path}[{i}]", child) for i, child in enumerate(value)]
-            elif type(value).__module__ != "builtins" and getattr(value, "__dict__", None):
-                children = [(f"{path}.{key}", child) for key, child in vars(value).items()]
-        for child_path, child in children:
-            found = _first_bad(child, child_path, depth + 1)
-            if found:
-                return found
-        return path, value, error
-    return None

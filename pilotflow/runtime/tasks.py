@@ -88,6 +88,18 @@ def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
+def described(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
+    """The name of what a task calls, and names for the arguments that stand before those of its caller."""
+    if isinstance(function, AfterInputs):
+        name, ours = described(function.function)
+        return name, ("inputs", *ours)
+    if isinstance(function, (PythonCall, BashCall)):
+        return described(function.function)[0], ("output",)
+    if function is invoke:
+        return "call", ("function",)
+    return getattr(function, "__name__", type(function).__name__), ()
+
+
 def run_command(command: str, output: Output) -> int:
     """Run a command in bash, or without it if it needs none; returns its exit code.
 

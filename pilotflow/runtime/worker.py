@@ -18,7 +18,7 @@ from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
-from pilotflow.runtime.tasks import flush_output
+from pilotflow.runtime.tasks import described, flush_output
 from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
 
 
@@ -121,9 +121,9 @@ def _unreadable(
 ) -> SerializationError:
     from pilotflow.blame import broken_argument  # only after a failure
 
-    where = broken_argument(task.payload, task.layout, frames)
+    name, ours = described(function)
+    where = broken_argument(task.payload, task.layout, frames, ours)
     what = f"argument {where}" if where else "an argument, or a result that it needs,"
-    name = getattr(function, "__name__", type(function).__name__)
     return SerializationError(f"in a call of '{name}': {what} cannot be unpickled on the worker: {error}")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pilotflow import PilotExecutor, Run, WorkerLost, python_app
+from pilotflow import AUTO_LOGNAME, PilotExecutor, Run, WorkerLost, bash_app, python_app
 from pilotflow.errors import DependencyError, RemoteTraceback, SerializationError
 from tests.integration import fault_tasks as tasks
 from tests.integration import fault_values as values
@@ -81,6 +82,39 @@ def test_an_argument_whose_unpickling_raises_is_named(args: Any, kwargs: Any, wh
     text = text_of(_anything(*args, **kwargs))
     assert f"in a call of 'take_anything': argument {where} cannot be unpickled on the worker: OSError" in text
     assert "no such device here" in text
+
+
+def command(first: Any, second: Any = None, inputs: Any = ()) -> str:
+    return "true"
+
+
+_command = bash_app(command)
+_printing = python_app(stdout=AUTO_LOGNAME)(take_anything)
+CALLS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "a command": (_command, {}, "command"),
+    "a command with inputs as a parameter": (_command, {"inputs": [1]}, "command"),
+    "output to a file": (_printing, {}, "take_anything"),
+    "inputs": (_anything, {"inputs": [1]}, "take_anything"),
+    "output to a file, and inputs": (_printing, {"inputs": [1]}, "take_anything"),
+    "output said in the call, and inputs": (_anything, {"inputs": [1], "stderr": AUTO_LOGNAME}, "take_anything"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_we_put_before_the_arguments_of_a_call_does_not_count(call: str) -> None:
+    app, words, name = CALLS[call]
+    text = text_of(app(1, [values.Unpicklable()], **words))
+    assert f"in a call of app '{name}': argument args[1][0] (Unpicklable) cannot be sent to a worker" in text
+    text = text_of(app(1, [values.UnpicklableElsewhere()], **words))
+    assert f"in a call of '{name}': argument args[1][0] cannot be unpickled on the worker: OSError" in text
+
+
+@pytest.mark.parametrize("app", [_anything, _printing])
+def test_a_value_among_inputs_that_are_only_waited_for_is_named_as_one(app: Any) -> None:
+    inputs = [1, {"k": values.Unpicklable()}]
+    assert "argument inputs[1]['k'] (Unpicklable) cannot be sent to a worker" in text_of(app(7, inputs=inputs))
+    inputs = [1, {"k": values.UnpicklableElsewhere()}]
+    assert "argument inputs[1]['k'] cannot be unpickled on the worker" in text_of(app(7, inputs=inputs))
 
 
 def test_an_argument_that_kills_who_unpickles_it_counts_as_a_lost_worker() -> None:
@@ -160,5 +194,10 @@ def test_an_executor_names_the_argument_too(tmp_path: Path) -> None:
         text = text_of(pool.submit(print, 1, [values.Unpicklable()]))
         assert "argument args[1][0] (Unpicklable)" in text
         assert "'print'" in text
+        anything = partial(take_anything)  # travels with its call, before the arguments
+        assert "argument args[1][0] (Unpicklable)" in text_of(pool.submit(anything, 1, [values.Unpicklable()]))
+        text = text_of(pool.submit(anything, 1, [values.UnpicklableElsewhere()]))
+        assert "argument args[1][0] cannot be unpickled on the worker" in text
+        assert "argument function (partial)" in text_of(pool.submit(partial(print, values.Unpicklable())))
         assert "the result (Unpicklable)" in text_of(pool.submit(values.Unpicklable))
         assert pool.submit(pow, 2, 3).result(60) == 8
