@@ -18,6 +18,7 @@ LAYER_OF_PACKAGE = {
     "core": 1,
     "providers": 2,
     "launchers": 2,
+    "node": 2,
     "runtime": 2,
     "config": 3,
     "workflow": 4,
