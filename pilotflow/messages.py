@@ -135,10 +135,14 @@ class DefineSetup(_Message, tag=4):
 
 
 class Submit(_Message, tag=5):
-    """New tasks for the queue; `again` ones may be running still, from before a restart."""
+    """New tasks for the queue; `again` ones may be running still, from before a restart.
+
+    `crashes` are the histories of those that the client has been told of in `Crashed`.
+    """
 
     tasks: list[Task]
     again: bool = False
+    crashes: list[tuple[int, list[str]]] = []
 
 
 class CancelTasks(_Message, tag=6):
@@ -292,6 +296,16 @@ class InterchangeAlive(_Message, tag=10):
 
 class HelloAgain(_Message, tag=11):
     """The interchange does not know this client (any more): say hello, and submit again."""
+
+
+class Crashed(_Message, tag=12):
+    """Attempts that were lost with their worker or manager and are followed by others.
+
+    Each is (task, attempt, line of the task's history). The client keeps them for a later life of
+    the interchange, see `Submit`.
+    """
+
+    attempts: list[tuple[int, int, str]]
 
 
 # ---- manager -> interchange -----------------------------------------------------------------
@@ -486,6 +500,7 @@ ToClient: TypeAlias = (
     | SetupFailed
     | InterchangeAlive
     | HelloAgain
+    | Crashed
 )
 ManagerMessage: TypeAlias = (
     Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed

@@ -29,6 +29,7 @@ from pilotflow.messages import (
     ClientAlive,
     ClientMessage,
     Close,
+    Crashed,
     DefineClass,
     DefineFunction,
     DefineSetup,
@@ -145,6 +146,7 @@ class Exchange(Fleet):
             if task.cls not in classes or task.fn not in functions or not 0 <= task.attempt < ATTEMPT_LIMIT:
                 raise BadMessage(f"task {task.id} names an unknown function or class")
         again = message.again and self.recovery.active
+        crashes = dict(message.crashes)
         for i, task in enumerate(message.tasks):
             id = task.id
             n = counts[i] if counts else 0
@@ -153,6 +155,8 @@ class Exchange(Fleet):
                 continue
             if n:
                 self._frames[id] = frames[at - n : at]
+            if crashes and id in crashes:
+                self._history[id] = list(crashes[id])
             if again:
                 self._submit_again(task, now)
                 continue
@@ -266,6 +270,9 @@ class Exchange(Fleet):
             letter = self._letter(client)  # nothing else in it has frames
             letter.messages.append(results[0])
             letter.frames += results[1]
+        if self._crashes:
+            self._letter(client).messages.append(Crashed(self._crashes))
+            self._crashes = []
         if self.cancels.answered:
             self._letter(client).messages += self.cancels.take_answers()
         if now >= self._load_due():

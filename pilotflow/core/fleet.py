@@ -217,6 +217,7 @@ class Fleet(Ledger):
             return False
         if result.status >= Status.CRASHED:
             if task is not None:
+                task.attempt = result.attempt
                 self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))
             return False
         self._drop_payload(result.id)

@@ -50,10 +50,11 @@ class Kept:
 
 @dataclass
 class Ready(Generic[H]):
-    """Tasks to submit, with the payload frames they count, in order."""
+    """Tasks to submit, with the payload frames they count, in order, and what is known of lost attempts at them."""
 
     tasks: list[Task] = field(default_factory=list)
     frames: list[Any] = field(default_factory=list)
+    crashes: list[tuple[int, list[str]]] = field(default_factory=list)
 
 
 class Graph(Generic[H]):
@@ -73,6 +74,7 @@ class Graph(Generic[H]):
         self._waiting: dict[int, Waiting] = {}
         self._dependents: dict[int, list[tuple[Waiting, int]]] = {}
         self._kept: dict[int, Kept] = {}
+        self._crashes: dict[int, list[str]] = {}
         self._ready: Ready[H] = Ready()
         self._window = FrameWindow()
 
@@ -118,6 +120,7 @@ class Graph(Generic[H]):
     def finish(self, id: int) -> H | None:
         """A task has ended for good; None if it had ended before."""
         self._kept.pop(id, None)
+        self._crashes.pop(id, None)
         self._waiting.pop(id, None)
         self._window.end(id)
         return self.pending.pop(id, None)
@@ -158,8 +161,22 @@ class Graph(Generic[H]):
             return False
         kept.retries -= 1
         kept.task.attempt = attempt
+        self._crashes.pop(id, None)
         self._submit(kept)
         return True
+
+    def crashed(self, id: int, attempt: int, line: str) -> None:
+        """An attempt was lost with its worker or manager: remember it, should the interchange forget.
+
+        Args:
+            id, attempt: which one; nothing that comes of it or of earlier ones counts from now on.
+            line: what the task's history says of it.
+        """
+        if id not in self.pending:
+            return
+        self._crashes.setdefault(id, []).append(line)
+        if (kept := self._kept.get(id)) is not None:
+            kept.task.attempt = max(kept.task.attempt, attempt)
 
     def submit_all_again(self) -> None:
         """The interchange has lost its memory: submit everything it should know."""
@@ -177,6 +194,8 @@ class Graph(Generic[H]):
         ready, self._ready = self._ready, Ready()
         if ready.frames or self._window:
             ready.tasks, ready.frames = self._window.admit(ready.tasks, ready.frames)
+        if self._crashes:
+            ready.crashes = [(task.id, self._crashes[task.id]) for task in ready.tasks if task.id in self._crashes]
         return ready
 
     def _submit(self, kept: Kept) -> None:

@@ -74,6 +74,7 @@ class Ledger:
         self._setups: dict[str, bytes] = {}
         self._frames: dict[int, Sequence[Any]] = {}
         self._history: dict[int, list[str]] = {}
+        self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
         self._failed: dict[str, str] = {}
         self._hopeless: dict[int, str] = {}
@@ -108,6 +109,7 @@ class Ledger:
         history = self._history.setdefault(task.id, [])
         history.append(f"attempt {len(history) + 1}: {how}")
         if len(history) < self.scheduler.classes[task.cls].crash_limit and not self.closing:
+            self._crashes.append((task.id, task.attempt, history[-1]))
             self._queue(task, first=True)
         else:
             self._give_up(task.id, max(task.attempt, self._first_attempt), history, Status.LOST)

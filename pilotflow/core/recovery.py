@@ -68,6 +68,7 @@ class Recovery:
         id = task.id
         ended = self._ended.pop(id, None)
         if ended is not None and ended[1] > task.attempt:
+            task.attempt = ended[1]
             return Verdict.STALE, 0, ended[2]
         claim = self._claims.pop(id, None)
         if claim is not None and claim[2] > task.attempt:

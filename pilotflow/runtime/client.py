@@ -25,6 +25,7 @@ from pilotflow.messages import (
     Cancelled,
     CancelTasks,
     Close,
+    Crashed,
     DefineClass,
     DefineFunction,
     Hello,
@@ -342,6 +343,9 @@ class Client:
             self._settle_idle()
         elif isinstance(message, Started):
             self._book.begin(message.tasks)
+        elif isinstance(message, Crashed):
+            for crash in message.attempts:
+                self._book.graph.crashed(*crash)
         elif isinstance(message, Cancelled):
             self._book.take_cancelled(message)
             self._settle_idle()

@@ -16,6 +16,7 @@ from pilotflow.messages import (
     Cancelled,
     CancelTasks,
     ClientAlive,
+    Crashed,
     Hello,
     HelloAgain,
     Load,
@@ -229,7 +230,7 @@ class SimClient:
     def _flush_ready(self, *, again: bool) -> None:
         ready = self.graph.take_ready()
         if ready.tasks:
-            self._letter.messages.append(Submit(ready.tasks, again))
+            self._letter.messages.append(Submit(ready.tasks, again, ready.crashes))
             self._letter.frames += ready.frames
 
     def _beat(self) -> None:
@@ -256,6 +257,9 @@ class SimClient:
         elif isinstance(message, Started):
             for id, _ in message.tasks:
                 self.futures[id].started = True
+        elif isinstance(message, Crashed):
+            for crash in message.attempts:
+                self.graph.crashed(*crash)
         elif isinstance(message, Load):
             self.loads.append(message)
         elif isinstance(message, HelloAgain):

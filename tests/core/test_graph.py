@@ -125,3 +125,20 @@ def test_many_short_results_are_too_long_together() -> None:
     assert ready(graph) == []
     (oversized,) = graph.take_oversized()
     assert sum(oversized.parts) == 4 + 40 * 30_000
+
+
+def test_a_result_or_a_try_of_its_own_ends_a_history_of_crashes() -> None:
+    """Crashes count between two results: a task that raises, and is tried again, begins anew."""
+    graph: Graph[str] = Graph(keep_all=True)
+    graph.add("", task(1), (), retries=1)
+    graph.crashed(1, 5, "attempt 1: gone")
+    graph.submit_all_again()
+    ready = graph.take_ready()
+    assert ready.crashes == [(1, ["attempt 1: gone"])]
+    assert ready.tasks[0].attempt == 5  # what comes of earlier ones is out of date
+    graph.retry(1, 6)
+    assert graph.take_ready().crashes == []
+    graph.crashed(1, 7, "attempt 1: gone")
+    graph.finish(1)
+    graph.crashed(1, 8, "attempt 2: gone")
+    assert graph.take_ready().crashes == []

@@ -446,6 +446,53 @@ def test_what_was_queued_at_a_restart_runs_after_the_grace() -> None:
     assert set(sim.begun.values()) == {1}
 
 
+def test_a_restart_does_not_forget_how_often_a_task_has_crashed() -> None:
+    sim = Simulation(heartbeat_limit_s=20.0)
+    sim.add_manager(slots=1)
+    poison = sim.submit(3.0, How.CRASH, crash_limit=4)
+    sim.run(until=lambda: sim.begun[poison.id] == 3)
+    sim.run_for(0.5)
+    sim.interchange.restart()
+    sim.run()
+    assert poison.status is Status.LOST
+    assert sim.begun[poison.id] == 4
+    lines = history(poison.payload)
+    assert [line.partition(":")[0] for line in lines] == [f"attempt {n}" for n in (1, 2, 3, 4)]
+    assert all("was killed by signal 11 (SIGSEGV)" in line for line in lines)
+    sim.settle(60.0)
+
+
+def test_a_task_that_kills_its_workers_does_not_live_on_restarts() -> None:
+    """Restarts charge it with what it might have run unseen, so it may end sooner, never later."""
+    for seed in range(20):
+        sim = Simulation(seed, heartbeat_limit_s=8.0)
+        sim.add_manager(slots=2)
+        poison = sim.submit(2.0, How.CRASH, crash_limit=5)
+        while poison.status is None:
+            sim.run_for(sim.random.uniform(0.0, 10.0))
+            sim.interchange.restart()
+        assert poison.status is Status.LOST
+        assert sim.begun[poison.id] <= 5
+        assert len(history(poison.payload)) == 5
+
+
+def test_what_a_lost_manager_had_is_remembered_too() -> None:
+    sim = Simulation(heartbeat_limit_s=10.0)
+    first = sim.add_manager(slots=1)
+    poison = sim.submit(5.0, How.CRASH, crash_limit=2)
+    sim.run_for(1.0)
+    first.die()
+    sim.run_for(15.0)  # it is given up; nobody is there who could remember
+    sim.interchange.restart()
+    sim.run_for(1.0)
+    sim.add_manager(slots=1)
+    sim.run()
+    lines = history(poison.payload)
+    assert "manager on m1 (block block-m1) lost: not heard of for" in lines[0]
+    assert "the interchange was restarted" in lines[1]
+    assert sim.begun[poison.id] == 1
+
+
 # ---- flow control -------------------------------------------------------------------------------
 
 
