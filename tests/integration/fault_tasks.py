@@ -83,6 +83,27 @@ def ignore_sigterm(path: str) -> None:
         time.sleep(1)
 
 
+@pf.python_app
+def hang_at_exit(path: str, together: int = 1) -> None:
+    """Leaves its process in a state in which Python would never end: a thread, and a function called at exit.
+
+    It waits until so many of its kind have begun, and they are on as many workers.
+    """
+    import atexit
+    import threading
+
+    def for_ever() -> None:
+        while True:
+            time.sleep(1)
+
+    threading.Thread(target=for_ever).start()
+    atexit.register(for_ever)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(path)
+    while count(path) < together:
+        time.sleep(0.01)
+
+
 @pf.bash_app
 def deaf_command(path: str) -> str:
     return f"trap '' TERM INT HUP; echo $$ 0 >> {path}; while true; do sleep 1; done"

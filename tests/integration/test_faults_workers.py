@@ -132,6 +132,28 @@ def kill_workers(tmp_path: Path, kills: int) -> None:
         assert len(zygotes_of(run)) == 1
 
 
+def test_a_run_whose_workers_would_never_end_by_themselves_is_closed_in_time(tmp_path: Path) -> None:
+    """A thread that is no daemon, and a function called at exit that hangs: Python would wait for both."""
+    with running(tmp_path) as run:
+        path = tmp_path / "pids"
+        for future in [tasks.hang_at_exit(str(path), together=2) for _ in range(2)]:
+            future.result(60)
+        assert tasks.square(3).result(60) == 9
+        begun = time.monotonic()
+        run.close()
+        took(5.0, "a run is closed whose workers hang at exit", time.monotonic() - begun)
+        assert not any(map(is_alive, pids_in(path)))
+
+
+def test_workers_that_would_never_end_by_themselves_go_with_their_block(tmp_path: Path) -> None:
+    """The same when an idle block is given back, and nobody ends the run."""
+    with running(tmp_path, max_idletime=0.5) as run:
+        path = tmp_path / "pids"
+        tasks.hang_at_exit(str(path)).result(60)
+        until(lambda: [info.phase.value for info in run.blocks()] == ["ended"])
+        assert not any(map(is_alive, pids_in(path)))
+
+
 def test_a_manager_whose_zygote_dies_is_replaced_and_its_tasks_run_again(tmp_path: Path) -> None:
     with running(tmp_path, max_blocks=2) as run:
         path, go = tmp_path / "lives", tmp_path / "go"
