@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def test_the_version_is_printed_at_once() -> None:
 
 def test_the_version_needs_no_engine() -> None:
     program = (
-        "import sys; from pilotflow.cli.main import app; app(['--version'], standalone_mode=False);"
+        "import sys; from pilotflow.cli.commands import app; app(['--version'], standalone_mode=False);"
         "assert not {'zmq', 'yaml', 'msgspec', 'rich', 'typeguard'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)
@@ -248,6 +249,60 @@ def test_an_interrupted_demo_ends_with_130_and_no_traceback(tmp_path: Path) -> N
         print(f"an interrupted demo took {time.monotonic() - begun:.2f} s to end, at most 5 s")
     assert process.returncode == 130
     assert stderr == "Interrupted. All processes of the run have been ended.\n"
+
+
+INTERRUPTED_AT = """
+import os, signal, sys, time
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep({seconds})
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def interrupted_at(folder: Path, module: str, seconds: float = 30.0) -> dict[str, str]:
+    """The environment in which a Python is interrupted when it begins to import a module."""
+    (folder / "sitecustomize.py").write_text(INTERRUPTED_AT.format(module=module, seconds=seconds))
+    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+@pytest.mark.parametrize(
+    ("module", "stderr"),
+    [
+        ("pilotflow.errors", ""),
+        ("typer", ""),
+        ("pilotflow.cli.check", ""),
+        ("yaml", ""),
+        ("rich.table", "Interrupted.\n"),  # its work has begun
+    ],
+)
+@pytest.mark.parametrize("program", ["-m pilotflow", "-c 'from pilotflow.cli.main import main; main()'"])
+def test_ctrl_c_while_a_command_is_imported_ends_it_with_130_and_no_traceback(
+    tmp_path: Path, module: str, stderr: str, program: str
+) -> None:
+    (tmp_path / "config.yaml").write_text("retries: 1\n")
+    done = subprocess.run(
+        [sys.executable, *shlex.split(program), "check", "config.yaml"],
+        cwd=tmp_path,
+        env=interrupted_at(tmp_path, module),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (130, stderr, "")
+
+
+def test_a_command_for_which_ctrl_c_is_ignored_goes_on(tmp_path: Path) -> None:
+    """As is what a script runs in the background."""
+    argv = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "pilotflow", "--version"]
+    env = interrupted_at(tmp_path, "typer", 0.0)
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout) == (0, f"pilotflow {VERSION}\n")
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 1000), (0, 1), (1, 4), (990, 2000), (9_999_000, 10_000_000)])

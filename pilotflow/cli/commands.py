@@ -1,0 +1,163 @@
+"""The commands of `pilotflow`.
+
+Exit codes: 0 all went well, 1 a task's own code failed (or the output cannot be written), 2 the
+command line or the configuration is wrong, 3 a process, node or block failed, 130 interrupted.
+Errors of pilotflow never show a traceback: one message on stderr, red on terminals.
+
+What a command needs is imported when it runs, so that `pilotflow --version` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EPIPE
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pilotflow.cli.interrupts import INTERRUPTED, interruptible
+from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError
+from pilotflow.ids import VERSION
+
+TASK_FAILED: Final = 1
+OUTPUT_FAILED: Final = 1
+CONFIG_WRONG: Final = 2
+INFRASTRUCTURE_FAILED: Final = 3
+
+app = typer.Typer(
+    name="pilotflow",
+    help="Run many Python functions and shell commands on this machine or a batch system.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run() -> None:
+    """Run the command line in `sys.argv`; ends in `SystemExit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path of other bytes must not stop a message
+    try:
+        try:
+            app(prog_name="pilotflow")
+        finally:
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()
+    except OSError as error:  # of our own output: a full disk, or a reader that has left
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would try again
+        if error.errno != EPIPE:
+            _complain(f"The output cannot be written: {error.strerror or error}.")
+        sys.exit(OUTPUT_FAILED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pilotflow {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers; one per usable core if not given.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, max=1_000_000, help="Python tasks to run.")] = 20_000,
+    run_dir: Annotated[Path, typer.Option(help="Where the run's directory goes.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Count primes in many small tasks on this machine, and say how fast that went."""
+    from pilotflow.cli.demo import run_demo
+
+    with _errors_in_words("Interrupted. All processes of the run have been ended."):
+        run_demo(workers, tasks, run_dir, json)
+
+
+@app.command()
+def check(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Say what a configuration file means, or everything that is wrong with it. Starts nothing."""
+    from pilotflow.cli.check import check_as_json, check_as_text
+
+    _import_from_here()
+    with _errors_in_words():
+        if json:
+            if not check_as_json(config):
+                raise typer.Exit(CONFIG_WRONG)
+        else:
+            check_as_text(config)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of configuration files, for editors that check while you write."""
+    from json import dumps
+
+    from pilotflow.config.schema import json_schema
+
+    with _errors_in_words():
+        print(dumps(json_schema(), indent=2))
+
+
+@app.command()
+def status(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="A run directory, or where run directories are.")
+    ] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
+) -> None:
+    """Ask a run, from another terminal, what waits and what works; the newest run in runs/ by default."""
+    from pilotflow.cli.status import show_status
+
+    with _errors_in_words("Interrupted. The run was not touched."):
+        show_status(run, json)
+
+
+def _import_from_here() -> None:
+    """Let a file name classes of modules in the working directory, as programs started there do."""
+    if not {"", os.getcwd()}.intersection(sys.path):
+        sys.path.append(os.getcwd())
+
+
+@contextmanager
+def _errors_in_words(interrupted: str = "Interrupted.") -> Iterator[None]:
+    """Turn errors of pilotflow, and Ctrl-C, into a message on stderr and an exit code."""
+    try:
+        with interruptible():
+            yield
+    except PilotflowError as error:
+        _complain(str(error))
+        raise typer.Exit(_exit_code(error)) from None
+    except KeyboardInterrupt:
+        _complain(interrupted)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _exit_code(error: PilotflowError) -> int:
+    if isinstance(error, ConfigError):
+        return CONFIG_WRONG
+    return INFRASTRUCTURE_FAILED if isinstance(error, InfrastructureError) else TASK_FAILED
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    with suppress(OSError):  # there is nowhere else to say it
+        Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
