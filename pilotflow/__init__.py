@@ -6,11 +6,10 @@ a `PilotExecutor` as a pool from `concurrent.futures`. README.md shows both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from pilotflow.ids import VERSION as __version__  # noqa: N811  the name that everybody looks for
-
+TYPE_CHECKING = False  # not from typing: nothing is imported before the `pilotflow` command is ready for Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from pilotflow.apps import AUTO_LOGNAME, bash_app, python_app
     from pilotflow.config.model import Config, ExecutorConfig
     from pilotflow.errors import (
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     )
     from pilotflow.executor import PilotExecutor
     from pilotflow.futures import AppFuture
+    from pilotflow.ids import VERSION as __version__  # noqa: N811  the name that everybody looks for
     from pilotflow.launchers.single_node import SingleNodeLauncher
     from pilotflow.providers.local import LocalProvider
     from pilotflow.run import Run, load
@@ -91,6 +91,10 @@ def __getattr__(name: str) -> Any:
             value = getattr(importlib.import_module(module), name)
             globals()[name] = value
             return value
+    if name == "__version__":
+        from pilotflow.ids import VERSION
+
+        return VERSION
     raise AttributeError(f"module 'pilotflow' has no attribute {name!r}")
 
 

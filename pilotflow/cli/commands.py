@@ -20,7 +20,7 @@ from typing import Annotated, Final
 
 import typer
 
-from pilotflow.cli.interrupts import INTERRUPTED, interruptible
+from pilotflow.cli.interrupts import INTERRUPTED, leave_quietly, raise_again
 from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError
 from pilotflow.ids import VERSION
 
@@ -139,8 +139,12 @@ def _import_from_here() -> None:
 def _errors_in_words(interrupted: str = "Interrupted.") -> Iterator[None]:
     """Turn errors of pilotflow, and Ctrl-C, into a message on stderr and an exit code."""
     try:
-        with interruptible():
+        begun = raise_again()
+        try:
             yield
+        finally:
+            if begun:
+                leave_quietly()
     except PilotflowError as error:
         _complain(str(error))
         raise typer.Exit(_exit_code(error)) from None

@@ -1,14 +1,14 @@
-"""Ctrl-C while nothing has begun: the command ends at once, without a word and without a traceback."""
+"""Ctrl-C while nothing has begun: the command ends at once, without a word and without a traceback.
+
+Imported before everything else, so it imports next to nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
 
-INTERRUPTED: Final = 130
+INTERRUPTED = 130
 """What a shell reports of a program that was interrupted."""
 
 
@@ -18,17 +18,12 @@ def leave_quietly() -> None:
         signal.signal(signal.SIGINT, _leave)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Where there is something to end: Ctrl-C raises `KeyboardInterrupt`, as Python has it."""
+def raise_again() -> bool:
+    """From now on Ctrl-C raises `KeyboardInterrupt`, as Python has it; False if nothing had to be changed."""
     if signal.getsignal(signal.SIGINT) is not _leave:
-        yield
-        return
+        return False
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, _leave)
+    return True
 
 
 def _leave(*_: object) -> None:
