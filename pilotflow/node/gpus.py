@@ -95,7 +95,7 @@ def find_gpus(files: Files, environ: Mapping[str, str], allocation: Allocation |
     if not given:
         told = _told(environ, allocation) if allocation is not None or nvidia.unanswered else ()
         if told:
-            notes.append(f"GPUs {_ids(told)} are offered because the environment names them; none was detected.")
+            notes.append(f"{_are(told)} offered because the environment says so; none was detected.")
         return FoundGpus(told, (), tuple(notes))
     vendor = next((vendor for vendor, (offered, _) in given.items() if offered), next(iter(given)))
     others = " and ".join(other.value for other in given if other is not vendor)
@@ -104,7 +104,7 @@ def find_gpus(files: Files, environ: Mapping[str, str], allocation: Allocation |
     offered, why = given[vendor]
     hidden = _without(_all(vendor, devices[vendor]), offered)
     if hidden:
-        notes.append(f"GPUs {_ids(hidden)} of this node are not used: {why}.")
+        notes.append(f"{_are(hidden, ' of this node')} not used: {why}.")
     return FoundGpus(offered, hidden, tuple(notes))
 
 
@@ -115,20 +115,20 @@ def _given(
     names = [name for name in VISIBLE[vendor] if name in environ]
     if names:
         masks = ", ".join(f"{name}={environ[name]}" for name in names)
-        return _masked(vendor, devices, environ), f"{masks} hides them"
+        return _masked(vendor, devices, environ), f"{masks} says so"
     if allocation is None:
         return _all(vendor, devices), ""
-    why = f"they are not among those of Slurm job {allocation.job}"
+    why = f"Slurm job {allocation.job} has others"
     if allocation.gpu_ids is not None:
         # Where Slurm confines a job to its devices, they are all there is, with numbers of their own.
         confined = len(allocation.gpu_ids) >= len(devices)
         return (_all(vendor, devices) if confined else _chosen(vendor, devices, allocation.gpu_ids)), why
     if _ORDINALS in environ:
-        return _chosen(vendor, devices, _tokens(environ[_ORDINALS])), f"{_ORDINALS}={environ[_ORDINALS]} hides them"
+        return _chosen(vendor, devices, _tokens(environ[_ORDINALS])), f"{_ORDINALS}={environ[_ORDINALS]} says so"
     if allocation.gpus:
         return _all(vendor, devices)[: allocation.gpus], why
     return (), (
-        f"Slurm gave job {allocation.job} none. Ask for them (--gpus-per-node), "
+        f"Slurm gave none to job {allocation.job}. Ask for them (--gpus-per-node), "
         "or give num_gpus if Slurm does not manage GPUs here"
     )
 
@@ -224,5 +224,6 @@ def _without(gpus: tuple[Gpu, ...], some: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in gpus if gpu.id not in known and gpu.uuid not in known)
 
 
-def _ids(gpus: Sequence[Gpu]) -> str:
-    return ", ".join(gpu.id for gpu in gpus)
+def _are(gpus: Sequence[Gpu], where: str = "") -> str:
+    ids = ", ".join(gpu.id for gpu in gpus)
+    return f"GPUs {ids}{where} are" if len(gpus) > 1 else f"GPU {ids}{where} is"

@@ -107,9 +107,9 @@ def test_visible_devices_are_chosen_as_cuda_does(tmp_path: Path, visible: str, e
     report = Tree(tmp_path).measure({"CUDA_VISIBLE_DEVICES": visible}, run=tool(L=LIST))
     assert ids(report) == expected
     hidden = [number for number in "0123" if number not in expected and UUIDS[int(number)] not in expected]
-    assert report.notes == (
-        f"GPUs {', '.join(hidden)} of this node are not used: CUDA_VISIBLE_DEVICES={visible} hides them.",
-    )
+    (note,) = report.notes
+    assert note.partition(" of this node ")[0].split(" ", 1)[1] == ", ".join(hidden)
+    assert note.endswith(f" not used: CUDA_VISIBLE_DEVICES={visible} says so.")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_when_nothing_answers_the_environment_is_believed(tmp_path: Path) -> Non
     hung = failing(None, "did not answer within 20 s")
     report = Tree(tmp_path).measure({"CUDA_VISIBLE_DEVICES": "0,1"}, run=hung)
     assert ids(report) == ["0", "1"]
-    assert "GPUs 0, 1 are offered because the environment names them; none was detected." in report.notes
+    assert "GPUs 0, 1 are offered because the environment says so; none was detected." in report.notes
 
 
 def test_nvidia_smi_without_a_driver_is_no_gpu_and_nothing_to_speak_of(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_in_an_allocation_without_gpus_none_is_used_and_the_way_out_is_said(tmp_
     report = Tree(tmp_path).measure(JOB, run=tool(L=LIST))
     assert report.gpus == ()
     (note,) = report.notes
-    assert note.startswith("GPUs 0, 1, 2, 3 of this node are not used: Slurm gave job 7 none. Ask for them")
+    assert note.startswith("GPUs 0, 1, 2, 3 of this node are not used: Slurm gave none to job 7. Ask for them")
 
 
 def test_in_an_allocation_slurms_list_of_visible_devices_holds(tmp_path: Path) -> None:
