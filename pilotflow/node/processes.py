@@ -1,7 +1,7 @@
 """What /proc says about one process, read as cheaply as it goes.
 
 Sources: proc_pid_stat(5), proc_pid_status(5) (RssAnon, RssShmem and VmSwap, Linux 4.5), the kernel's
-Documentation/ABI/testing/procfs-smaps_rollup (Linux 4.14; Pss_Anon and Pss_Shmem since 5.9), kcmp(2).
+Documentation/ABI/testing/procfs-smaps_rollup (Linux 4.14; Pss_Anon and Pss_Shmem came later), kcmp(2).
 
 Measured on one machine: stat costs 10 us, status 16 us, smaps_rollup 450 us for a process of 20 MB and
 12 ms for each further GB, for as long as the process cannot change its memory map.

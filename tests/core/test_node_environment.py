@@ -8,6 +8,7 @@ import pytest
 
 from pilotflow.core.placement import Seat
 from pilotflow.node import NodeReport, Overrides, task_affinity, task_environment
+from pilotflow.node.environment import DEVICE_VARIABLES, THREAD_VARIABLES
 from tests.core.node_trees import Tree, tool
 from tests.core.test_node_gpus import LIST, MIG, drm, kfd
 
@@ -118,3 +119,9 @@ def test_without_pinning_or_cores_a_task_may_run_anywhere(tmp_path: Path) -> Non
     assert task_affinity(seat(off), off) is None
     on = Tree(tmp_path).machine().measure()
     assert task_affinity(seat(on, 0), on) is None
+
+
+def test_the_page_about_nodes_names_every_variable_that_is_read_or_set() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "nodes.md").read_text(encoding="utf-8")
+    for name in (*THREAD_VARIABLES, *DEVICE_VARIABLES):
+        assert f"`{name}`" in page, name
