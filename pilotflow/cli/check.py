@@ -8,6 +8,7 @@ import os
 import re
 from typing import Any
 
+from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.config.file import load_config
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.plugins import name_of
@@ -17,7 +18,6 @@ from pilotflow.units import format_duration, format_memory
 
 _IN_TABLE = {field.name for field in dataclasses.fields(Provider)} - {"worker_init", "parallelism"}
 _KEY_WIDTH = 20
-_WIDTH = 100  # of the table where there is no terminal
 _LOCATED = re.compile(r":(?P<line>[0-9]+):(?P<column>[0-9]+): (?P<message>.*)")
 
 
@@ -27,28 +27,16 @@ def check_as_text(path: str) -> None:
     Raises:
         ConfigError: it is wrong; everything that is, by line and column.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     config = load_config(path)
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
     console.print(f"{path} is a valid configuration.\n", style="green", markup=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for column in ("executor", "provider", "blocks", "nodes", "walltime", "workers", "launcher"):
-        table.add_column(column, overflow="fold")
-    for executor in config.executors:
-        table.add_row(*_row(executor))
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    header = ("executor", "provider", "blocks", "nodes", "walltime", "workers", "launcher")
+    print_table(console, header, [_row(executor) for executor in config.executors])
     print()
     for rows in (_more(config), _run(config)):
-        for key, meaning in rows:
-            console.print(f"[bold]{key:<{_KEY_WIDTH}}[/bold]", end="")
-            console.print(meaning, markup=False, soft_wrap=True)
+        print_pairs(console, rows, _KEY_WIDTH)
         print()
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.errors import ConfigError
 from pilotflow.messages import BlockLoad, ExecutorLoad, StatusReport
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.units import format_duration
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 TIMEOUT_S: Final = 5.0
 _FILE: Final = "connection.json"
-_WIDTH: Final = 100  # of the tables where there is no terminal
+_KEY_WIDTH: Final = 14
+_EXECUTORS: Final = ("executor", "tasks waiting", "handed out", "slots")
+_BLOCKS: Final = ("block", "managers", "handed out", "slots", "state")
+_NUMBERS: Final = (1, 2, 3)
+"""Columns of both tables that are numbers."""
 
 
 def show_status(where: Path, as_json: bool) -> None:
@@ -72,22 +74,19 @@ def _print(connection: Connection, report: StatusReport) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
-    console.print(f"[bold]{'run':<14}[/bold]{report.run_id}", soft_wrap=True)
-    console.print(f"[bold]{'run directory':<14}[/bold]", end="")
-    console.print(connection.directory, markup=False, soft_wrap=True)
-    console.print(f"[bold]{'processes':<14}[/bold]program {connection.client_pid}, interchange {report.pid}")
+    pairs = [("run", report.run_id), ("run directory", connection.directory)]
+    pairs.append(("processes", f"program {connection.client_pid}, interchange {report.pid}"))
     if report.dropped:
-        console.print(f"[bold]{'dropped':<14}[/bold]{report.dropped} messages that could not be understood")
-    console.print()
-    _print_table(console, ("executor", "tasks waiting", "handed out", "slots"), [_row(e) for e in report.executors])
-    if not report.executors:
+        pairs.append(("dropped", f"{report.dropped} messages that could not be understood"))
+    print_pairs(console, pairs, _KEY_WIDTH)
+    print()
+    if report.executors:
+        print_table(console, _EXECUTORS, [_row(load) for load in report.executors], _NUMBERS)
+    else:
         print("No manager has joined yet, and nothing waits.")
     if report.blocks:
-        console.print()
-        header = ("block", "managers", "handed out", "slots", "state")
-        _print_table(console, header, [_block_row(block) for block in report.blocks])
+        print()
+        print_table(console, _BLOCKS, [_block_row(block) for block in report.blocks], _NUMBERS)
 
 
 def _row(load: ExecutorLoad) -> tuple[str, ...]:
@@ -101,20 +100,3 @@ def _block_row(block: BlockLoad) -> tuple[str, ...]:
     else:
         state = "ending" if block.draining else f"idle for {format_duration(round(block.idle_s, 1))}"
     return (block.block, f"{block.managers:,}", f"{block.leased:,}", f"{block.slots:,}", state)
-
-
-def _print_table(console: Console, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for number, column in enumerate(header):
-        numeric = 0 < number < 4
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -37,10 +37,10 @@ def pilotflow(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[
     )
 
 
-def on_terminal(*arguments: str, cwd: Path) -> str:
+def on_terminal(*arguments: str, cwd: Path, columns: int = 100) -> str:
     """What the command writes to a terminal."""
     ours, theirs = pty.openpty()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns)}
     env.pop("NO_COLOR", None)
     argv = [sys.executable, "-m", "pilotflow", *arguments]
     with subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
@@ -115,6 +115,33 @@ def test_check_shows_what_is_special_about_a_file(tmp_path: Path) -> None:
         "never run again",
     ):
         assert words in done.stdout
+
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("columns", [79, 60, 40, 24])
+def test_check_can_be_read_on_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
+    (tmp_path / "c.yaml").write_text((ROOT / "configs" / "two-executors.yaml").read_text())
+    said = COLOURS.sub("", on_terminal("check", "c.yaml", cwd=tmp_path, columns=columns)).replace("\r", "")
+    _, *lines = said.splitlines()  # the first is for copying, and the terminal's to break
+    assert max(map(len, lines)) <= columns
+    assert not any(line != line.rstrip() for line in lines)
+    assert "─" not in said  # no table, whose columns would be a few letters wide
+    words = " ".join(said.split())
+    for record in (
+        "executor cpu provider local blocks 1 (0 to 1) nodes 1 walltime no limit workers one per core launcher single_node",
+        "executor download provider local blocks 0 (0 to 1) nodes 1 walltime no limit workers 16 at once launcher",
+        "runs at most all cores of 1 node at once, as requests fit",
+        "links Unix sockets, in a directory only you can enter",
+        "after lost workers a task is run at most 5 times",
+    ):
+        assert record in words
+
+
+def test_check_on_a_terminal_that_is_wide_enough_is_what_it_is_in_a_file() -> None:
+    said = COLOURS.sub("", on_terminal("check", "configs/two-executors.yaml", cwd=ROOT, columns=80))
+    assert said.replace("\r", "") == pilotflow("check", "configs/two-executors.yaml").stdout
 
 
 def test_check_says_everything_that_is_wrong_and_where(tmp_path: Path) -> None:
@@ -277,7 +304,7 @@ def interrupted_at(folder: Path, module: str, seconds: float = 30.0) -> dict[str
         ("typer", ""),
         ("pilotflow.cli.check", ""),
         ("yaml", ""),
-        ("rich.table", "Interrupted.\n"),  # its work has begun
+        ("rich.console", "Interrupted.\n"),  # its work has begun
     ],
 )
 @pytest.mark.parametrize("program", ["-m pilotflow", "-c 'from pilotflow.cli.main import main; main()'"])
