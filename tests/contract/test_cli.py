@@ -304,14 +304,14 @@ def interrupted_at(folder: Path, module: str, seconds: float = 30.0) -> dict[str
         ("typer", ""),
         ("pilotflow.cli.check", ""),
         ("yaml", ""),
-        ("rich.console", "Interrupted.\n"),  # its work has begun
+        ("here", "Interrupted.\n"),  # named in the file: its work has begun
     ],
 )
 @pytest.mark.parametrize("program", ["-m pilotflow", "-c 'from pilotflow.cli.main import main; main()'"])
 def test_ctrl_c_while_a_command_is_imported_ends_it_with_130_and_no_traceback(
     tmp_path: Path, module: str, stderr: str, program: str
 ) -> None:
-    (tmp_path / "config.yaml").write_text("retries: 1\n")
+    (tmp_path / "config.yaml").write_text("executors: [{provider: {type: 'here:Mine'}}]\n")
     done = subprocess.run(
         [sys.executable, *shlex.split(program), "check", "config.yaml"],
         cwd=tmp_path,
