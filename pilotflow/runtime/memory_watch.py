@@ -80,6 +80,7 @@ class _Tree:
     """What is remembered of a tree between samples."""
 
     pid: int
+    start: int | None = None  # when the worker started; its pid may be another process's one day
     ticks: int = 0
     exact_bytes: int = 0  # as measured last...
     cheap_bytes: int = 0  # ...when the cheap figure was this
@@ -157,12 +158,11 @@ class MemoryWatch:
     def _read(self) -> dict[int, Process]:
         """Every process that is, or may be, in one of the trees."""
         names = self._proc.names()
-        # Each of the ignored is looked at again every 100th time: its pid may be another process's by
-        # now. Pids of one digit are left out; those are the machine's first processes, which never end.
+        # Each of the ignored is looked at again every 100th time: its pid may be another process's by now.
         turn = f"{self._samples % 100:02}"
         for ignored in (self._strangers, self._others):
             ignored &= names
-            ignored.difference_update([name for name in ignored if name[-2:] == turn])
+            ignored.difference_update([name for name in ignored if name[-2:] == turn], [turn[1:]])
         found: dict[int, Process] = {}
         for name in names - self._strangers - self._others:
             process = self._proc.process(int(name)) if name.isdecimal() else None
@@ -174,14 +174,18 @@ class MemoryWatch:
 
     def _assign(self, processes: dict[int, Process]) -> dict[int, list[Process]]:
         """The processes of each tree that lives; all others are remembered as strangers."""
-        roots = {tree.pid: worker for worker, tree in self._trees.items()}
-        for pid, worker in roots.items():
-            if pid in processes and processes[pid].group == pid:
-                self._groups[pid] = worker
+        roots: dict[int, int] = {}
+        for worker, tree in self._trees.items():
+            root = processes.get(tree.pid)
+            if root is not None and tree.start in {None, root.start}:
+                tree.start = root.start
+                roots[root.pid] = worker
+                if root.group == root.pid:
+                    self._groups[root.pid] = worker
         owners: dict[int, int | None] = {}
         for process in processes.values():
             self._find_owner(process, processes, roots, owners)
-        trees: dict[int, list[Process]] = {worker: [] for pid, worker in roots.items() if pid in processes}
+        trees: dict[int, list[Process]] = {worker: [] for worker in roots.values()}
         groups: dict[int, int] = {}
         for pid, owner in owners.items():
             process = processes[pid]

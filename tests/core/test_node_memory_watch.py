@@ -163,6 +163,13 @@ def test_a_pid_that_is_used_again_is_another_process(node: Node) -> None:
     assert node.megabytes() == {1: 1}
 
 
+def test_a_workers_pid_that_is_used_again_is_not_the_worker(node: Node) -> None:
+    node.process(WORKER, REAPER, mb=1)
+    assert node.megabytes() == {1: 1}
+    node.process(WORKER, INIT, mb=2, start=99)
+    assert node.megabytes() == {}
+
+
 def test_a_strangers_pid_that_is_used_again_is_noticed_after_a_while(node: Node) -> None:
     node.process(WORKER, REAPER, mb=1)
     node.process(BASE + 11, INIT, mb=2)
