@@ -173,11 +173,12 @@ def test_use_after_a_fork_is_refused_with_words(tmp_path: Path) -> None:
 
 
 WORK = """
-    import time
+    import os, time
     from pilotflow import PilotExecutor
 
     def work(i):
-        time.sleep(0.1)
+        while not os.path.exists("ending"):
+            time.sleep(0.01)
         with open("done", "a") as file:
             file.write(f"{i}\\n")
         return i
@@ -185,6 +186,7 @@ WORK = """
     if __name__ == "__main__":
         ex = PilotExecutor(max_workers=2)
         futures = [ex.submit(work, i) for i in range(6)]
+        open("ending", "x").close()  # nothing ends before the program does
 """
 
 

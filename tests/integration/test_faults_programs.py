@@ -129,11 +129,14 @@ def _knows_blocks(program: Program, number: int) -> bool:
     return (directory / "pilotflow.log").read_text().count("is running") >= number
 
 
-@pytest.mark.parametrize("delay", range(4))
-def test_a_program_killed_while_it_loads_leaves_nothing(tmp_path: Path, delay: int) -> None:
+MOMENTS = ("pilotflow.log", "connection.json", "interchange.err", "scripts/cpu-0.sh", "blocks/cpu-0/manager-*.log")
+"""What a run has made by a moment of its start."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_program_killed_while_it_loads_leaves_nothing(tmp_path: Path, moment: str) -> None:
     with Program(tmp_path, "say('begins'); run = pf.load(config(HERE)); say('loaded'); time.sleep(600)") as program:
-        program.said("begins")
-        time.sleep(delay * 0.04)  # a moment in its start, each time another
+        until(lambda: list((tmp_path / "runs" / "0001").glob(moment)))
         program.process.kill()
         within(15.0, "nothing of a program killed while it loads is alive", lambda: not program.left())
 

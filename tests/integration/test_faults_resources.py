@@ -146,7 +146,8 @@ def test_more_big_payloads_than_a_process_may_have_files(tmp_path: Path) -> None
         with pf.load(config(HERE)) as run:
             futures = [sized(value, str(HERE / "go")) for _ in range(4_500)]
             assert square(3).cancel() and not futures[-1].done()
-            time.sleep(0.5)  # all that may be sent is sent
+            while sum(load.queued + load.leased for load in (run.load.executors if run.load else ())) < 1000:
+                time.sleep(0.01)  # until all that may be sent is sent
             assert futures[4_499].cancel() and futures[4_498].cancel()
             (HERE / "go").touch()
             futures[4_498:] = [sized(value), sized(value)]
