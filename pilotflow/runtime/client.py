@@ -301,6 +301,7 @@ class Client:
     def _dispatch(self, now: float) -> None:
         self._mail_ready()
         self._mail.send(now)
+        self._record()
 
     def _mail_ready(self) -> None:
         ready = self._book.graph.take_ready()
@@ -311,7 +312,6 @@ class Client:
         """Send a message about tasks: after the tasks, which may be as new as it is."""
         self._mail_ready()
         self._mail.add(message)
-        self._record()
 
     def _record(self) -> None:
         rows = self._book.rows
