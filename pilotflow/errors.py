@@ -74,6 +74,20 @@ class BashExitError(TaskError):
         self.stderr_tail = stderr_tail
 
 
+class MemoryLimitExceeded(TaskError, MemoryError):
+    """A task used more memory than it had asked for, or than there was.
+
+    Attributes:
+        requested: what it had asked for, in bytes; 0 if it had not said.
+        peak: the most that it was seen to use, in bytes; 0 if it was too fast to be seen.
+    """
+
+    def __init__(self, message: str, requested: int = 0, peak: int = 0) -> None:
+        super().__init__(message)
+        self.requested = requested
+        self.peak = peak
+
+
 class TaskTimeout(TaskError, TimeoutError):
     """A task ran longer than its `runtime` or `timeout` and was ended."""
 

@@ -21,13 +21,17 @@ from pilotflow.errors import (
     BlockStartError,
     DependencyError,
     InternalError,
+    MemoryLimitExceeded,
     PilotflowError,
     SerializationError,
+    TaskError,
+    TaskTimeout,
     WorkerLost,
 )
-from pilotflow.messages import Status
+from pilotflow.messages import Excess, Status, decode_excess
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.serialize import Packed, unpack
+from pilotflow.units import format_duration, format_memory
 
 if TYPE_CHECKING:
     from pilotflow.runtime.client import Client
@@ -292,6 +296,8 @@ class AppFuture(Future[T], Generic[T]):
 def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
     if status is Status.ERROR:
         return unpack_exception(*packed)
+    if status is Status.EXCEEDED:
+        return _excess_error(decode_excess(packed.payload), name)
     lines: list[str] = msgspec.msgpack.decode(packed.payload)
     if status is Status.LOST:
         history = "\n".join(f"  {line}" for line in lines)
@@ -304,6 +310,24 @@ def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
     if status is Status.UNSTARTABLE:
         return BlockStartError("\n".join(lines))
     return InternalError(f"task '{name}' ended as {status!r}, which no future understands")
+
+
+def _excess_error(excess: Excess, name: str) -> TaskError:
+    asked, taken = excess.asked, excess.taken
+    if excess.kind == "runtime":
+        return TaskTimeout(
+            f"'{name}' ran for {format_duration(taken)} on {excess.where} and was ended: its runtime is "
+            f"{format_duration(asked)}. Ask for a longer runtime, or give it less to do."
+        )
+    used = f"used {format_memory(int(taken))}" if taken else "used too much memory"
+    wanted = f"it asked for {format_memory(int(asked))}" if asked else "it had not said how much it needs"
+    if excess.by_system:
+        text = (
+            f"'{name}' was ended by the system, because the memory of {excess.where} was exhausted; {used}, {wanted}."
+        )
+    else:
+        text = f"'{name}' {used} on {excess.where} and was ended: {wanted}."
+    return MemoryLimitExceeded(f"{text} Ask for more memory, or give it less to do.", int(asked), int(taken))
 
 
 def dependency_failed(future: Future[Any], name: str, error: BaseException | None = None) -> PilotflowError:

@@ -37,6 +37,7 @@ class Status(IntEnum):
     LOST = 3  # payload: the history of attempts, msgpack list of lines (interchange to client)
     CANCELLED = 4  # ended on the client's order
     UNSTARTABLE = 5  # payload: as for LOST; no block of its executors will ever come
+    EXCEEDED = 6  # payload: an `Excess`; the task was ended because it took more than it had asked for
 
 
 class _Message(msgspec.Struct, array_like=True, tag_field="kind"):
@@ -74,6 +75,9 @@ class Result(msgspec.Struct, array_like=True, gc=False):
         payload, layout: as in `Task`.
         duration_us: time from start to end on the worker, in microseconds.
         started_us: wall clock at its start, microseconds since the epoch of Unix time, or 0.
+        cpu_us: CPU time that it and its processes used, in microseconds.
+        peak_bytes: the most memory that it was seen to use; 0 if it was too short to be looked at.
+        cores, gpus: logical indices of what it had of its node.
     """
 
     id: int
@@ -83,6 +87,27 @@ class Result(msgspec.Struct, array_like=True, gc=False):
     layout: tuple[int, ...] = ()
     duration_us: int = 0
     started_us: int = 0
+    cpu_us: int = 0
+    peak_bytes: int = 0
+    cores: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
+
+
+class Excess(msgspec.Struct, array_like=True):
+    """What a task took more of than it had asked for.
+
+    Attributes:
+        kind: "runtime" in seconds, or "memory" in bytes.
+        asked, taken: the limit, and what was measured.
+        where: the worker, node and block, in words.
+        by_system: the operating system has ended it, not its manager.
+    """
+
+    kind: str
+    asked: float
+    taken: float
+    where: str
+    by_system: bool = False
 
 
 class ResultBatch(msgspec.Struct, array_like=True):
@@ -540,7 +565,18 @@ class WrongProtocol(BadMessage):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_excess_decoder = msgspec.msgpack.Decoder(Excess)
 _PREFIX = bytes([PROTOCOL])
+
+
+def encode_excess(excess: Excess) -> bytes:
+    """The payload of a result with the status EXCEEDED."""
+    return _encoder.encode(excess)
+
+
+def decode_excess(payload: bytes) -> Excess:
+    """What `encode_excess` was given."""
+    return _excess_decoder.decode(payload)
 
 
 def encode(envelope: Envelope[Any]) -> bytes:

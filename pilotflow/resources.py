@@ -62,5 +62,10 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
     depth_limited: bool = False
     resources: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def slots_of_one_core(self) -> int:
+        """Tasks of one core that run here at once; smaller ones may be more."""
+        return self.slots if self.depth_limited else min(self.slots, max(1, self.cpus_milli // 1000))
+
 
 DEFAULT_REQUEST = Request()

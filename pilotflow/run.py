@@ -23,12 +23,13 @@ from pilotflow.core.blocks import BlockInfo, BlockLimits
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, SetupFailed
+from pilotflow.providers.local import LocalProvider
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
-from pilotflow.runtime.manager_options import manager_argv
+from pilotflow.runtime.manager_options import Offer, manager_argv
 from pilotflow.runtime.store import Store
 from pilotflow.serialize import unpack
 
@@ -193,7 +194,7 @@ class Run:
 
     def _kept(self, executor: ExecutorConfig) -> KeptExecutor:
         provider = executor.provider
-        workers, depth = executor.max_workers_per_node, executor.max_parallel_jobs
+        offer = self._offer(executor)
 
         def argv(block: str) -> list[str]:
             return [
@@ -204,8 +205,7 @@ class Run:
                     executor.label,
                     block,
                     self.directory / "blocks" / block,
-                    workers,
-                    depth,
+                    offer,
                     provider.nodes_per_block,
                     provider.walltime_s,
                     rundir.home(),
@@ -218,10 +218,27 @@ class Run:
             max_blocks=provider.max_blocks,
             parallelism=provider.parallelism,
             nodes_per_block=provider.nodes_per_block,
-            slots_per_node_guess=depth or workers or SLOTS_GUESS,
+            slots_per_node_guess=offer.max_parallel_jobs or offer.max_workers or offer.num_cpus or SLOTS_GUESS,
             max_idletime_s=self.config.max_idletime_s,
         )
         return KeptExecutor(executor.label, provider, executor.launcher, argv, limits_)
+
+    def _offer(self, executor: ExecutorConfig) -> Offer:
+        provider, pin = executor.provider, executor.pin
+        if pin is None:  # several managers on one machine would pin their tasks to the same cores
+            alone = len(self.config.executors) == provider.max_blocks == provider.nodes_per_block == 1
+            pin = alone or not isinstance(provider, LocalProvider)
+        return Offer(
+            executor.max_workers_per_node,
+            executor.max_parallel_jobs,
+            executor.num_cpus,
+            executor.memory_bytes,
+            executor.num_gpus,
+            tuple(sorted(executor.resources.items())),
+            executor.memory_margin,
+            executor.runtime_grace_s,
+            pin,
+        )
 
     # ---- for users --------------------------------------------------------------------------
 

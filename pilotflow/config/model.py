@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
+from pilotflow.requests import parse_request
 from pilotflow.units import format_duration, format_memory, parse_duration, parse_memory, show
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -34,6 +35,14 @@ class ExecutorConfig:
             per usable core if not given.
         max_parallel_jobs: run at most this many tasks at once on a node and ignore what they ask
             for (depth-limited dispatch), instead of `max_workers_per_node`.
+        num_cpus, memory, num_gpus: what each node offers, instead of what is measured there; memory
+            in bytes or as in "64g". `max_workers_per_node` goes before `num_cpus`.
+        resources: consumables that each node has, such as `{"licence": 2}`.
+        pin: whether tasks are pinned to their cores. If not given they are, unless several managers
+            may share this machine.
+        memory_margin: memory above its request that a task may use before it is ended, as a part of it.
+        runtime_grace: time from the warning to the end of a task that has exceeded its runtime.
+            Seconds or "5s".
 
     Raises:
         ConfigError: a value is wrong; the message names it.
@@ -44,6 +53,13 @@ class ExecutorConfig:
     launcher: Launcher = field(default_factory=SingleNodeLauncher)
     max_workers_per_node: int | None = None
     max_parallel_jobs: int | None = None
+    num_cpus: int | None = None
+    memory: int | str | None = None
+    num_gpus: int | None = None
+    resources: Mapping[str, int] = field(default_factory=dict)
+    pin: bool | None = None
+    memory_margin: float = 0.05
+    runtime_grace: float | str = 5.0
 
     def __post_init__(self) -> None:
         check_arguments(self)
@@ -55,6 +71,14 @@ class ExecutorConfig:
             raise field_error(self, "label", f"{show(self.label)} {problem}")
         for key in ("max_workers_per_node", "max_parallel_jobs"):
             _check_range(self, key, 1, _MAX_WORKERS)
+        _check_range(self, "num_cpus", 1, _MAX_WORKERS)
+        _check_range(self, "num_gpus", 0, 1 << 10)
+        if self.memory is not None:
+            _parse(self, "memory", parse_memory, 1 << 20, format_memory)
+        _parse(self, "runtime_grace", parse_duration, 0.0, format_duration)
+        if not 0.0 <= self.memory_margin <= 10.0:
+            raise field_error(self, "memory_margin", f"{show(self.memory_margin)} is not a number from 0 to 10.")
+        parse_request(resources=dict(self.resources) or None)  # names and amounts are those of requests
         if self.max_workers_per_node is not None and self.max_parallel_jobs is not None:
             raise field_error(
                 self,
@@ -63,6 +87,16 @@ class ExecutorConfig:
                 "slots a node and fits tasks into them; the second runs that many tasks a node at once, whatever "
                 "they ask for. Give one.",
             )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` as a number."""
+        return None if self.memory is None else int(self.memory)
+
+    @property
+    def runtime_grace_s(self) -> float:
+        """`runtime_grace` in seconds."""
+        return float(self.runtime_grace)
 
 
 @dataclass(frozen=True, kw_only=True)

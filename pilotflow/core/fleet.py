@@ -185,7 +185,7 @@ class Fleet(Ledger):
             else:
                 learn(task.fn, result.duration_us)
                 release(manager, task)
-                if result.status >= Status.CRASHED:
+                if result.status > Status.ERROR and result.status is not Status.EXCEEDED:
                     self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))
                     continue
                 if task.layout:
@@ -215,7 +215,7 @@ class Fleet(Ledger):
         verdict, task = self.recovery.result(peer.manager.id, result, now)
         if verdict is not Verdict.TAKE:
             return False
-        if result.status >= Status.CRASHED:
+        if result.status > Status.ERROR and result.status is not Status.EXCEEDED:
             if task is not None:
                 task.attempt = result.attempt
                 self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))

@@ -30,7 +30,7 @@ def load_of(
     blocks: dict[str, BlockLoad] = {}
     for peer in peers:
         m = peer.manager
-        leased, slots = len(m.leases), m.capacity.slots
+        leased, slots = len(m.leases), m.capacity.slots_of_one_core
         idle_s = 0.0 if leased else max(0.0, now - peer.idle_since)
         block = blocks.get(m.block)
         if block is None:

@@ -12,30 +12,30 @@ carries out `take_orders` and sends `take_letter`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pilotflow.core.durations import Durations
-from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Worker
+from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Warn, Worker
+from pilotflow.core.pool_books import PoolBooks
 from pilotflow.core.post import Letter
-from pilotflow.core.room import Room
+from pilotflow.core.room import NO_SEAT
 from pilotflow.messages import (
     Begun,
     Cancel,
     CancelOutcome,
-    Done,
+    Excess,
     Leaving,
-    Register,
     Result,
     Returned,
     Run,
     Status,
     Task,
     WorkerSetupFailed,
+    encode_excess,
 )
-from pilotflow.resources import Capacity, Request
+from pilotflow.resources import Request
 
-__all__ = ["Give", "Kill", "Order", "Pool", "Recall", "Spawn", "Worker"]
+__all__ = ["Give", "Kill", "Order", "Pool", "Recall", "Spawn", "Warn", "Worker"]
 
 PIPE_HORIZON_US = 5_000
 """A worker is sent ahead at most this much expected work..."""
@@ -47,47 +47,10 @@ IDLE_DEATHS_MAX = 10
 """Workers that die in a row without a task before the manager gives up."""
 
 
-class Pool:
-    """State of one manager."""
-
-    def __init__(self, capacity: Capacity) -> None:
-        self.capacity = capacity
-        self.draining = False
-        self.broken = ""  # why no worker can be had, if so
-        self.workers: dict[int, Worker] = {}
-        self.bodies: dict[int, bytes] = {}
-        self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
-        self.room = Room(capacity)
-        self._queues: dict[int, deque[Task]] = {}  # class -> leased and not given to a worker
-        self._held: dict[int, Task] = {}  # every leased task, running or not
-        self._frames: dict[int, Sequence[Any]] = {}
-        self._idle: dict[int, Worker] = {}
-        self._durations = Durations()
-        self._orders: list[Order] = []
-        self._letter = Letter()
-        self._results: list[Result] = []
-        self._result_frames: list[Any] = []
-        self._seq = 0
-        self._next_worker = 0
-        self._idle_deaths = 0
-        self._recalled_at: dict[int, int] = {}  # worker -> tasks it had at its last recall
-        for _ in range(capacity.slots):
-            self._spawn()
+class Pool(PoolBooks):
+    """What a manager does with what it keeps."""
 
     # ---- from the interchange ---------------------------------------------------------------
-
-    def register(self, template: Register) -> None:
-        """Say who we are and what we hold; results not yet recorded follow."""
-        running = self._started()
-        started = {id for id, _ in running}
-        template.leased = [(t.id, t.attempt) for t in self._held.values() if t.id not in started]
-        template.running = running
-        # What was to be said to the interchange that did not know us is out of date, but this:
-        kept = [message for message in self._letter.messages if isinstance(message, WorkerSetupFailed)]
-        self._letter = Letter([template, *kept])
-        for done, frames in self.unrecorded.values():
-            self._letter.messages.append(done)
-            self._letter.frames += frames
 
     def on_function(self, fn: int, body: bytes) -> None:
         """A function's body has come."""
@@ -140,49 +103,17 @@ class Pool:
                     self._orders.append(Recall(worker))
                 worker.retracted.add(task.id)
 
-    def _find(self, pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, Task], list[int]]:
-        """The tasks of these attempts, and those that are not ours (any more)."""
-        found: dict[int, Task] = {}
-        unknown: list[int] = []
-        for id, attempt in pairs:
-            task = self._held.get(id)
-            if task is not None and task.attempt == attempt:
-                found[id] = task
-            else:
-                unknown.append(id)
-        return found, unknown
-
-    def _take_queued(self, wanted: dict[int, Task]) -> list[tuple[int, int]]:
-        """Take those of the wanted tasks that no worker has out of the queues, and out of `wanted`."""
-        taken: list[tuple[int, int]] = []
-        for cls in {task.cls for task in wanted.values()}:
-            queue = self._queues.get(cls)
-            if not queue:
-                continue
-            rest: deque[Task] = deque()
-            for task in queue:
-                if task.id in wanted:
-                    del wanted[task.id]
-                    self._forget(task)
-                    taken.append((task.id, task.attempt))
-                else:
-                    rest.append(task)
-            self._queues[cls] = rest
-        return taken
-
-    def _with_workers(self, wanted: dict[int, Task]) -> list[tuple[Worker, Task]]:
-        if not wanted:
-            return []
-        return [(w, task) for w in self.workers.values() for task in w.tasks if wanted.get(task.id) is task]
-
     def _kill_if_cancelled(self, worker: Worker) -> None:
         """End a worker that runs what is to be ended."""
         if worker.tasks and not worker.ending:
             cancelled = worker.cancelled.get(worker.tasks[0].id)
             if cancelled is not None and cancelled.running:
-                worker.ending = True
-                self._idle.pop(worker.id, None)
-                self._orders.append(Kill(worker))
+                self._kill(worker)
+
+    def _kill(self, worker: Worker) -> None:
+        worker.ending = True
+        self._idle.pop(worker.id, None)
+        self._orders.append(Kill(worker))
 
     def on_recorded(self, seqs: Sequence[int]) -> None:
         """The client has these results."""
@@ -224,8 +155,10 @@ class Pool:
         self._letter.messages.append(WorkerSetupFailed(payload))
         self.broken = "the executor's initializer raised in a worker"
 
-    def on_result(self, worker: Worker, result: Result, frames: Sequence[Any], now: float) -> None:
-        """A worker has ended a task."""
+    def on_result(
+        self, worker: Worker, result: Result, frames: Sequence[Any], now: float, out_of_memory: bool = False
+    ) -> None:
+        """A worker has ended a task; `out_of_memory`: the system has killed processes here meanwhile."""
         tasks = worker.tasks
         ahead = bool(tasks) and tasks[0].id == result.id and tasks[0].attempt == result.attempt
         if not ahead and not self._put_first(worker, result):
@@ -238,14 +171,38 @@ class Pool:
             if cancelled is not None:  # it ended before it could be ended
                 self._letter.messages.append(CancelOutcome(cancelled.token, [], [result.id]))
             self._kill_if_cancelled(worker)
+        if result.peak_bytes < worker.peak_bytes:
+            result.peak_bytes = worker.peak_bytes
+        if result.status is not Status.OK and (worker.excess or worker.warned or out_of_memory):
+            if worker.warned and worker.excess is None:  # it was told that its block ends, and could not know better
+                self._letter.messages.append(Returned([(task.id, task.attempt)]))
+                frames, result = (), None  # type: ignore[assignment]
+            else:
+                excess = worker.excess or self.watch.out_of_memory(worker, self.room.request(task.cls))
+                result.status, result.payload, result.layout = Status.EXCEEDED, encode_excess(excess), ()
+                frames = ()
+        if worker.excess is not None and not worker.ending:
+            self._kill(worker)  # with what the task has left running
         self._forget(task)
-        self._results.append(result)
-        self._result_frames += frames
-        worker.head_since, worker.announced = now, False
+        if result is not None:
+            self._results.append(result)
+            self._result_frames += frames
+        self._next_head(worker, now)
         if not tasks:
-            self.room.free(task.cls)
-            if not worker.ending:
-                self._idle[worker.id] = worker
+            self._leave_seat(worker, task.cls)
+
+    def _next_head(self, worker: Worker, now: float) -> None:
+        """The worker's running task is another one now, or none."""
+        worker.head_since, worker.announced = now, False
+        worker.excess, worker.peak_bytes = None, 0
+
+    def _leave_seat(self, worker: Worker, cls: int) -> None:
+        """The worker has nothing more to do."""
+        assert worker.seat is not None
+        self.room.free(cls, worker.seat)
+        worker.seat = None
+        if not worker.ending:
+            self._idle[worker.id] = worker
 
     def _put_first(self, worker: Worker, result: Result) -> bool:
         """A worker has overtaken what was taken back from it and sent again; False if it never had that task."""
@@ -269,9 +226,7 @@ class Pool:
         if back:
             worker.tasks = deque(task for task in worker.tasks if (task.id, task.attempt) not in taken)
             if not worker.tasks:
-                self.room.free(back[0].cls)
-                if not worker.ending:
-                    self._idle[worker.id] = worker
+                self._leave_seat(worker, back[0].cls)
         for task in reversed(back):
             cancelled = worker.cancelled.pop(task.id, None)
             if cancelled is not None:
@@ -290,24 +245,31 @@ class Pool:
                 del worker.cancelled[id]
                 self._letter.messages.append(CancelOutcome(cancelled.token, [], [id]))
 
-    def on_death(self, worker: Worker, how: str, where: str) -> None:
+    def on_death(self, worker: Worker, how: str, where: str, out_of_memory: bool = False) -> None:
         """A worker process has ended; what it had not read was recalled before this call.
 
         Args:
             worker: which one.
             how: in words, as in "killed by signal 9 (SIGKILL)".
             where: in words, the node and block.
+            out_of_memory: the system has killed processes here for lack of memory.
         """
         del self.workers[worker.id]
         self._idle.pop(worker.id, None)
         self._recalled_at.pop(worker.id, None)
         if worker.tasks:
             head = worker.tasks.popleft()
-            self.room.free(head.cls)
+            assert worker.seat is not None
+            self.room.free(head.cls, worker.seat)
             self._forget(head)
             cancelled = worker.cancelled.get(head.id)
+            excess = worker.excess
+            if excess is None and out_of_memory:
+                excess = self.watch.out_of_memory(worker, self.room.request(head.cls))
             if cancelled is not None:
                 self._letter.messages.append(CancelOutcome(cancelled.token, [(head.id, head.attempt)], []))
+            elif excess is not None:
+                self._results.append(self._excess_result(worker, head, excess))
             else:
                 if worker.ending:  # in the moment in which it was sent the signal it went on to another task
                     how += " to cancel the task before this one"
@@ -327,12 +289,75 @@ class Pool:
         if not self.broken and not self.draining:
             self._spawn()
 
+    def _excess_result(self, worker: Worker, task: Task, excess: Excess) -> Result:
+        seat = worker.seat or NO_SEAT
+        payload = encode_excess(excess)
+        return Result(
+            task.id,
+            task.attempt,
+            Status.EXCEEDED,
+            payload,
+            peak_bytes=worker.peak_bytes,
+            cores=seat.cores,
+            gpus=seat.gpus,
+        )
+
+    # ---- limits -----------------------------------------------------------------------------
+
+    def enforce_runtimes(self, now: float) -> None:
+        """Warn tasks that have run too long, and end those that were warned; call it every `LOOK_PERIOD_S`."""
+        for worker in self._limited():
+            if worker.excess is None:
+                worker.excess = self.watch.runtime_exceeded(worker, self.room.request(worker.tasks[0].cls), now)
+                if worker.excess is not None:
+                    worker.kill_at = now + self.watch.grace_s
+                    self._orders.append(Warn(worker))
+            elif now >= worker.kill_at and not worker.ending:
+                self._kill(worker)
+
+    def on_memory(self, taken: Mapping[int, int]) -> None:
+        """What the tasks of these workers use, in bytes."""
+        for id, nbytes in taken.items():
+            worker = self.workers.get(id)
+            if worker is None or not worker.tasks or worker.ending:
+                continue
+            worker.peak_bytes = max(worker.peak_bytes, nbytes)
+            if self.capacity.depth_limited:
+                continue
+            excess = self.watch.memory_exceeded(worker, self.room.request(worker.tasks[0].cls), nbytes)
+            if excess is not None:
+                worker.excess = excess
+                self._kill(worker)
+
+    def warn_of_end(self) -> None:
+        """The block ends soon: tell all running tasks. What fails of them from now on is handed back."""
+        for worker in self.workers.values():
+            if worker.tasks and not worker.warned:
+                worker.warned = True
+                self._orders.append(Warn(worker))
+
+    @property
+    def limits_runtimes(self) -> bool:
+        """Whether any running task has a `runtime` that is enforced."""
+        return bool(self._limited())
+
+    def _limited(self) -> list[Worker]:
+        if self.capacity.depth_limited or not self.room.any_runtime:
+            return []
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.tasks and self.room.request(worker.tasks[0].cls).runtime_s is not None
+        ]
+
     # ---- deciding ---------------------------------------------------------------------------
 
     def take_orders(self, now: float) -> list[Order]:
         """What the shell must do now."""
         if self._idle:
             self._start_on_idle(now)
+        elif self._queues and len(self.workers) < self.capacity.slots:
+            self._grow()
         self._fill_pipes()
         orders, self._orders = self._orders, []
         return orders
@@ -353,29 +378,25 @@ class Pool:
         if begun:
             self._letter.messages.append(Begun(begun))
 
-    def queued(self) -> list[Task]:
-        """Leased tasks that no worker has."""
-        return [task for queue in self._queues.values() for task in queue]
-
-    def held(self) -> list[Task]:
-        """Every leased task."""
-        return list(self._held.values())
-
-    @property
-    def busy(self) -> bool:
-        """Whether any task is held."""
-        return bool(self._held)
-
     def _start_on_idle(self, now: float) -> None:
         for cls, queue in self._queues.items():
-            while queue and self._idle and self.room.fits(cls):
+            while queue and self._idle and (seat := self.room.take(cls)) is not None:
                 task = queue.popleft()
                 _, worker = self._idle.popitem()
-                self.room.take(cls)
-                worker.head_since, worker.announced = now, False
+                worker.seat = seat
+                self._next_head(worker, now)
                 self._give(worker, task)
         if self._idle:
             self._recall_for_idle()
+        elif len(self.workers) < self.capacity.slots:
+            self._grow()
+
+    def _grow(self) -> None:
+        """All workers are busy and there is room for another task: small ones may be more than cores."""
+        if all(worker.ready for worker in self.workers.values()) and any(
+            queue and self.room.fits(cls) for cls, queue in self._queues.items()
+        ):
+            self._spawn()
 
     def _fill_pipes(self) -> None:
         """Send busy workers short tasks ahead, evenly."""
@@ -413,38 +434,8 @@ class Pool:
 
     def _give(self, worker: Worker, task: Task) -> None:
         worker.tasks.append(task)
-        self._orders.append(Give(worker, task, self._frames.pop(task.id, ())))
-
-    def _forget(self, task: Task) -> None:
-        if self._held.get(task.id) is task:  # a later attempt may have come already
-            del self._held[task.id]
-            self._frames.pop(task.id, None)
-
-    def _started(self) -> list[tuple[int, int]]:
-        return [(w.tasks[0].id, w.tasks[0].attempt) for w in self.workers.values() if w.tasks]
-
-    def _return_waiting(self) -> None:
-        returned: list[tuple[int, int]] = []
-        for queue in self._queues.values():
-            for task in queue:
-                self._forget(task)
-                returned.append((task.id, task.attempt))
-            queue.clear()
-        if returned:
-            self._letter.messages.append(Returned(returned))
-
-    def _close_batch(self) -> None:
-        if not self._results:
-            return
-        self._seq += 1
-        done = Done(self._seq, self._results)
-        self.unrecorded[self._seq] = (done, self._result_frames)
-        self._letter.messages.append(done)
-        self._letter.frames += self._result_frames
-        self._results, self._result_frames = [], []
-
-    def _spawn(self) -> None:
-        worker = Worker(self._next_worker)
-        self._next_worker += 1
-        self.workers[worker.id] = worker
-        self._orders.append(Spawn(worker))
+        seat = None
+        if worker.seat is not None and worker.told != (worker.seat, task.cls):
+            seat = worker.seat
+            worker.told = (seat, task.cls)
+        self._orders.append(Give(worker, task, self._frames.pop(task.id, ()), seat))

@@ -125,7 +125,7 @@ class Recovery:
             return Verdict.STALE, None
         self._held.pop(id, None)
         self._claims.pop(id, None)
-        crashed = result.status >= Status.CRASHED
+        crashed = result.status > Status.ERROR and result.status is not Status.EXCEEDED
         if held is None:
             how = bytes(result.payload).decode("utf-8", "replace") or "its worker died" if crashed else ""
             self._ended[id] = (self._remind(id, now), attempt, how)

@@ -235,7 +235,7 @@ class BlockKeeper:
                     kept.scaler.on_load(load.queued, load.leased, event.blocks, now)
         elif kept := self._of(event.executor):
             if isinstance(event, ManagerUp):
-                kept.scaler.on_manager_up(event.block, event.node, event.capacity.slots, now)
+                kept.scaler.on_manager_up(event.block, event.node, event.capacity.slots_of_one_core, now)
             elif event.refused:
                 kept.scaler.on_manager_refused(event.block, event.reason)
             else:

@@ -34,6 +34,25 @@ class Setup(msgspec.Struct, array_like=True, tag=3):
     """Manager to worker: call this (the one payload frame) before the first task."""
 
 
+class Sit(msgspec.Struct, array_like=True, tag=4):
+    """Manager to worker: what the tasks from here on have of the node.
+
+    Attributes:
+        cores, gpus: logical indices.
+        cpus: ids of the CPUs to run on, or None for any.
+        environ: variables to set.
+        runtime_s: when a task's time is over, in seconds from its start, if it is limited.
+        ends_at: when the block ends, in seconds since 1970, if that is known.
+    """
+
+    cores: tuple[int, ...]
+    gpus: tuple[int, ...]
+    cpus: list[int] | None
+    environ: dict[str, str]
+    runtime_s: float | None
+    ends_at: float | None
+
+
 class Ready(msgspec.Struct, array_like=True, tag=1):
     """Worker to manager: give me tasks."""
 
@@ -48,7 +67,7 @@ class SetupRaised(msgspec.Struct, array_like=True, tag=3):
     """Worker to manager: the setup raised; the one payload frame is the pickled exception."""
 
 
-ToWorker: TypeAlias = GiveTask | GiveFunction | Setup
+ToWorker: TypeAlias = GiveTask | GiveFunction | Setup | Sit
 FromWorker: TypeAlias = Ready | TaskDone | SetupRaised
 
 encode = msgspec.msgpack.Encoder().encode

@@ -17,15 +17,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilotflow.core.pool import Give, Kill, Order, Pool, Recall, Spawn, Worker
+from pilotflow.core.pool import Pool
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
-from pilotflow.memfile import buffer_of
 from pilotflow.messages import (
     AliveReply,
     BadMessage,
@@ -44,12 +43,12 @@ from pilotflow.messages import (
     Stop,
     to_manager,
 )
-from pilotflow.runtime import limits, link, packets, zygote
+from pilotflow.runtime import limits, zygote
 from pilotflow.runtime.channels import Channel, connect
 from pilotflow.runtime.connection import Connection, read_connection
-from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, parse_options
+from pilotflow.runtime.workers import Workers
 
 CONNECT_TIMEOUT_S = 60.0
 """A manager that cannot register for so long ends."""
@@ -59,6 +58,9 @@ LEAVE_GRACE_S = 1.0
 """Workers have this long to die before the manager does."""
 END_MARGIN_S = 5.0
 """A manager leaves this long before its block's walltime is over (or a tenth of it)."""
+
+WARN_S = 60.0
+"""Running tasks are warned this long before their manager leaves (or a twentieth of the walltime)."""
 
 _INTERCHANGE = "interchange"
 
@@ -71,13 +73,10 @@ class Manager:
         self._connection = connection
         self._zygote = zygote_
         self._log = log
-        self._pool = Pool(options.capacity)
+        self._pool = Pool(options.capacity, options.report.layout(), options.watch)
         self._post = Post(time.time_ns())
         self._decode = to_manager()
         self._loop = Loop()
-        self._links: dict[int, WorkerLink] = {}
-        self._buffer = packets.new_buffer()
-        self._setup = b""
         self._manager_id = 0
         self._started = self._heard = time.monotonic()
         self._hung_up_at: float | None = None
@@ -86,11 +85,17 @@ class Manager:
         self._exit: int | None = None
         self._terminated: list[bool] = []
         self._leave_at: float | None = None
+        self._warned = False
+        self._warn_s = min(WARN_S, (options.walltime_s or 0.0) / 20)
         self._heartbeat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._where = f"on {options.node} (block {options.block})"
         self._session = f"{options.node}-{os.getpid()}-{time.time_ns()}"
         self._channel = self._connect()
-        self._loop.add(zygote_.channel.fileno(), self._hear_zygote)
+        left = self._time_left()
+        ends_at = None if left is None else time.time() + left
+        self._workers = Workers(
+            self._loop, self._pool, zygote_, options.report, self._where, ends_at, lambda why: self._end(why, 1), log
+        )
         self._watch_signals()
 
     def _connect(self) -> Channel:
@@ -187,10 +192,7 @@ class Manager:
     def _registered(self, message: Registered) -> None:
         if not self._manager_id:
             self._log.info("registered as manager %d", message.manager)
-            if message.setup != self._setup:
-                self._setup = message.setup
-                for number, its_link in self._links.items():
-                    self._send(number, its_link, link.Setup(), (self._setup,))
+            self._workers.set_up(message.setup)
         self._manager_id = message.manager
 
     def _time_left(self) -> float | None:
@@ -199,117 +201,6 @@ class Manager:
             return None
         margin = min(END_MARGIN_S, walltime / 10)
         return max(0.0, self._started + walltime - margin - time.monotonic())
-
-    # ---- workers ----------------------------------------------------------------------------
-
-    def _carry_out(self, orders: list[Order]) -> None:
-        for order in orders:
-            if isinstance(order, Give):
-                self._give(order)
-            elif isinstance(order, Recall):
-                self._recall(order.worker)
-            elif isinstance(order, Kill):
-                self._kill(order.worker)
-            elif isinstance(order, Spawn):
-                self._spawn(order.worker)
-
-    def _spawn(self, worker: Worker) -> None:
-        its_link = self._links[worker.id] = WorkerLink(self._loop, lambda: self._hear_worker(worker))
-        if self._setup:
-            self._send(worker.id, its_link, link.Setup(), (self._setup,))
-        self._order(lambda: self._zygote.spawn(worker.id, its_link.theirs))
-
-    def _kill(self, worker: Worker) -> None:
-        self._order(lambda: self._zygote.kill(worker.id))
-
-    def _order(self, order: Callable[[], None]) -> None:
-        try:
-            order()
-        except OSError as error:  # it is dead, which its channel will say
-            self._log.error("the zygote takes no orders: %s", error)
-
-    def _send(self, number: int, its_link: WorkerLink, message: link.ToWorker, frames: Sequence[Any]) -> None:
-        try:
-            its_link.send(link.encode(message), frames)
-        except ConnectionError:
-            return  # it has died; its death is reported soon, and the task is among those it had
-        except OSError as error:  # no memory, no descriptor: this task cannot be had here now
-            self._log.error("worker %d cannot be sent anything (%s); ending it", number, error)
-            self._order(lambda: self._zygote.kill(number))
-
-    def _give(self, order: Give) -> None:
-        worker, task = order.worker, order.task
-        its_link = self._links[worker.id]
-        if task.fn not in worker.functions:
-            worker.functions.add(task.fn)
-            self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.bodies[task.fn],))
-        self._send(worker.id, its_link, link.GiveTask(task), order.frames)
-
-    def _recall(self, worker: Worker) -> None:
-        """Take back tasks sent ahead. What comes back with them is sent again, and may be overtaken by a task."""
-        its_link = self._links[worker.id]
-        tasks: list[tuple[int, int]] = []
-        for _, message, frames in its_link.take_back(self._buffer):
-            if isinstance(message, link.GiveTask) and not frames:
-                tasks.append((message.task.id, message.task.attempt))
-            else:
-                self._send(worker.id, its_link, message, frames)
-        self._pool.on_recalled(worker, tasks)
-
-    def _hear_worker(self, worker: Worker, to_the_end: bool = False) -> None:
-        now = time.monotonic()
-        buffer, pool, ours = self._buffer, self._pool, self._links[worker.id].ours
-        while True:
-            try:
-                packet = packets.receive(ours, buffer, packets.DONTWAIT)
-                if packet is None:
-                    return
-                header, frames = packet
-                message = link.decode_from_worker(header)
-            except (BlockingIOError, ConnectionError):
-                return
-            except ValueError as error:  # a task has written into the link
-                self._log.error("worker %d sends rubbish (%s); ending it", worker.id, error)
-                self._kill(worker)
-                return
-            if isinstance(message, link.TaskDone):
-                pool.on_result(worker, message.result, frames, now)
-            elif isinstance(message, link.Ready):
-                pool.on_ready(worker)
-            else:
-                pool.on_setup_failed(bytes(buffer_of(frames[0])))
-            if not (self._loop.busy or to_the_end):  # if there is more after all, the loop comes back
-                return
-
-    def _hear_zygote(self) -> None:
-        reports = self._zygote.reports()
-        if reports is None:
-            self._loop.remove(self._zygote.channel.fileno())
-            self._log.error("the zygote has died, and all workers with it")
-            for lost in list(self._pool.workers.values()):
-                self._bury(lost, "died with the manager's zygote")
-            self._end("its zygote died", 1)
-            return
-        for kind, number, value in reports:
-            worker = self._pool.workers.get(number)
-            if kind == zygote.DIED and worker is not None:
-                self._bury(worker, zygote.in_words(value))
-
-    def _bury(self, worker: Worker, how: str) -> None:
-        its_link = self._links.get(worker.id)
-        if its_link is not None:  # else it was not even started
-            self._hear_worker(worker, to_the_end=True)  # results it had sent before it died
-            unread = []
-            for _, message, frames in its_link.take_back(self._buffer):
-                if isinstance(message, link.GiveTask):
-                    unread.append((message.task.id, message.task.attempt))
-                    self._pool.keep_frames(message.task.id, frames)
-            self._pool.on_recalled(worker, unread)
-            its_link.close()
-            del self._links[worker.id]
-        if worker.tasks and not worker.ending:
-            self._log.warning("worker %d %s while running task %d", worker.id, how, worker.tasks[0].id)
-        self._pool.on_death(worker, how, self._where)
 
     # ---- leaving ----------------------------------------------------------------------------
 
@@ -327,8 +218,7 @@ class Manager:
             (self._log.info if code == 0 else self._log.error)("ending: %s", reason)
             if code:
                 sys.stderr.write(f"pilotflow manager: {reason}\n")
-            for worker in self._pool.workers.values():
-                self._kill(worker)
+            self._workers.kill_all()
             self._leave_at = time.monotonic() + LEAVE_GRACE_S
             self._exit = code
 
@@ -341,9 +231,9 @@ class Manager:
             now = time.monotonic()
             self._watch_time(now)
             if self._leave_at is None or self._exit == 0:  # to leave is to have workers killed
-                self._carry_out(self._pool.take_orders(now))
+                self._workers.carry_out(self._pool.take_orders(now))
             self._dispatch()
-            if self._leave_at is not None and (now >= self._leave_at or not self._links):
+            if self._leave_at is not None and (now >= self._leave_at or not self._workers.any):
                 break
             self._loop.turn(self._next_deadline(now) - now)
         self._close()
@@ -357,6 +247,7 @@ class Manager:
         if self._pool.busy and now >= self._announce_at:
             self._announce_at = now + 1.0
             self._pool.announce_long_runs(now)
+        self._workers.look(now)
         if self._leave_at is not None:
             return
         if self._terminated:
@@ -365,10 +256,17 @@ class Manager:
             self._end(self._pool.broken, 1)
         elif self._pool.drained:
             self._leave("drained")
-        elif self._time_left() == 0.0:
-            self._leave("its block's walltime is over")
-        elif self._hung_up_at is not None and now - self._hung_up_at > RECONNECT_TIMEOUT_S:
+        elif (left := self._time_left()) is not None:
+            self._watch_walltime(left)
+        if self._hung_up_at is not None and now - self._hung_up_at > RECONNECT_TIMEOUT_S:
             self._end("the interchange is gone", 1)
+
+    def _watch_walltime(self, left: float) -> None:
+        if left == 0.0:
+            self._leave("its block's walltime is over")
+        elif left <= self._warn_s and not self._warned:
+            self._warned = True
+            self._pool.warn_of_end()
 
     def _beat(self, now: float, late: bool) -> None:
         if (deaf_s := self._zygote.silent_for(now)) > self._connection.heartbeat_limit_s and not late:
@@ -398,8 +296,11 @@ class Manager:
             deadline = min(deadline, self._leave_at)
         if self._hung_up_at is not None:
             deadline = min(deadline, self._hung_up_at + RECONNECT_TIMEOUT_S + 0.01)
+        deadline = min(deadline, self._workers.due_at)
         left = self._time_left()
-        return deadline if left is None else min(deadline, now + left)
+        if left is None:
+            return deadline
+        return min(deadline, now + left if self._warned else now + max(0.0, left - self._warn_s))
 
     def _close(self) -> None:
         self._channel.close()
@@ -435,6 +336,9 @@ def main() -> int:
         log.error("cannot start: %s", error)
         sys.stderr.write(f"pilotflow manager: {error}\n")
         return 1
+    log.info("the node: %s", options.report.summary())
+    for note in options.report.notes:
+        log.info("%s", note)
     zygote_ = zygote.start(connection.max_message_bytes)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

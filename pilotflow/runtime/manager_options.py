@@ -9,7 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotflow.core.watch import Watch
+from pilotflow.node.measure import measure_node
+from pilotflow.node.report import NodeReport, Overrides
 from pilotflow.resources import Capacity
+
+SLOTS_PER_CORE = 4
+"""Tasks that ask for less than a core run beside each other, at most so many for each core of the node."""
+SLOTS_MAX = 4096
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,9 @@ class Options:
         executor, block: which supply of workers it belongs to.
         directory: where its log goes.
         node: its name, unique among those of its run.
+        report: the node as measured.
         capacity: what it offers.
+        watch: what limits of tasks it enforces, and how.
         walltime_s: how long its block lives, in seconds from the manager's start, or None.
     """
 
@@ -30,8 +39,52 @@ class Options:
     block: str
     directory: Path
     node: str
+    report: NodeReport
     capacity: Capacity
+    watch: Watch
     walltime_s: float | None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an executor's managers are to offer, instead of what they measure; None for what is left open.
+
+    Attributes:
+        max_workers: one-CPU slots.
+        max_parallel_jobs: if given, requests are ignored and this many tasks run at once.
+        num_cpus, memory_bytes, num_gpus: of the node.
+        resources: site-defined consumables that each node has.
+        memory_margin: memory above its request that a task may use, as a part of it.
+        runtime_grace_s: seconds from a task's warning to its end, after it has exceeded its runtime.
+        pin: whether tasks may be pinned to cores.
+    """
+
+    max_workers: int | None = None
+    max_parallel_jobs: int | None = None
+    num_cpus: int | None = None
+    memory_bytes: int | None = None
+    num_gpus: int | None = None
+    resources: tuple[tuple[str, int], ...] = ()
+    memory_margin: float = 0.05
+    runtime_grace_s: float = 5.0
+    pin: bool = True
+
+    def argv(self) -> list[str]:
+        """As options of a command line."""
+        argv: list[str] = []
+        for name, value in (
+            ("--workers", self.max_workers),
+            ("--depth", self.max_parallel_jobs),
+            ("--num-cpus", self.num_cpus),
+            ("--memory", self.memory_bytes),
+            ("--num-gpus", self.num_gpus),
+        ):
+            if value is not None:
+                argv += [name, str(value)]
+        for name, amount in self.resources:
+            argv += ["--resource", f"{amount} {name}"]
+        argv += ["--memory-margin", str(self.memory_margin), "--runtime-grace", str(self.runtime_grace_s)]
+        return argv if self.pin else [*argv, "--no-pin"]
 
 
 def manager_argv(
@@ -39,8 +92,7 @@ def manager_argv(
     executor: str,
     block: str,
     directory: Path,
-    max_workers: int | None,
-    max_parallel_jobs: int | None,
+    offer: Offer,
     nodes: int = 1,
     walltime_s: float | None = None,
     home: str = "",
@@ -48,8 +100,7 @@ def manager_argv(
     """The command that starts one manager; its node is told by PILOTFLOW_NODE_INDEX.
 
     Args:
-        max_workers: one-CPU slots to offer; None for one per usable core.
-        max_parallel_jobs: if given, requests are ignored and this many tasks run at once.
+        offer: what the manager is to offer.
         nodes: nodes of the block that are on one machine and need names of their own.
         walltime_s: the block's walltime in seconds.
         home: where to find pilotflow if it is not among the Python's packages. It comes last on
@@ -61,42 +112,56 @@ def manager_argv(
         argv = [sys.executable, "-c", f"import sys; sys.path.append({home!r}); {code}"]
     argv.append(str(connection))
     argv += ["--executor", executor, "--block", block, "--directory", str(directory), "--nodes", str(nodes)]
-    if max_workers is not None:
-        argv += ["--workers", str(max_workers)]
-    if max_parallel_jobs is not None:
-        argv += ["--depth", str(max_parallel_jobs)]
+    argv += offer.argv()
     if walltime_s is not None:
         argv += ["--walltime", str(walltime_s)]
     return argv
 
 
 def parse_options(argv: list[str]) -> Options:
-    """The options of a command line made by `manager_argv`."""
+    """The options of a command line made by `manager_argv`; measures the node."""
     parser = argparse.ArgumentParser(prog="pilotflow-manager")
     parser.add_argument("connection", type=Path)
     parser.add_argument("--executor", required=True)
     parser.add_argument("--block", required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--depth", type=int)
+    for name in ("--workers", "--depth", "--num-cpus", "--memory", "--num-gpus"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--resource", action="append", default=[])
+    parser.add_argument("--memory-margin", type=float, default=0.05)
+    parser.add_argument("--runtime-grace", type=float, default=5.0)
+    parser.add_argument("--no-pin", action="store_true")
     parser.add_argument("--walltime", type=float)
     found = parser.parse_args(argv)
     index = os.environ.get("PILOTFLOW_NODE_INDEX", "0")
     node = socket.gethostname() if found.nodes == 1 else f"{socket.gethostname()}-{found.block}-{index}"
+    report = measure_node(
+        overrides=Overrides(
+            num_cpus=found.num_cpus if found.workers is None else found.workers,
+            memory_bytes=found.memory,
+            num_gpus=found.num_gpus,
+            pin=not found.no_pin and found.nodes == 1,
+        )
+    )
     return Options(
         connection=found.connection,
         executor=found.executor,
         block=found.block,
         directory=found.directory,
         node=node,
-        capacity=_capacity(found.workers, found.depth),
+        report=report,
+        capacity=_capacity(report, found),
+        watch=Watch(found.memory_margin, found.runtime_grace, f"on {node} (block {found.block})"),
         walltime_s=found.walltime,
     )
 
 
-def _capacity(workers: int | None, depth: int | None) -> Capacity:
-    cores = len(os.sched_getaffinity(0))
-    slots = depth or workers or cores
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Capacity(1000 * (workers or cores), memory, (), slots, depth is not None)
+def _capacity(report: NodeReport, found: argparse.Namespace) -> Capacity:
+    memory = report.memory_bytes or 0
+    if found.memory is None:
+        memory //= found.nodes  # they are on one machine
+    cores = max(1, report.cpus_milli // 1000)
+    slots = found.depth or min(SLOTS_MAX, SLOTS_PER_CORE * cores)
+    resources = tuple(sorted((name, int(amount)) for amount, _, name in (r.partition(" ") for r in found.resource)))
+    return Capacity(report.cpus_milli, memory, report.gpu_ids, slots, found.depth is not None, resources)

@@ -6,20 +6,28 @@ when that link closes. Whatever a task raises, `SystemExit` included, is that ta
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import resource
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pilotflow.errors import SerializationError
+from pilotflow.errors import SerializationError, TaskTimeout
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.tasks import described, flush_output
 from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
+
+MEASURED_FROM_US = 1_000
+"""CPU time of a task's processes is asked for if it has run for so long; to ask takes a microsecond."""
+EARLY_NS = 50_000_000
+"""The manager's clock and ours may differ by so much about when a task began."""
 
 
 class Worker:
@@ -36,11 +44,15 @@ class Worker:
         self._bodies: dict[int, bytes] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
         self._early: list[tuple[Task, list[Any]]] = []
+        self._seat = link.Sit((), (), None, {}, None, None)
+        self._started_ns = 0  # of the running task; 0 while none runs
+        self._others_cpu_s = 0.0  # CPU time of processes that tasks have started, at the last look
 
     def run(self) -> None:
         """Work until the manager closes the link."""
         buffer = packets.new_buffer()
         channel, receive, decode = self._channel, packets.receive, link.decode_to_worker
+        signal.signal(signal.SIGTERM, self._warned)
         self._send(link.Ready())
         while (packet := receive(channel, buffer)) is not None:
             header, frames = packet
@@ -52,6 +64,8 @@ class Worker:
                     self._early.append((message.task, list(frames)))
             elif type(message) is link.GiveFunction:
                 self._take_function(message.fn, bytes(buffer_of(frames[0])))
+            elif type(message) is link.Sit:
+                self._sit(message)
             else:
                 self._set_up(bytes(buffer_of(frames[0])))
             del message, frames, packet
@@ -68,10 +82,33 @@ class Worker:
 
     def _execute(self, task: Task, frames: list[Any]) -> None:
         started = time.time_ns()
-        start = time.perf_counter_ns()
-        status, packed = self._call(task, frames)
+        cpu_ns = time.process_time_ns()
+        start = self._started_ns = time.perf_counter_ns()
+        try:
+            status, packed = self._call(task, frames)
+            self._started_ns = 0
+        except TaskTimeout as error:  # its time was over in the moment in which it ended
+            self._started_ns = 0
+            status, packed = Status.ERROR, pack_exception(error)
         duration_us = (time.perf_counter_ns() - start) // 1000
-        result = Result(task.id, task.attempt, status, packed.payload, packed.layout, duration_us, started // 1000)
+        cpu_us = (time.process_time_ns() - cpu_ns) // 1000
+        peak_bytes = 0
+        if duration_us >= MEASURED_FROM_US:
+            cpu_us += self._cpu_us_of_others()
+        seat = self._seat
+        result = Result(
+            task.id,
+            task.attempt,
+            status,
+            packed.payload,
+            packed.layout,
+            duration_us,
+            started // 1000,
+            cpu_us,
+            peak_bytes,
+            seat.cores,
+            seat.gpus,
+        )
         flush_output()
         self._send(link.TaskDone(result), packed.frames)
 
@@ -99,6 +136,27 @@ class Worker:
             )
             return Status.ERROR, pack_exception(SerializationError(text))
         return Status.OK, packed
+
+    def _sit(self, seat: link.Sit) -> None:
+        """Take a seat: run on these CPUs, with these variables."""
+        if seat.cpus is not None and seat.cpus != self._seat.cpus:
+            for thread in os.listdir("/proc/self/task"):
+                with contextlib.suppress(OSError):  # the thread has ended, or a CPU went away
+                    os.sched_setaffinity(int(thread), seat.cpus)
+        os.environ.update(seat.environ)
+        self._seat = seat
+
+    def _warned(self, *_: Any) -> None:
+        """SIGTERM: the running task's time is over, or its block ends soon."""
+        limit, started = self._seat.runtime_s, self._started_ns
+        if limit is not None and started and time.perf_counter_ns() - started >= limit * 1e9 - EARLY_NS:
+            raise TaskTimeout(f"it has run for longer than its runtime of {limit:g} s")
+
+    def _cpu_us_of_others(self) -> int:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        total = usage.ru_utime + usage.ru_stime
+        spent, self._others_cpu_s = total - self._others_cpu_s, total
+        return int(spent * 1e6)
 
     def _load(self, fn: int) -> Callable[..., Any]:
         function = self._functions[fn] = unpack_function(self._bodies[fn])

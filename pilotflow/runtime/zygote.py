@@ -27,7 +27,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _ORDER = struct.Struct("<cq")
 _REPORT = struct.Struct("<cqq")
 
-SPAWN, KILL, ASK, BORN, DIED, HERE = b"S", b"K", b"A", b"B", b"D", b"H"
+SPAWN, KILL, WARN, ASK, BORN, DIED, HERE = b"S", b"K", b"W", b"A", b"B", b"D", b"H"
 
 
 class Zygote:
@@ -46,6 +46,10 @@ class Zygote:
     def kill(self, number: int) -> None:
         """Kill a worker and everything it started."""
         self.channel.send(_ORDER.pack(KILL, number))
+
+    def warn(self, number: int) -> None:
+        """Send SIGTERM to a worker and everything it started."""
+        self.channel.send(_ORDER.pack(WARN, number))
 
     def silent_for(self, now: float) -> float:
         """Seconds since it was asked for a sign of life that has not come; asks, if none is due.
@@ -148,7 +152,7 @@ class _Server:
             elif order == ASK:
                 self._report(HERE, 0, 0)
             elif number in self._pids:
-                kill_tree(self._pids[number])
+                kill_tree(self._pids[number], signal.SIGTERM if order == WARN else signal.SIGKILL)
 
     def _fork(self, number: int, fd: int, inherited: tuple[int, ...]) -> None:
         pid = os.fork()
@@ -201,14 +205,15 @@ def in_words(status: int) -> str:
     return f"exited with code {os.WEXITSTATUS(status)}"
 
 
-def kill_tree(pid: int) -> None:
-    """SIGKILL a process, its group, and all its descendants."""
+def kill_tree(pid: int, signum: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a process and all its descendants; SIGKILL also to the others of its group."""
     victims = [pid, *_descendants(pid)]
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    if signum == signal.SIGKILL:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signum)
     for victim in victims:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(victim, signal.SIGKILL)
+            os.kill(victim, signum)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -35,6 +35,9 @@ def check_exchange(exchange: Exchange) -> None:
 
 def _check_manager(manager: Manager, scheduler: Scheduler) -> None:
     capacity, classes = manager.capacity, scheduler.classes
+    if not (manager.leases or manager.active or manager.prefilled):
+        assert manager.free_slots == capacity.slots and manager.free_cpus == capacity.cpus_milli
+        return
     held = Counter(scheduler.tasks[id].cls for id in manager.leases if id not in scheduler.gangs.by_task)
     ended = Counter(cls for holder, cls in scheduler.vacated if holder is manager)
     booked = Counter(manager.active) + Counter(manager.prefilled) - ended
@@ -57,8 +60,12 @@ def check_pool(manager: SimManager) -> None:
     busy = [worker for worker in pool.workers.values() if worker.tasks]
     assert len(busy) <= capacity.slots, f"{manager.name} runs {len(busy)} tasks in {capacity.slots} slots"
     if not capacity.depth_limited:
-        assert pool.room.cpus_milli >= 0, f"{manager.name} is over its cores"
-        assert pool.room.gpus_milli >= 0, f"{manager.name} is over its GPUs"
+        seats = [worker.seat for worker in busy if worker.seat is not None]
+        assert len(seats) == len(busy), f"{manager.name} runs tasks without a seat"
+        assert sum(seat.cpus_milli for seat in seats) <= capacity.cpus_milli, f"{manager.name} is over its cores"
+        whole = [core for seat in seats for core in seat.whole_cores]
+        assert len(whole) == len(set(whole)), f"{manager.name} shares cores"
+        assert pool.room.memory_bytes >= 0 or not capacity.memory_bytes, f"{manager.name} is over its memory"
     places = Counter((task.id, task.attempt) for worker in busy for task in worker.tasks)
     places.update((task.id, task.attempt) for task in pool.queued())
     assert all(count == 1 for count in places.values()), f"{manager.name} has tasks twice: {places}"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pilotflow.ids import VERSION
-from pilotflow.runtime.manager_options import manager_argv
+from pilotflow.runtime.manager_options import Offer, manager_argv
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import (
     PATIENCE,
@@ -152,7 +152,7 @@ def test_a_manager_of_another_version_is_refused_with_both_versions(
     with running(tmp_path) as run:
         folder = run.directory / "blocks" / "strange"
         folder.mkdir()
-        argv = manager_argv(run.directory / "connection.json", "cpu", "strange", folder, 1, None)
+        argv = manager_argv(run.directory / "connection.json", "cpu", "strange", folder, Offer(max_workers=1))
         code = f"{patch}; from pilotflow.runtime.manager import main; raise SystemExit(main())"
         done = subprocess.run(
             [sys.executable, "-c", code, *argv[3:]],
