@@ -1,0 +1,149 @@
+"""What a manager keeps: leased tasks and their frames, workers, what is free, results not yet recorded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from pilotflow.core.durations import Durations
+from pilotflow.core.orders import Order, Spawn, Worker
+from pilotflow.core.placement import Layout
+from pilotflow.core.post import Letter
+from pilotflow.core.room import Room
+from pilotflow.core.watch import Watch
+from pilotflow.messages import Done, Register, Result, Returned, Task, WorkerSetupFailed
+from pilotflow.resources import Capacity
+
+
+class PoolBooks:
+    """State of one manager.
+
+    Args:
+        capacity: what it offers.
+        layout: where its cores and GPUs are; one NUMA domain if not given.
+        watch: what enforces the limits that users wrote; the defaults if not given.
+    """
+
+    def __init__(self, capacity: Capacity, layout: Layout | None = None, watch: Watch | None = None) -> None:
+        self.capacity = capacity
+        self.draining = False
+        self.broken = ""  # why no worker can be had, if so
+        self.workers: dict[int, Worker] = {}
+        self.bodies: dict[int, bytes] = {}
+        self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
+        self.room = Room(capacity, layout)
+        self.watch = watch or Watch()
+        self._queues: dict[int, deque[Task]] = {}  # class -> leased and not given to a worker
+        self._held: dict[int, Task] = {}  # every leased task, running or not
+        self._frames: dict[int, Sequence[Any]] = {}
+        self._idle: dict[int, Worker] = {}
+        self._durations = Durations()
+        self._orders: list[Order] = []
+        self._letter = Letter()
+        self._results: list[Result] = []
+        self._result_frames: list[Any] = []
+        self._seq = 0
+        self._next_worker = 0
+        self._idle_deaths = 0
+        self._recalled_at: dict[int, int] = {}  # worker -> tasks it had at its last recall
+        cores = -(-capacity.cpus_milli // 1000)
+        for _ in range(capacity.slots if capacity.depth_limited else min(capacity.slots, max(1, cores))):
+            self._spawn()
+
+    # ---- what it holds ----------------------------------------------------------------------
+
+    def register(self, template: Register) -> None:
+        """Say who we are and what we hold; results not yet recorded follow."""
+        running = self._started()
+        started = {id for id, _ in running}
+        template.leased = [(t.id, t.attempt) for t in self._held.values() if t.id not in started]
+        template.running = running
+        # What was to be said to the interchange that did not know us is out of date, but this:
+        kept = [message for message in self._letter.messages if isinstance(message, WorkerSetupFailed)]
+        self._letter = Letter([template, *kept])
+        for done, frames in self.unrecorded.values():
+            self._letter.messages.append(done)
+            self._letter.frames += frames
+
+    def queued(self) -> list[Task]:
+        """Leased tasks that no worker has."""
+        return [task for queue in self._queues.values() for task in queue]
+
+    def held(self) -> list[Task]:
+        """Every leased task."""
+        return list(self._held.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether any task is held."""
+        return bool(self._held)
+
+    def _find(self, pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, Task], list[int]]:
+        """The tasks of these attempts, and those that are not ours (any more)."""
+        found: dict[int, Task] = {}
+        unknown: list[int] = []
+        for id, attempt in pairs:
+            task = self._held.get(id)
+            if task is not None and task.attempt == attempt:
+                found[id] = task
+            else:
+                unknown.append(id)
+        return found, unknown
+
+    def _take_queued(self, wanted: dict[int, Task]) -> list[tuple[int, int]]:
+        """Take those of the wanted tasks that no worker has out of the queues, and out of `wanted`."""
+        taken: list[tuple[int, int]] = []
+        for cls in {task.cls for task in wanted.values()}:
+            queue = self._queues.get(cls)
+            if not queue:
+                continue
+            rest: deque[Task] = deque()
+            for task in queue:
+                if task.id in wanted:
+                    del wanted[task.id]
+                    self._forget(task)
+                    taken.append((task.id, task.attempt))
+                else:
+                    rest.append(task)
+            self._queues[cls] = rest
+        return taken
+
+    def _with_workers(self, wanted: dict[int, Task]) -> list[tuple[Worker, Task]]:
+        if not wanted:
+            return []
+        return [(w, task) for w in self.workers.values() for task in w.tasks if wanted.get(task.id) is task]
+
+    def _forget(self, task: Task) -> None:
+        if self._held.get(task.id) is task:  # a later attempt may have come already
+            del self._held[task.id]
+            self._frames.pop(task.id, None)
+
+    def _started(self) -> list[tuple[int, int]]:
+        return [(w.tasks[0].id, w.tasks[0].attempt) for w in self.workers.values() if w.tasks]
+
+    def _return_waiting(self) -> None:
+        returned: list[tuple[int, int]] = []
+        for queue in self._queues.values():
+            for task in queue:
+                self._forget(task)
+                returned.append((task.id, task.attempt))
+            queue.clear()
+        if returned:
+            self._letter.messages.append(Returned(returned))
+
+    def _close_batch(self) -> None:
+        if not self._results:
+            return
+        self._seq += 1
+        done = Done(self._seq, self._results)
+        self.unrecorded[self._seq] = (done, self._result_frames)
+        self._letter.messages.append(done)
+        self._letter.frames += self._result_frames
+        self._results, self._result_frames = [], []
+
+    def _spawn(self) -> None:
+        worker = Worker(self._next_worker)
+        self._next_worker += 1
+        self.workers[worker.id] = worker
+        self._orders.append(Spawn(worker))

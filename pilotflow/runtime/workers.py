@@ -1,0 +1,229 @@
+"""A manager's worker processes: their links, their zygote, what they are told and what they say."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
+from pilotflow.core.placement import Seat
+from pilotflow.core.pool import Pool
+from pilotflow.core.watch import LOOK_PERIOD_S
+from pilotflow.memfile import buffer_of
+from pilotflow.messages import Status
+from pilotflow.node.environment import task_affinity, task_environment
+from pilotflow.node.report import NodeReport
+from pilotflow.runtime import link, packets, zygote
+from pilotflow.runtime.link import WorkerLink
+from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.worker_watch import WorkerWatch
+
+
+class Workers:
+    """Carries out the pool's orders, and tells it what becomes of them.
+
+    Args:
+        loop: calls us when a worker or the zygote has something to say.
+        pool: the manager's mind.
+        zygote_: what forks the workers.
+        report: the node, for what tasks are told of their seats.
+        where: the node and block, in words.
+        ends_at: when the block ends, in seconds since 1970, if that is known.
+        end: called with the reason when no workers can be had any more.
+        log: the manager's log.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        pool: Pool,
+        zygote_: zygote.Zygote,
+        report: NodeReport,
+        where: str,
+        ends_at: float | None,
+        end: Callable[[str], None],
+        log: logging.Logger,
+    ) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._zygote = zygote_
+        self._report = report
+        self._where = where
+        self._ends_at = ends_at
+        self._end = end
+        self._log = log
+        self._links: dict[int, WorkerLink] = {}
+        self._setup = b""
+        self._buffer = packets.new_buffer()
+        self._watch = WorkerWatch(pool, zygote_.pid)
+        self._runtimes_due_at = 0.0
+        loop.add(zygote_.channel.fileno(), self._hear_zygote)
+
+    @property
+    def any(self) -> bool:
+        """Whether any worker is there."""
+        return bool(self._links)
+
+    def set_up(self, payload: bytes) -> None:
+        """What every worker calls before its first task."""
+        if payload != self._setup:
+            self._setup = payload
+            for number, its_link in self._links.items():
+                self._send(number, its_link, link.Setup(), (payload,))
+
+    def kill_all(self) -> None:
+        """End every worker and what it has started."""
+        for worker in self._pool.workers.values():
+            self._order(lambda worker=worker: self._zygote.kill(worker.id))  # type: ignore[misc]
+
+    @property
+    def due_at(self) -> float:
+        """When `look` must be called again."""
+        if self._pool.limits_runtimes:
+            return min(self._watch.due_at, self._runtimes_due_at)
+        return self._watch.due_at
+
+    def look(self, now: float) -> None:
+        """See whether running tasks keep within their limits."""
+        if self._pool.busy:
+            self._watch.look(now)
+            if now >= self._runtimes_due_at:
+                self._runtimes_due_at = now + LOOK_PERIOD_S
+                self._pool.enforce_runtimes(now)
+
+    # ---- orders -----------------------------------------------------------------------------
+
+    def carry_out(self, orders: list[Order]) -> None:
+        """Do what the pool has decided."""
+        for order in orders:
+            if isinstance(order, Give):
+                self._give(order)
+            elif isinstance(order, Recall):
+                self._recall(order.worker)
+            elif isinstance(order, Kill):
+                self._kill(order.worker)
+            elif isinstance(order, Warn):
+                self._warn(order.worker)
+            elif isinstance(order, Spawn):
+                self._spawn(order.worker)
+
+    def _spawn(self, worker: Worker) -> None:
+        its_link = self._links[worker.id] = WorkerLink(self._loop, lambda: self._hear_worker(worker))
+        if self._setup:
+            self._send(worker.id, its_link, link.Setup(), (self._setup,))
+        self._order(lambda: self._zygote.spawn(worker.id, its_link.theirs))
+
+    def _kill(self, worker: Worker) -> None:
+        self._order(lambda: self._zygote.kill(worker.id))
+
+    def _warn(self, worker: Worker) -> None:
+        self._order(lambda: self._zygote.warn(worker.id))
+
+    def _order(self, order: Callable[[], None]) -> None:
+        try:
+            order()
+        except OSError as error:  # it is dead, which its channel will say
+            self._log.error("the zygote takes no orders: %s", error)
+
+    def _send(self, number: int, its_link: WorkerLink, message: link.ToWorker, frames: Sequence[Any]) -> None:
+        try:
+            its_link.send(link.encode(message), frames)
+        except ConnectionError:
+            return  # it has died; its death is reported soon, and the task is among those it had
+        except OSError as error:  # no memory, no descriptor: this task cannot be had here now
+            self._log.error("worker %d cannot be sent anything (%s); ending it", number, error)
+            self._order(lambda: self._zygote.kill(number))
+
+    def _give(self, order: Give) -> None:
+        worker, task = order.worker, order.task
+        its_link = self._links[worker.id]
+        if order.seat is not None:
+            self._send(worker.id, its_link, self._sit(order.seat, task.cls), ())
+        if len(worker.tasks) == 1:
+            self._watch.begins(worker, self._pool.room.request(task.cls).memory_bytes > 0)
+        if task.fn not in worker.functions:
+            worker.functions.add(task.fn)
+            self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.bodies[task.fn],))
+        self._send(worker.id, its_link, link.GiveTask(task), order.frames)
+
+    def _sit(self, seat: Seat, cls: int) -> link.Sit:
+        cpus = task_affinity(seat, self._report)
+        runtime_s = None if self._pool.capacity.depth_limited else self._pool.room.request(cls).runtime_s
+        environ = {} if self._pool.capacity.depth_limited else task_environment(seat, self._report, {})
+        return link.Sit(
+            seat.cores, seat.gpus, None if cpus is None else sorted(cpus), environ, runtime_s, self._ends_at
+        )
+
+    # ---- news -------------------------------------------------------------------------------
+
+    def _recall(self, worker: Worker) -> None:
+        """Take back tasks sent ahead. What comes back with them is sent again, and may be overtaken by a task."""
+        its_link = self._links[worker.id]
+        tasks: list[tuple[int, int]] = []
+        for _, message, frames in its_link.take_back(self._buffer):
+            if isinstance(message, link.GiveTask) and not frames:
+                tasks.append((message.task.id, message.task.attempt))
+            else:
+                self._send(worker.id, its_link, message, frames)
+        self._pool.on_recalled(worker, tasks)
+
+    def _hear_worker(self, worker: Worker, to_the_end: bool = False) -> None:
+        now = time.monotonic()
+        buffer, pool, ours = self._buffer, self._pool, self._links[worker.id].ours
+        while True:
+            try:
+                packet = packets.receive(ours, buffer, packets.DONTWAIT)
+                if packet is None:
+                    return
+                header, frames = packet
+                message = link.decode_from_worker(header)
+            except (BlockingIOError, ConnectionError):
+                return
+            except ValueError as error:  # a task has written into the link
+                self._log.error("worker %d sends rubbish (%s); ending it", worker.id, error)
+                self._kill(worker)
+                return
+            if isinstance(message, link.TaskDone):
+                failed = message.result.status is not Status.OK
+                pool.on_result(worker, message.result, frames, now, failed and self._watch.system_killed())
+            elif isinstance(message, link.Ready):
+                pool.on_ready(worker)
+            else:
+                pool.on_setup_failed(bytes(buffer_of(frames[0])))
+            if not (self._loop.busy or to_the_end):  # if there is more after all, the loop comes back
+                return
+
+    def _hear_zygote(self) -> None:
+        reports = self._zygote.reports()
+        if reports is None:
+            self._loop.remove(self._zygote.channel.fileno())
+            self._log.error("the zygote has died, and all workers with it")
+            for lost in list(self._pool.workers.values()):
+                self._bury(lost, "died with the manager's zygote")
+            self._end("its zygote died")
+            return
+        for kind, number, value in reports:
+            worker = self._pool.workers.get(number)
+            if worker is not None and kind == zygote.BORN:
+                self._watch.born(worker, value)
+            elif worker is not None and kind == zygote.DIED:
+                self._bury(worker, zygote.in_words(value))
+
+    def _bury(self, worker: Worker, how: str) -> None:
+        its_link = self._links.get(worker.id)
+        if its_link is not None:  # else it was not even started
+            self._hear_worker(worker, to_the_end=True)  # results it had sent before it died
+            unread = []
+            for _, message, frames in its_link.take_back(self._buffer):
+                if isinstance(message, link.GiveTask):
+                    unread.append((message.task.id, message.task.attempt))
+                    self._pool.keep_frames(message.task.id, frames)
+            self._pool.on_recalled(worker, unread)
+            its_link.close()
+            del self._links[worker.id]
+        if worker.tasks and not worker.ending:
+            self._log.warning("worker %d %s while running task %d", worker.id, how, worker.tasks[0].id)
+        self._watch.died(worker)
+        self._pool.on_death(worker, how, self._where, "SIGKILL" in how and self._watch.system_killed())
