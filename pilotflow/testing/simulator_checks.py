@@ -36,7 +36,8 @@ def check_exchange(exchange: Exchange) -> None:
 def _check_manager(manager: Manager, scheduler: Scheduler) -> None:
     capacity, classes = manager.capacity, scheduler.classes
     if not (manager.leases or manager.active or manager.prefilled):
-        assert manager.free_slots == capacity.slots and manager.free_cpus == capacity.cpus_milli
+        assert manager.free_slots == capacity.slots
+        assert manager.free_cpus == capacity.cpus_milli
         return
     held = Counter(scheduler.tasks[id].cls for id in manager.leases if id not in scheduler.gangs.by_task)
     ended = Counter(cls for holder, cls in scheduler.vacated if holder is manager)
