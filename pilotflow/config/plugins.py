@@ -19,7 +19,15 @@ LAUNCHER_GROUP: Final = "pilotflow.launchers"
 # These need no look at the entry points of everything that is installed.
 _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
     PROVIDER_GROUP: {"local": "pilotflow.providers.local:LocalProvider"},
-    LAUNCHER_GROUP: {"single_node": "pilotflow.launchers.single_node:SingleNodeLauncher"},
+    LAUNCHER_GROUP: {
+        "mpiexec": "pilotflow.launchers.mpirun:MpiexecLauncher",
+        "mpirun": "pilotflow.launchers.mpirun:MpirunLauncher",
+        "simple": "pilotflow.launchers.simple:SimpleLauncher",
+        "single_node": "pilotflow.launchers.single_node:SingleNodeLauncher",
+        "srun": "pilotflow.launchers.srun:SrunLauncher",
+        "srun_mpi": "pilotflow.launchers.srun:SrunMPILauncher",
+        "wrapped": "pilotflow.launchers.simple:WrappedLauncher",
+    },
 }
 
 

@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,16 +36,34 @@ ODD_ARGUMENTS: Final = (
     "ünïcode",
     "{1..3}",
     "; exit 9",
+    ":",
+    "--",
 )
 
+# A copy that fails does so at once, the others a while after it, so that a launcher that ends them is noticed.
 _COPY: Final = """
-import json, os, sys
-folder, failing, code = sys.argv[1], sys.argv[2], int(sys.argv[3])
+import json, os, signal, sys, time
+folder, failing, code, linger_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 index = os.environ["PILOTFLOW_NODE_INDEX"]
-with open(os.path.join(folder, f"{index}.{os.getpid()}.{os.uname().nodename}"), "w") as file:
-    json.dump(sys.argv[4:], file)
-sys.exit(code if index == failing else 0)
+def names():
+    return [name.split(".") for name in os.listdir(folder)]
+def leave_word(name):
+    with open(os.path.join(folder, f"{index}.{name}.{os.getpid()}.{os.uname().nodename}"), "w") as file:
+        json.dump(sys.argv[5:], file)
+leave_word("here")
+if index == failing:
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+if int(failing) >= 0:
+    end = time.monotonic() + 30
+    while not any(name[:2] == [failing, "here"] for name in names()) and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(linger_s)
+leave_word("done")
 """
+LINGER_S: Final = 0.5
+"""Seconds that the other copies go on after one has failed."""
 
 
 def check_launcher(
@@ -63,6 +82,7 @@ def check_launcher(
         _each_node_runs_one_copy(launcher, tmp_path / f"copies-{count}", count, timeout_s)
         for failing in sorted({0, count - 1}):
             _a_failure_is_reported(launcher, tmp_path / f"failing-{failing}-of-{count}", count, failing, timeout_s)
+    _a_copy_that_dies_leaves_the_others_alone(launcher, tmp_path / "dying", nodes, timeout_s)
     _a_strict_shell_is_fine(launcher, tmp_path / "strict", nodes, timeout_s)
     assert launcher.wrap(["a", "b c"], nodes) == make_launcher().wrap(["a", "b c"], nodes), "equal input, other text"
 
@@ -71,20 +91,23 @@ def _run(
     launcher: Launcher, folder: Path, nodes: int, timeout_s: float, *, failing: int = -1, code: int = 0, first: str = ""
 ) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
-    command = [sys.executable, "-I", "-S", "-c", _COPY, str(folder), str(failing), str(code), *ODD_ARGUMENTS]
-    text = f"{first}{launcher.wrap(command, nodes)}\n"
+    head = [sys.executable, "-I", "-S", "-c", _COPY, str(folder), str(failing), str(code), str(LINGER_S)]
+    text = f"{first}{launcher.wrap([*head, *ODD_ARGUMENTS], nodes)}\n"
     return subprocess.run(
         ["bash", "-c", text], capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
     )
 
 
-def _check_copies(folder: Path, nodes: int) -> None:
-    copies = sorted(folder.iterdir())
+def _check_copies(folder: Path, nodes: int, failing: int = -1) -> None:
+    copies = [path for path in sorted(folder.iterdir()) if path.name.split(".")[1] == "here"]
     indices = sorted(path.name.split(".")[0] for path in copies)
     assert indices == sorted(map(str, range(nodes))), f"of {nodes} copies, these ran: {indices}"
     for path in copies:
         arguments = json.loads(path.read_text())
         assert arguments == list(ODD_ARGUMENTS), f"copy {path.name} was given {arguments}"
+    done = {path.name.split(".")[0] for path in folder.iterdir() if path.name.split(".")[1] == "done"}
+    ended = {str(index) for index in range(nodes) if index != failing} - done
+    assert not ended, f"copy {failing} of {nodes} failed, and these were ended with it: {sorted(ended)}"
 
 
 def _each_node_runs_one_copy(launcher: Launcher, folder: Path, nodes: int, timeout_s: float) -> None:
@@ -95,11 +118,18 @@ def _each_node_runs_one_copy(launcher: Launcher, folder: Path, nodes: int, timeo
 
 def _a_failure_is_reported(launcher: Launcher, folder: Path, nodes: int, failing: int, timeout_s: float) -> None:
     done = _run(launcher, folder, nodes, timeout_s, failing=failing, code=37)
-    assert done.returncode == 37, f"copy {failing} of {nodes} ended with 37, the launcher with {done.returncode}"
-    _check_copies(folder, nodes)
+    words = f"copy {failing} of {nodes} ended with 37, the launcher with {done.returncode}: {done.stderr}"
+    assert done.returncode == 37, words
+    _check_copies(folder, nodes, failing)
+
+
+def _a_copy_that_dies_leaves_the_others_alone(launcher: Launcher, folder: Path, nodes: int, timeout_s: float) -> None:
+    done = _run(launcher, folder, nodes, timeout_s, failing=0, code=-signal.SIGKILL)
+    assert done.returncode != 0, f"copy 0 of {nodes} was killed, and the launcher ended with 0: {done.stderr}"
+    _check_copies(folder, nodes, 0)
 
 
 def _a_strict_shell_is_fine(launcher: Launcher, folder: Path, nodes: int, timeout_s: float) -> None:
     done = _run(launcher, folder, nodes, timeout_s, failing=0, code=37, first="set -eu\n")
     assert done.returncode == 37, f"after set -eu, exit code 37 became {done.returncode}: {done.stderr}"
-    _check_copies(folder, nodes)
+    _check_copies(folder, nodes, 0)

@@ -179,7 +179,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     (
         "an unknown launcher",
         "executors: [{launcher: srn}]\n",
-        "1:24: executors[0].launcher: there is no launcher 'srn'.",
+        "1:24: executors[0].launcher: there is no launcher 'srn' (did you mean 'srun'?).",
     ),
     (
         "a provider as a launcher",
@@ -236,7 +236,7 @@ def test_everything_that_is_wrong_is_said_at_once_in_order(tmp_path: Path) -> No
 executors:
   - label: a b
     provider: {type: local, max_blocks: two, init_blocks: -1, min_blocks: 3, nodes: 2}
-    launcher: {type: srun}
+    launcher: {type: srn}
   - label: c
     max_workers_per_node: 0
     max_workers_per_node: 1
