@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pilotflow.config import yaml_tree
-from pilotflow.config.checks import annotations_of, split_field_error, type_problem
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.plugins import load_launcher, load_provider
 from pilotflow.errors import ConfigError
+from pilotflow.typechecks import annotations_of, split_field_error, type_problem
 from pilotflow.units import did_you_mean, kind, show
 
 _MAX_SHOWN: Final = 50

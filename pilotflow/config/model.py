@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pilotflow.config.checks import check_arguments, field_error
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
 from pilotflow.requests import parse_request
+from pilotflow.typechecks import check_arguments, field_error
 from pilotflow.units import format_duration, format_memory, parse_duration, parse_memory, show
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

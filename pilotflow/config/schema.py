@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from pilotflow.config.checks import annotations_of
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.plugins import launcher_names, load_launcher, load_provider, provider_names
 from pilotflow.errors import ConfigError
+from pilotflow.typechecks import annotations_of
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DOTTED_PATH: Final = r"^[\w.]+:[\w.]+$"

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from pilotflow.core.block_records import BlockState, BlockStatus
 from pilotflow.errors import ConfigError
-from pilotflow.units import kind, parse_duration, show
+from pilotflow.typechecks import check_arguments, field_error
+from pilotflow.units import parse_duration, show
 
 __all__ = ["BlockJob", "BlockState", "BlockStatus", "Provider"]
 
@@ -79,35 +80,28 @@ class Provider(ABC):
     """Seconds between calls of `status` while a block starts or ends."""
 
     def __post_init__(self) -> None:
-        """Check the values; a subclass that has a check of its own calls this first."""
+        """Check the values; a subclass that has a check of its own calls this first.
+
+        The types of a subclass's own fields are checked too.
+        """
+        check_arguments(self)
         for key, least in (("nodes_per_block", 1), ("init_blocks", 0), ("min_blocks", 0), ("max_blocks", 0)):
-            self._check_count(key, least)
+            if getattr(self, key) < least:
+                raise field_error(self, key, f"{getattr(self, key)} is not a whole number of {least} or more.")
         for key in ("init_blocks", "min_blocks"):
             if getattr(self, key) > self.max_blocks:
-                raise self._error(
-                    f"{key}={getattr(self, key)} is above max_blocks={self.max_blocks}. "
-                    f"Lower {key} or raise max_blocks."
-                )
-        if not _is_number(self.parallelism) or not 0 <= self.parallelism <= 1:
-            raise self._error(f"parallelism={show(self.parallelism)} is not a number between 0 and 1.")
-        if not isinstance(self.worker_init, str):
-            raise self._error(f"worker_init is {kind(self.worker_init)}, not text for the shell.")
+                problem = f"{key}={getattr(self, key)} is above max_blocks={self.max_blocks}."
+                raise field_error(self, (key, "max_blocks"), f"{problem} Lower {key} or raise max_blocks.")
+        if not 0 <= self.parallelism <= 1:
+            raise field_error(self, "parallelism", f"{show(self.parallelism)} is not a number between 0 and 1.")
         if "\0" in self.worker_init:
-            raise self._error("worker_init contains a null character, which no shell can read.")
+            raise field_error(self, "worker_init", "it contains a null character, which no shell can read.")
         try:
             walltime_s = self.walltime_s
         except ConfigError as error:
-            raise self._error(f"walltime: {error}") from None
+            raise field_error(self, "walltime", str(error)) from None
         if walltime_s is not None and walltime_s <= 0:
-            raise self._error(f"walltime={show(self.walltime)} leaves no time. Use None for no limit.")
-
-    def _check_count(self, key: str, least: int) -> None:
-        value = getattr(self, key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self._error(f"{key}={show(value)} is not a whole number of {least} or more.")
-
-    def _error(self, text: str) -> ConfigError:
-        return ConfigError(f"{type(self).__name__}: {text}")
+            raise field_error(self, "walltime", f"{show(self.walltime)} leaves no time. Use None for no limit.")
 
     @property
     def walltime_s(self) -> float | None:
@@ -146,10 +140,6 @@ class Provider(ABC):
     @abstractmethod
     def cancel_argv(self, ids: Sequence[str]) -> tuple[str, ...]:
         """A command that cancels these blocks by itself, for use when this process is dead."""
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def script_text(job: BlockJob, worker_init: str, title: str, header: str = "") -> str:

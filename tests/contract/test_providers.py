@@ -288,26 +288,48 @@ def test_the_cancel_command_refuses_what_it_does_not_understand(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"min_blocks": 3, "max_blocks": 2}, "min_blocks=3 is above max_blocks=2"),
-        ({"init_blocks": 2}, "init_blocks=2 is above max_blocks=1"),
-        ({"init_blocks": -1}, "init_blocks=-1"),
-        ({"max_blocks": 1.5}, "max_blocks=1.5"),
-        ({"max_blocks": True}, "max_blocks=True"),
-        ({"nodes_per_block": 0}, "nodes_per_block=0"),
-        ({"parallelism": 1.1}, "parallelism=1.1"),
-        ({"parallelism": float("nan")}, "parallelism=nan"),
-        ({"parallelism": "1"}, "parallelism='1'"),
-        ({"walltime": "soon"}, "walltime: 'soon'"),
-        ({"walltime": 0}, "walltime=0"),
-        ({"worker_init": None}, "worker_init is None"),
+        ({"min_blocks": 3, "max_blocks": 2}, "(min_blocks=..., max_blocks=...): min_blocks=3 is above max_blocks=2"),
+        ({"init_blocks": 2}, "(init_blocks=..., max_blocks=...): init_blocks=2 is above max_blocks=1"),
+        ({"init_blocks": -1}, "(init_blocks=...): -1 is not a whole number of 0 or more."),
+        ({"max_blocks": 1.5}, "(max_blocks=...): 1.5 is float, expected int."),
+        ({"max_blocks": True}, "(max_blocks=...): True is bool, expected int."),
+        ({"nodes_per_block": 0}, "(nodes_per_block=...): 0 is not a whole number of 1 or more."),
+        ({"parallelism": 1.1}, "(parallelism=...): 1.1 is not a number between 0 and 1."),
+        ({"parallelism": float("nan")}, "(parallelism=...): nan"),
+        ({"parallelism": "1"}, "(parallelism=...): '1' is str, expected float."),
+        ({"walltime": "soon"}, "(walltime=...): 'soon' is not a duration."),
+        ({"walltime": True}, "(walltime=...): True is bool, expected str | float | None."),
+        ({"walltime": 0}, "(walltime=...): 0 leaves no time."),
+        ({"worker_init": None}, "(worker_init=...): None is "),
         ({"worker_init": "a\0b"}, "null character"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         LocalProvider(**settings)
-    assert str(caught.value).startswith("LocalProvider: ")
+    assert str(caught.value).startswith("LocalProvider(")
     assert words in str(caught.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithAPartition(LocalProvider):
+    partition: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithUnknownNames(LocalProvider):
+    site: NotHere | None = None  # type: ignore[name-defined]  # noqa: F821  as if imported for type checkers only
+
+
+def test_a_subclass_has_the_types_of_its_own_fields_checked() -> None:
+    with pytest.raises(ConfigError, match=r"WithAPartition\(partition=\.\.\.\): 3 is int, expected str\."):
+        WithAPartition(partition=3)  # type: ignore[arg-type]
+
+
+def test_a_subclass_whose_annotations_mean_nothing_here_has_the_others_checked() -> None:
+    assert WithUnknownNames(site=3).site == 3
+    with pytest.raises(ConfigError, match=r"WithUnknownNames\(max_blocks=\.\.\.\): 'two' is str, expected int\."):
+        WithUnknownNames(max_blocks="two")  # type: ignore[arg-type]
 
 
 def test_settings_are_a_value() -> None:

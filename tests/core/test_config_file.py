@@ -209,7 +209,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     (
         "a provider's wrong value",
         "executors: [{provider: {type: local, parallelism: 3}}]\n",
-        "1:51: executors[0].provider.parallelism: parallelism=3 is not a number between 0 and 1.",
+        "1:51: executors[0].provider.parallelism: 3 is not a number between 0 and 1.",
     ),
     (
         "a provider's values that do not go together",
@@ -219,7 +219,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     (
         "a provider's bad walltime",
         "executors: [{provider: {type: local, walltime: 1:30}}]\n",
-        "1:48: executors[0].provider.walltime: walltime: '1:30' could be hours and minutes or minutes and seconds.",
+        "1:48: executors[0].provider.walltime: '1:30' could be hours and minutes or minutes and seconds.",
     ),
 ]
 

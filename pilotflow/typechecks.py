@@ -56,8 +56,8 @@ def split_field_error(error: ConfigError) -> FieldError | None:
 def check_arguments(obj: object) -> None:
     """Check the fields of a dataclass instance against their annotations.
 
-    Called first in `__post_init__` of public records. Annotations that cannot be resolved at run
-    time are not checked.
+    Called first in `__post_init__` of public records, providers among them. Fields of a class with
+    annotations that cannot be resolved at run time are not checked, those of its bases are.
 
     Raises:
         ConfigError: `LocalProvider(max_blocks=...): 'two' is str, expected int.`
@@ -92,12 +92,13 @@ def check_call(function: str, name: str, value: object, annotation: Any) -> None
 
 @cache
 def annotations_of(cls: type) -> dict[str, Any]:
-    """The resolved annotations of a class's constructor, without those that cannot be resolved."""
+    """The resolved annotations of a class's constructor; those of its bases only, if its own cannot be resolved."""
     source: Any = cls if dataclasses.is_dataclass(cls) else cls.__init__  # type: ignore[misc]  # any class will do
     try:
         return typing.get_type_hints(source)
-    except (NameError, AttributeError, TypeError):
-        return {}  # names imported for type checkers only
+    except (NameError, AttributeError, TypeError):  # names imported for type checkers only
+        bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
+        return {name: hint for base in reversed(bases) for name, hint in annotations_of(base).items()}
 
 
 def type_problem(value: object, annotation: Any) -> str | None:

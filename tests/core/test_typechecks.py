@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol
 
 import pytest
 
-from pilotflow.config.checks import (
+from pilotflow.errors import ConfigError
+from pilotflow.typechecks import (
     check_arguments,
     check_call,
     describe,
@@ -20,7 +21,6 @@ from pilotflow.config.checks import (
     split_field_error,
     type_problem,
 )
-from pilotflow.errors import ConfigError
 
 
 class Quacks(Protocol):
