@@ -406,6 +406,13 @@ class WorkerSetupFailed(_Message, tag=8):
     payload: bytes
 
 
+class NodeReady(_Message, tag=9):
+    """Answer to `ReserveNode`: nothing runs on the node."""
+
+    task: int
+    attempt: int
+
+
 # ---- interchange -> manager -----------------------------------------------------------------
 
 
@@ -482,6 +489,21 @@ class Reregister(_Message, tag=12):
     """The interchange does not know this manager (any more): register, with inventory."""
 
 
+class ReserveNode(_Message, tag=13):
+    """Say `NodeReady` when nothing runs on the node: a multi-node task is to start there."""
+
+    task: int
+    attempt: int
+
+
+class Place(_Message, tag=14):
+    """Where the multi-node task that follows has its nodes, the manager's own first."""
+
+    task: int
+    attempt: int
+    nodes: list[str]
+
+
 # ---- control <-> interchange ----------------------------------------------------------------
 
 
@@ -528,7 +550,7 @@ ToClient: TypeAlias = (
     | Crashed
 )
 ManagerMessage: TypeAlias = (
-    Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed
+    Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed | NodeReady
 )
 ToManager: TypeAlias = (
     Registered
@@ -543,6 +565,8 @@ ToManager: TypeAlias = (
     | Stop
     | AliveReply
     | Reregister
+    | ReserveNode
+    | Place
 )
 ControlMessage: TypeAlias = StatusQuery
 ToControl: TypeAlias = StatusReport | Refused

@@ -25,6 +25,7 @@ from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, SetupFailed
 from pilotflow.providers.local import LocalProvider
 from pilotflow.remote_errors import unpack_exception
+from pilotflow.resources import SortMethod
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.client import Client
@@ -169,6 +170,7 @@ class Run:
             client_pid=self._pid,
             host=socket.gethostname(),
             path=tuple(entry or os.getcwd() for entry in sys.path),
+            job_sort_method=SortMethod(config.job_sort_method),
         )
 
     def _start_interchange(self, connection: Connection) -> subprocess.Popen[bytes]:

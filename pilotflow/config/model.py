@@ -15,8 +15,9 @@ from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
 from pilotflow.requests import parse_request
+from pilotflow.resources import SortMethod
 from pilotflow.typechecks import check_arguments, field_error
-from pilotflow.units import format_duration, format_memory, parse_duration, parse_memory, show
+from pilotflow.units import did_you_mean, format_duration, format_memory, parse_duration, parse_memory, show
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_WORKERS: Final = 100_000
@@ -116,6 +117,9 @@ class Config:
         tcp: managers connect over TCP even on this host (they do on other hosts anyway).
         max_message_bytes: the most that a task's arguments, with the results they need, or its result may have.
             Bytes or "2g".
+        job_sort_method: which tasks come first among those of equal priority: "gpus_runtime_memory"
+            (most GPUs first, then longest runtime, then most memory), "gpus_memory_runtime" or "none";
+            ties are for who was submitted first.
         store: record tasks and events in the run store, `run.db`.
 
     Raises:
@@ -131,6 +135,7 @@ class Config:
     encrypted: bool = True
     tcp: bool = False
     max_message_bytes: int | str = 2 << 30
+    job_sort_method: str = SortMethod.GPUS_RUNTIME_MEMORY.value
     store: bool = True
 
     def __post_init__(self) -> None:
@@ -146,6 +151,11 @@ class Config:
             raise field_error(self, "run_dir", f"{show(self.run_dir)} cannot be the path of a directory.")
         _check_range(self, "retries", 0, _MAX_COUNT)
         _check_range(self, "crash_limit", 1, _MAX_COUNT)
+        methods = [method.value for method in SortMethod]
+        if self.job_sort_method not in methods:
+            hint = did_you_mean(self.job_sort_method, methods)
+            problem = f"{show(self.job_sort_method)} is no sort method{hint}. Valid: {', '.join(methods)}."
+            raise field_error(self, "job_sort_method", problem)
         for key, least in (("max_idletime", 0.0), ("heartbeat_limit", 0.1)):
             _parse(self, key, parse_duration, least, format_duration)
         _parse(self, "max_message_bytes", parse_memory, 1 << 20, format_memory)

@@ -25,7 +25,6 @@ from pilotflow.messages import (
     BadMessage,
     Cancel,
     CancelTasks,
-    Class,
     ClientAlive,
     ClientMessage,
     Close,
@@ -43,7 +42,6 @@ from pilotflow.messages import (
     Refused,
     Reregister,
     Retract,
-    Run,
     StatusReport,
     Stop,
     Submit,
@@ -76,6 +74,7 @@ class Exchange(Fleet):
         resubmit_grace_s: after a restart, work that was handed out before waits this long for
             the managers that hold it to come back.
         pid: of its process.
+        sort_method: which of the tasks of equal priority come first.
     """
 
     def on_client(self, key: Hashable, messages: Sequence[ClientMessage], frames: Sequence[Any], now: float) -> None:
@@ -182,7 +181,8 @@ class Exchange(Fleet):
     def _define_class(self, message: DefineClass) -> None:
         if message.cls not in self.scheduler.classes:
             check_class(message)
-            cls = RequestClass(message.cls, message.request, message.executors, max(1, message.crash_limit))
+            crash_limit = max(1, message.crash_limit)
+            cls = RequestClass(message.cls, message.request, message.executors, crash_limit, self.sort_method)
             self.scheduler.add_class(cls)
             if self._failed:
                 self._fail_hopeless()
@@ -193,7 +193,11 @@ class Exchange(Fleet):
         for id in message.ids:
             task = self.scheduler.find(id)
             manager = self.scheduler.holder(id)
-            if manager is not None and task is not None:
+            if manager is not None and task is not None and self.gatherings.end(id):
+                self.scheduler.release(manager, task)  # no manager knows of it yet
+                self._drop_payload(id)
+                self.cancels.answer(token, id, ended=True)
+            elif manager is not None and task is not None:
                 asked.setdefault(self.by_id[manager.id].key, []).append((id, task.attempt))
                 self.cancels.ask(id, Asked(token, message.running, manager.id, task.attempt))
             elif task is not None:
@@ -299,19 +303,11 @@ class Exchange(Fleet):
         return deadline if due is None else min(deadline, due)
 
     def _lease(self, peer: Peer, tasks: list[Task]) -> None:
-        letter = self._letter(peer.key)
-        functions, classes = peer.functions, peer.classes
-        for task in tasks:
-            if task.fn not in functions:
-                functions.add(task.fn)
-                letter.messages.append(self._functions[task.fn])
-            if task.cls not in classes:
-                classes.add(task.cls)
-                letter.messages.append(Class(task.cls, self.scheduler.classes[task.cls].request))
-            if task.layout:
-                letter.frames += self._frames[task.id]
-        letter.messages.append(Run(tasks))
-        self._load_changed = True
+        if peer.manager.gang is not None:
+            (task,) = tasks
+            self._gather(task)
+        else:
+            self._send_tasks(peer, tasks)
 
     def _balance(self, now: float) -> None:
         self._balanced = now

@@ -14,6 +14,7 @@ from pilotflow.messages import (
     AliveReply,
     Begun,
     CancelOutcome,
+    Class,
     Done,
     Drain,
     Leaving,
@@ -22,12 +23,16 @@ from pilotflow.messages import (
     ManagerMessage,
     ManagerRefused,
     ManagerUp,
+    NodeReady,
+    Place,
     Recorded,
     Register,
     Registered,
     Reregister,
+    ReserveNode,
     Result,
     Returned,
+    Run,
     SetupFailed,
     Started,
     Status,
@@ -75,6 +80,9 @@ class Fleet(Ledger):
             elif isinstance(message, Leaving):
                 self._leaving(peer, message)
                 peer = None
+            elif isinstance(message, NodeReady):
+                if self.gatherings.answer(message.task, message.attempt, peer.manager.id):
+                    self._start_gang(message.task)
             elif isinstance(message, WorkerSetupFailed):
                 self._send_client(SetupFailed(peer.manager.executor, message.payload))
         if known and peer is not None and messages and isinstance(messages[0], Register):
@@ -223,6 +231,39 @@ class Fleet(Ledger):
         self._drop_payload(result.id)
         return True
 
+    # ---- handing out ------------------------------------------------------------------------
+
+    def _send_tasks(self, peer: Peer, tasks: list[Task]) -> None:
+        letter = self._letter(peer.key)
+        functions, classes = peer.functions, peer.classes
+        for task in tasks:
+            if task.fn not in functions:
+                functions.add(task.fn)
+                letter.messages.append(self._functions[task.fn])
+            if task.cls not in classes:
+                classes.add(task.cls)
+                letter.messages.append(Class(task.cls, self.scheduler.classes[task.cls].request))
+            if task.layout:
+                letter.frames += self._frames[task.id]
+        letter.messages.append(Run(tasks))
+        self._load_changed = True
+
+    def _gather(self, task: Task) -> None:
+        """Nodes are reserved for a multi-node task: ask whether they are empty."""
+        managers = self.scheduler.gangs.by_task[task.id].managers
+        self.gatherings.begin(task.id, task.attempt, [manager.id for manager in managers])
+        for manager in managers:
+            self._send(self.by_id[manager.id].key, ReserveNode(task.id, task.attempt))
+
+    def _start_gang(self, id: int) -> None:
+        task = self.scheduler.tasks[id]
+        managers = self.scheduler.gangs.by_task[id].managers
+        lead = self.by_id[task.manager]
+        self._send(lead.key, Place(id, task.attempt, [manager.node for manager in managers]))
+        self._send_tasks(lead, [task])
+
+    # ---- what managers say of their tasks ---------------------------------------------------
+
     def _begun(self, peer: Peer, message: Begun) -> None:
         tasks = [(id, n) for id, n in message.tasks if self._lease_of(peer, id, n) is not None]
         if tasks:
@@ -232,6 +273,7 @@ class Fleet(Ledger):
         for id, attempt in reversed(returned):
             task = self._lease_of(peer, id, attempt)
             if task is not None:
+                self.gatherings.end(id)
                 self.scheduler.release(peer.manager, task)
                 self._queue(task, first=True)
         self._load_changed = True

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from pilotflow.core.cancels import Asked, Cancels
+from pilotflow.core.gatherings import Gatherings
 from pilotflow.core.hope import hopeless_classes
 from pilotflow.core.outbox import Outbox
 from pilotflow.core.peers import Peer
@@ -22,6 +23,7 @@ from pilotflow.messages import (
     Status,
     Task,
 )
+from pilotflow.resources import SortMethod
 
 EPOCH_SHIFT = 20
 """Attempts, and numbers of managers, of a later epoch of the run are larger than all of an earlier one."""
@@ -38,6 +40,7 @@ class Ledger:
         resubmit_grace_s: after a restart, work that was handed out before waits this long for
             the managers that hold it to come back.
         pid: of its process.
+        sort_method: which of the tasks of equal priority come first.
     """
 
     def __init__(
@@ -49,17 +52,20 @@ class Ledger:
         heartbeat_limit_s: float = 30.0,
         resubmit_grace_s: float = 30.0,
         pid: int = 0,
+        sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY,
     ) -> None:
         self.run_id = run_id
         self.epoch = epoch
         self.version = version
         self.python = python
         self.pid = pid
+        self.sort_method = sort_method
         self.heartbeat_limit_s = heartbeat_limit_s
         self.scheduler = Scheduler()
         self.recovery = Recovery(epoch << EPOCH_SHIFT, resubmit_grace_s, active=epoch > 1)
         self.outbox = Outbox()
         self.cancels = Cancels()
+        self.gatherings = Gatherings()
         self.client: Hashable | None = None
         self._program = 0  # process id of the client, 0 when its connection has closed
         self.peers: dict[Hashable, Peer] = {}
@@ -169,10 +175,13 @@ class Ledger:
         self._lost.append(peer.key)
         self.recovery.lose(manager.id)
         for task in reversed(held):
+            unstarted = self.gatherings.end(task.id)
+            if task.manager != manager.id and (lead := self.by_id.get(task.manager)) is not None:
+                self._send_cancel(lead, [(task.id, task.attempt)])  # it has lost one of its nodes
             if task.id in self.cancels:
                 self._drop_payload(task.id)
                 self.cancels.settle(task.id, ended=True)
-            elif planned:
+            elif planned or unstarted:
                 self._queue(task, first=True)
             else:
                 self._crashed(task, f"{where(manager)} lost: {reason}")

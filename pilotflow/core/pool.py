@@ -12,19 +12,20 @@ carries out `take_orders` and sends `take_letter`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Warn, Worker
-from pilotflow.core.pool_books import PoolBooks
+from pilotflow.core.pool_limits import PoolLimits
 from pilotflow.core.post import Letter
-from pilotflow.core.room import NO_SEAT
 from pilotflow.messages import (
     Begun,
     Cancel,
     CancelOutcome,
-    Excess,
     Leaving,
+    NodeReady,
+    Place,
+    ReserveNode,
     Result,
     Returned,
     Run,
@@ -47,7 +48,7 @@ IDLE_DEATHS_MAX = 10
 """Workers that die in a row without a task before the manager gives up."""
 
 
-class Pool(PoolBooks):
+class Pool(PoolLimits):
     """What a manager does with what it keeps."""
 
     # ---- from the interchange ---------------------------------------------------------------
@@ -76,6 +77,14 @@ class Pool(PoolBooks):
         if self.draining:
             self._return_waiting()
         return at
+
+    def on_reserve(self, message: ReserveNode) -> None:
+        """A multi-node task is to start here as soon as nothing else runs."""
+        self._reserved_for.append(NodeReady(message.task, message.attempt))
+
+    def on_place(self, message: Place) -> None:
+        """Where the multi-node task that follows has its nodes."""
+        self.places[message.task] = message
 
     def on_cancel(self, message: Cancel) -> None:
         """End these attempts, if they have not started or `running` says so."""
@@ -109,11 +118,6 @@ class Pool(PoolBooks):
             cancelled = worker.cancelled.get(worker.tasks[0].id)
             if cancelled is not None and cancelled.running:
                 self._kill(worker)
-
-    def _kill(self, worker: Worker) -> None:
-        worker.ending = True
-        self._idle.pop(worker.id, None)
-        self._orders.append(Kill(worker))
 
     def on_recorded(self, seqs: Sequence[int]) -> None:
         """The client has these results."""
@@ -289,67 +293,6 @@ class Pool(PoolBooks):
         if not self.broken and not self.draining:
             self._spawn()
 
-    def _excess_result(self, worker: Worker, task: Task, excess: Excess) -> Result:
-        seat = worker.seat or NO_SEAT
-        payload = encode_excess(excess)
-        return Result(
-            task.id,
-            task.attempt,
-            Status.EXCEEDED,
-            payload,
-            peak_bytes=worker.peak_bytes,
-            cores=seat.cores,
-            gpus=seat.gpus,
-        )
-
-    # ---- limits -----------------------------------------------------------------------------
-
-    def enforce_runtimes(self, now: float) -> None:
-        """Warn tasks that have run too long, and end those that were warned; call it every `LOOK_PERIOD_S`."""
-        for worker in self._limited():
-            if worker.excess is None:
-                worker.excess = self.watch.runtime_exceeded(worker, self.room.request(worker.tasks[0].cls), now)
-                if worker.excess is not None:
-                    worker.kill_at = now + self.watch.grace_s
-                    self._orders.append(Warn(worker))
-            elif now >= worker.kill_at and not worker.ending:
-                self._kill(worker)
-
-    def on_memory(self, taken: Mapping[int, int]) -> None:
-        """What the tasks of these workers use, in bytes."""
-        for id, nbytes in taken.items():
-            worker = self.workers.get(id)
-            if worker is None or not worker.tasks or worker.ending:
-                continue
-            worker.peak_bytes = max(worker.peak_bytes, nbytes)
-            if self.capacity.depth_limited:
-                continue
-            excess = self.watch.memory_exceeded(worker, self.room.request(worker.tasks[0].cls), nbytes)
-            if excess is not None:
-                worker.excess = excess
-                self._kill(worker)
-
-    def warn_of_end(self) -> None:
-        """The block ends soon: tell all running tasks. What fails of them from now on is handed back."""
-        for worker in self.workers.values():
-            if worker.tasks and not worker.warned:
-                worker.warned = True
-                self._orders.append(Warn(worker))
-
-    @property
-    def limits_runtimes(self) -> bool:
-        """Whether any running task has a `runtime` that is enforced."""
-        return bool(self._limited())
-
-    def _limited(self) -> list[Worker]:
-        if self.capacity.depth_limited or not self.room.any_runtime:
-            return []
-        return [
-            worker
-            for worker in self.workers.values()
-            if worker.tasks and self.room.request(worker.tasks[0].cls).runtime_s is not None
-        ]
-
     # ---- deciding ---------------------------------------------------------------------------
 
     def take_orders(self, now: float) -> list[Order]:
@@ -365,6 +308,9 @@ class Pool(PoolBooks):
     def take_letter(self) -> Letter:
         """What the interchange must be told now."""
         self._close_batch()
+        if self._reserved_for and not self._held:
+            self._letter.messages += self._reserved_for
+            self._reserved_for = []
         letter, self._letter = self._letter, Letter()
         return letter
 

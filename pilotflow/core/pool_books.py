@@ -12,7 +12,7 @@ from pilotflow.core.placement import Layout
 from pilotflow.core.post import Letter
 from pilotflow.core.room import Room
 from pilotflow.core.watch import Watch
-from pilotflow.messages import Done, Register, Result, Returned, Task, WorkerSetupFailed
+from pilotflow.messages import Done, NodeReady, Place, Register, Result, Returned, Task, WorkerSetupFailed
 from pilotflow.resources import Capacity
 
 
@@ -34,6 +34,8 @@ class PoolBooks:
         self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
         self.room = Room(capacity, layout)
         self.watch = watch or Watch()
+        self.places: dict[int, Place] = {}  # of multi-node tasks
+        self._reserved_for: list[NodeReady] = []  # said as soon as nothing runs here
         self._queues: dict[int, deque[Task]] = {}  # class -> leased and not given to a worker
         self._held: dict[int, Task] = {}  # every leased task, running or not
         self._frames: dict[int, Sequence[Any]] = {}
@@ -118,6 +120,8 @@ class PoolBooks:
         if self._held.get(task.id) is task:  # a later attempt may have come already
             del self._held[task.id]
             self._frames.pop(task.id, None)
+            if self.places:
+                self.places.pop(task.id, None)
 
     def _started(self) -> list[tuple[int, int]]:
         return [(w.tasks[0].id, w.tasks[0].attempt) for w in self.workers.values() if w.tasks]

@@ -27,6 +27,7 @@ class Room:
             cores = -(-capacity.cpus_milli // 1000)
             flat = Layout(Layout.flat(cores).cores, (None,) * len(capacity.gpus), capacity.cpus_milli)
             self._book = CoreBook(layout or flat)
+        self._whole = (capacity.cpus_milli, 1000 * len(capacity.gpus))
         self._limits_memory = capacity.memory_bytes > 0
         self.memory_bytes = capacity.memory_bytes
         self.resources = dict(capacity.resources)
@@ -43,6 +44,8 @@ class Room:
     def fits(self, cls: int) -> bool:
         """Whether a task of the class may start; a depth-limited manager ignores requests."""
         request = self.request(cls)
+        if self._book is not None and request.num_nodes > 1:
+            return self._book.fits(*self._whole)
         return self._book is None or (
             self._book.fits(request.cpus_milli, request.gpus_milli)
             and (not self._limits_memory or request.memory_bytes <= self.memory_bytes)
@@ -54,6 +57,8 @@ class Room:
         if self._book is None:
             return NO_SEAT
         request = self.request(cls)
+        if request.num_nodes > 1:  # the whole node is its own
+            return self._book.take(self._whole[0], self._whole[1])
         if self._limits_memory and request.memory_bytes > self.memory_bytes:
             return None
         if request.resources and any(amount > self.resources.get(name, 0) for name, amount in request.resources):
@@ -71,6 +76,8 @@ class Room:
             return
         request = self.request(cls)
         self._book.give_back(seat)
+        if request.num_nodes > 1:
+            return
         self.memory_bytes += request.memory_bytes
         for name, amount in request.resources:
             self.resources[name] += amount

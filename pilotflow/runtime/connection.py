@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pilotflow.errors import ConfigError
+from pilotflow.resources import SortMethod
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ class Connection(msgspec.Struct, frozen=True):
     client_pid: int
     host: str
     path: tuple[str, ...] = ()
+    job_sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
 
 
 def make_keys() -> Keys:

@@ -77,6 +77,7 @@ class Interchange:
             connection.heartbeat_limit_s,
             connection.heartbeat_limit_s,
             os.getpid(),
+            connection.job_sort_method,
         )
         self._post = Post(time.time_ns())
         self._loop = Loop()

@@ -34,10 +34,12 @@ from pilotflow.messages import (
     Function,
     ManagerAlive,
     ManagerRefused,
+    Place,
     Recorded,
     Register,
     Registered,
     Reregister,
+    ReserveNode,
     Retract,
     Run,
     Stop,
@@ -156,6 +158,10 @@ class Manager:
                 self._pool.on_cancel(message)
             elif isinstance(message, Retract):
                 self._pool.on_retract(message.tasks)
+            elif isinstance(message, ReserveNode):
+                self._pool.on_reserve(message)
+            elif isinstance(message, Place):
+                self._pool.on_place(message)
             elif isinstance(message, Registered):
                 self._registered(message)
             elif isinstance(message, Reregister):

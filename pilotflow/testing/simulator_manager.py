@@ -18,10 +18,12 @@ from pilotflow.messages import (
     Function,
     ManagerAlive,
     ManagerRefused,
+    Place,
     Recorded,
     Register,
     Registered,
     Reregister,
+    ReserveNode,
     Result,
     Retract,
     Run,
@@ -210,6 +212,10 @@ class SimManager:
             pool.on_class(message.cls, message.request)
         elif isinstance(message, Cancel):
             pool.on_cancel(message)
+        elif isinstance(message, ReserveNode):
+            pool.on_reserve(message)
+        elif isinstance(message, Place):
+            pool.on_place(message)
         elif isinstance(message, Retract):
             pool.on_retract(message.tasks)
         elif isinstance(message, Registered):

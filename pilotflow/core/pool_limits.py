@@ -1,0 +1,78 @@
+"""What a manager does with tasks that take more than they had asked for, and before its block ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pilotflow.core.orders import Kill, Warn, Worker
+from pilotflow.core.pool_books import PoolBooks
+from pilotflow.core.room import NO_SEAT
+from pilotflow.messages import Excess, Result, Status, Task, encode_excess
+
+
+class PoolLimits(PoolBooks):
+    """Enforces limits on the tasks that workers run."""
+
+    def enforce_runtimes(self, now: float) -> None:
+        """Warn tasks that have run too long, and end those that were warned; call it every `LOOK_PERIOD_S`."""
+        for worker in self._limited():
+            if worker.excess is None:
+                worker.excess = self.watch.runtime_exceeded(worker, self.room.request(worker.tasks[0].cls), now)
+                if worker.excess is not None:
+                    worker.kill_at = now + self.watch.grace_s
+                    self._orders.append(Warn(worker))
+            elif now >= worker.kill_at and not worker.ending:
+                self._kill(worker)
+
+    def on_memory(self, taken: Mapping[int, int]) -> None:
+        """What the tasks of these workers use, in bytes."""
+        for id, nbytes in taken.items():
+            worker = self.workers.get(id)
+            if worker is None or not worker.tasks or worker.ending:
+                continue
+            worker.peak_bytes = max(worker.peak_bytes, nbytes)
+            if self.capacity.depth_limited:
+                continue
+            excess = self.watch.memory_exceeded(worker, self.room.request(worker.tasks[0].cls), nbytes)
+            if excess is not None:
+                worker.excess = excess
+                self._kill(worker)
+
+    def warn_of_end(self) -> None:
+        """The block ends soon: tell all running tasks. What fails of them from now on is handed back."""
+        for worker in self.workers.values():
+            if worker.tasks and not worker.warned:
+                worker.warned = True
+                self._orders.append(Warn(worker))
+
+    @property
+    def limits_runtimes(self) -> bool:
+        """Whether any running task has a `runtime` that is enforced."""
+        return bool(self._limited())
+
+    def _limited(self) -> list[Worker]:
+        if self.capacity.depth_limited or not self.room.any_runtime:
+            return []
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.tasks and self.room.request(worker.tasks[0].cls).runtime_s is not None
+        ]
+
+    def _kill(self, worker: Worker) -> None:
+        worker.ending = True
+        self._idle.pop(worker.id, None)
+        self._orders.append(Kill(worker))
+
+    def _excess_result(self, worker: Worker, task: Task, excess: Excess) -> Result:
+        seat = worker.seat or NO_SEAT
+        payload = encode_excess(excess)
+        return Result(
+            task.id,
+            task.attempt,
+            Status.EXCEEDED,
+            payload,
+            peak_bytes=worker.peak_bytes,
+            cores=seat.cores,
+            gpus=seat.gpus,
+        )
