@@ -92,6 +92,18 @@ class TaskTimeout(TaskError, TimeoutError):
     """A task ran longer than its `runtime` or `timeout` and was ended."""
 
 
+class WalltimeExceeded(TaskError, TimeoutError):
+    """A task without a `runtime` was still running when its block ended, twice.
+
+    Attributes:
+        longest_s: the longest time that it got, in seconds.
+    """
+
+    def __init__(self, message: str, longest_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.longest_s = longest_s
+
+
 class MissingOutputs(TaskError):
     """A task ended without the files it promised."""
 

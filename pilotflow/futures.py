@@ -26,6 +26,7 @@ from pilotflow.errors import (
     SerializationError,
     TaskError,
     TaskTimeout,
+    WalltimeExceeded,
     WorkerLost,
 )
 from pilotflow.messages import Excess, Status, decode_excess
@@ -318,6 +319,13 @@ def _excess_error(excess: Excess, name: str) -> TaskError:
         return TaskTimeout(
             f"'{name}' ran for {format_duration(taken)} on {excess.where} and was ended: its runtime is "
             f"{format_duration(asked)}. Ask for a longer runtime, or give it less to do."
+        )
+    if excess.kind == "walltime":
+        return WalltimeExceeded(
+            f"'{name}' was running when the walltime of its block was over, {excess.asked:g} times; it got at most "
+            f"{format_duration(taken)}, the last time on {excess.where}. Give the executor's blocks a longer "
+            "walltime, or say the task's runtime, so that it only starts where it can end.",
+            taken,
         )
     used = f"used {format_memory(int(taken))}" if taken else "used too much memory"
     wanted = f"it asked for {format_memory(int(asked))}" if asked else "it had not said how much it needs"

@@ -97,7 +97,8 @@ class Excess(msgspec.Struct, array_like=True):
     """What a task took more of than it had asked for.
 
     Attributes:
-        kind: "runtime" in seconds, or "memory" in bytes.
+        kind: "runtime" in seconds, "memory" in bytes, or "walltime", the longest time that a task
+            without a runtime got before its block ended, in seconds.
         asked, taken: the limit, and what was measured.
         where: the worker, node and block, in words.
         by_system: the operating system has ended it, not its manager.
@@ -392,12 +393,14 @@ class ManagerAlive(_Message, tag=6):
 class Leaving(_Message, tag=7):
     """The manager goes. What ran and what waited is handed back and costs those tasks nothing.
 
-    `started` are those that had begun: tasks that may never run twice are not tried again.
+    `started` are those that had begun: tasks that may never run twice are not tried again. If the
+    walltime is over, `ran_s` says for how many seconds each of them has run.
     """
 
     reason: str
     returned: list[tuple[int, int]]
     started: list[tuple[int, int]] = []
+    ran_s: list[float] = []
 
 
 class WorkerSetupFailed(_Message, tag=8):

@@ -17,6 +17,7 @@ from pilotflow.messages import (
     Class,
     Done,
     Drain,
+    Excess,
     Leaving,
     ManagerAlive,
     ManagerDown,
@@ -40,6 +41,9 @@ from pilotflow.messages import (
     Task,
     WorkerSetupFailed,
 )
+
+WALLTIME_ENDS_MAX = 2
+"""A task without a runtime that was running at so many planned ends is not tried again."""
 
 
 class Fleet(Ledger):
@@ -198,8 +202,9 @@ class Fleet(Ledger):
                     continue
                 if task.layout:
                     self._frames.pop(id, None)
-            if self._history:
+            if self._history or self._cut:
                 self._history.pop(id, None)
+                self._cut.pop(id, None)
             accepted.append(result)
             nbytes += len(result.payload)
             if n:
@@ -281,12 +286,26 @@ class Fleet(Ledger):
     def _leaving(self, peer: Peer, message: Leaving) -> None:
         """Its end costs nobody anything, but what may not be tried twice and had begun."""
         classes = self.scheduler.classes
-        for id, attempt in message.started:
+        for i, (id, attempt) in enumerate(message.started):
             task = self._lease_of(peer, id, attempt)
-            if task is not None and classes[task.cls].crash_limit == 1:
+            if task is None:
+                continue
+            if classes[task.cls].crash_limit == 1:
                 self.scheduler.release(peer.manager, task)
                 self._crashed(task, f"{where(peer.manager)} ended while it ran: {message.reason}")
+            elif i < len(message.ran_s) and classes[task.cls].request.runtime_s is None:
+                self._cut_by_walltime(peer, task, message.ran_s[i])
         self._lose(peer, message.reason, planned=True)
+
+    def _cut_by_walltime(self, peer: Peer, task: Task, ran_s: float) -> None:
+        """A task that does not say how long it takes was running when its block's walltime was over."""
+        longest = self._cut.setdefault(task.id, [])
+        longest.append(ran_s)
+        if len(longest) >= WALLTIME_ENDS_MAX and task.id not in self.cancels:
+            excess = Excess("walltime", len(longest), max(longest), where(peer.manager))
+            self.scheduler.release(peer.manager, task)
+            self._drop_payload(task.id)
+            self.outbox.exceeded(task.id, task.attempt, excess)
 
     def _cancel_outcome(self, peer: Peer, message: CancelOutcome) -> None:
         for id, attempt in message.ended:

@@ -80,6 +80,7 @@ class Ledger:
         self._setups: dict[str, bytes] = {}
         self._frames: dict[int, Sequence[Any]] = {}
         self._history: dict[int, list[str]] = {}
+        self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
         self._failed: dict[str, str] = {}
@@ -92,7 +93,7 @@ class Ledger:
 
     def tables(self) -> list[Iterable[int]]:
         """Everything that is kept by task, for those who look on: none may outlive its task."""
-        return [self._frames, self._history, self.cancels]
+        return [self._frames, self._history, self._cut, self.cancels]
 
     def _queue(self, task: Task, *, first: bool = False) -> None:
         """A task waits for a manager, if there is hope for one."""
@@ -128,6 +129,7 @@ class Ledger:
     def _drop_payload(self, id: int) -> None:
         self._frames.pop(id, None)
         self._history.pop(id, None)
+        self._cut.pop(id, None)
 
     def _fail_hopeless(self) -> None:
         """Executors have failed: end what can run nowhere any more, and remember which classes those are."""

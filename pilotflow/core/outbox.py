@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pilotflow.memfile import size_of
-from pilotflow.messages import Result, ResultBatch, Results, Status
+from pilotflow.messages import Excess, Result, ResultBatch, Results, Status, encode_excess
 
 RESULTS_MAX = 200_000
 """Results that the client has not acknowledged before nothing new is handed out..."""
@@ -65,6 +65,10 @@ class Outbox:
         """The end of a task that will not be tried any more, in words."""
         # The client does not acknowledge it: no manager keeps it.
         self._batches.append(ResultBatch(0, 0, [Result(id, attempt, status, msgspec.msgpack.encode(lines))]))
+
+    def exceeded(self, id: int, attempt: int, excess: Excess) -> None:
+        """The end of a task that has had all the time that there is."""
+        self._batches.append(ResultBatch(0, 0, [Result(id, attempt, Status.EXCEEDED, encode_excess(excess))]))
 
     def acknowledged(self, batches: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
         """The client has these; returns those that were on their way, by manager."""

@@ -129,12 +129,15 @@ class Pool(PoolLimits):
         self.draining = True
         self._return_waiting()
 
-    def leave(self, reason: str) -> None:
+    def leave(self, reason: str, walltime_over_at: float | None = None) -> None:
         """Go now: everything is handed back, running tasks too; workers are killed."""
         self.draining = True
         self._close_batch()
         returned = [(task.id, task.attempt) for task in self._held.values()]
-        self._letter.messages.append(Leaving(reason, returned, self._started()))
+        ran_s: list[float] = []
+        if walltime_over_at is not None:
+            ran_s = [walltime_over_at - worker.head_since for worker in self.workers.values() if worker.tasks]
+        self._letter.messages.append(Leaving(reason, returned, self._started(), ran_s))
         self._held.clear()
         self._queues.clear()
         self._frames.clear()

@@ -210,11 +210,11 @@ class Manager:
 
     # ---- leaving ----------------------------------------------------------------------------
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, reason: str, walltime_over_at: float | None = None) -> None:
         """Hand everything back and go, soon."""
         if self._leave_at is None:
             self._log.info("leaving: %s", reason)
-            self._pool.leave(reason)
+            self._pool.leave(reason, walltime_over_at)
             self._leave_at = time.monotonic() + LEAVE_GRACE_S
             self._exit = 0
 
@@ -269,7 +269,7 @@ class Manager:
 
     def _watch_walltime(self, left: float) -> None:
         if left == 0.0:
-            self._leave("its block's walltime is over")
+            self._leave("its block's walltime is over", time.monotonic())
         elif left <= self._warn_s and not self._warned:
             self._warned = True
             self._pool.warn_of_end()

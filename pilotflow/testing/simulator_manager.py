@@ -156,11 +156,11 @@ class SimManager:
         for worker in self.workers.values():
             worker.alive = False
 
-    def leave(self, reason: str) -> None:
+    def leave(self, reason: str, walltime_over_at: float | None = None) -> None:
         """A planned end: hand everything back, and go."""
         if not self._leaving and self.alive:
             self._leaving = True
-            self.pool.leave(reason)
+            self.pool.leave(reason, walltime_over_at)
             self.clock.after(1.0, self.die)
             self.turn()
 
@@ -246,7 +246,7 @@ class SimManager:
         if self.registered:
             self.network.send(self.name, INTERCHANGE, sign, ())
         if self._time_left() == 0.0:
-            self.leave("its block's walltime is over")
+            self.leave("its block's walltime is over", self.clock.now)
         self.turn()
 
     # ---- workers ----------------------------------------------------------------------------

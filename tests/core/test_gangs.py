@@ -59,13 +59,13 @@ def test_nodes_of_different_blocks_do_not_make_a_multi_node_task() -> None:
 def test_losing_one_node_ends_the_attempt_and_the_task_runs_again_on_others(which: str) -> None:
     sim = Simulation()
     nodes = {node.name: node for node in (sim.add_manager(block="b") for _ in range(3))}
-    wide = sim.submit(10.0, request=TWO)
+    wide = sim.submit(100.0, request=TWO)
     sim.run(until=lambda: any(task == wide.id for _, task in sim.running_on))
     lead = nodes[sim.running_on[-1][0]]
     (gang,) = sim.interchange.exchange.scheduler.gangs.by_task.values()
     member = nodes[next(manager.node for manager in gang.managers if manager.node != lead.name)]
     (lead if which == "lead" else member).die()
-    sim.run(until=lambda: sim.begun[wide.id] == 2, limit_s=10.0)
+    sim.run(until=lambda: sim.begun[wide.id] == 2, limit_s=90.0)
     sim.run()
     assert wide.status is Status.OK
     sim.settle()
