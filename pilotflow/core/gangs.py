@@ -1,14 +1,12 @@
-"""Tasks on several nodes: whole nodes of one block, kept free until there are enough of them.
+"""Tasks on several nodes: whole nodes of one block, and nothing else on them meanwhile.
 
-A task with `num_nodes` above 1 takes whole nodes, and nothing else runs on them meanwhile. Where
-too few nodes of a block are empty, the ones that are soonest to be are reserved for it, so that
-smaller work does not starve it.
+Of each block it is known which of its managers are empty, so that a task on several nodes is
+looked at only where a manager has become empty, and a search passes over blocks with too few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import Task
@@ -16,10 +14,31 @@ from pilotflow.messages import Task
 
 @dataclass(eq=False)
 class Gang:
-    """A multi-node task and the managers whose nodes it has, the one that leads first."""
+    """A multi-node task and the managers whose nodes it has, the one that leads first.
+
+    Attributes:
+        open: it ran before we knew; which nodes beside the leader's it has is not known, so that
+            every idle one of the block counts as its own.
+    """
 
     task: Task
     managers: tuple[Manager, ...]
+    open: bool = False
+
+
+@dataclass(eq=False)
+class Block:
+    """Managers of one block.
+
+    Attributes:
+        managers: all of them, by id.
+        empty: those that hold nothing and take work, by id.
+        gangs: multi-node tasks of which it is not known which nodes they have.
+    """
+
+    managers: dict[int, Manager] = field(default_factory=dict)
+    empty: dict[int, Manager] = field(default_factory=dict)
+    gangs: list[Gang] = field(default_factory=list)
 
 
 class Gangs:
@@ -31,82 +50,143 @@ class Gangs:
 
     def __init__(self) -> None:
         self.by_task: dict[int, Gang] = {}
-        self._blocks: dict[str, dict[int, Manager]] = {}
+        self._blocks: dict[str, Block] = {}
 
     def add(self, manager: Manager) -> None:
         """A manager has joined."""
-        self._blocks.setdefault(manager.block, {})[manager.id] = manager
+        block = self._blocks.get(manager.block)
+        if block is None:
+            block = self._blocks[manager.block] = Block()
+        manager.home = block
+        block.managers[manager.id] = manager
+        for gang in block.gangs[:1]:
+            _join(gang, manager)
+        self.update(manager)
 
-    def remove(self, manager: Manager) -> None:
-        """A manager is gone."""
-        members = self._blocks[manager.block]
-        del members[manager.id]
-        if not members:
+    def remove(self, manager: Manager) -> Gang | None:
+        """A manager is gone; returns the gang that has lost a node with it, dissolved."""
+        block = manager.home
+        gang = None if manager.gang is None else self.by_task[manager.gang]
+        if gang is not None and gang.open and gang.managers[0] is not manager:
+            gang.managers = tuple(one for one in gang.managers if one is not manager)  # it may have been idle
+            gang = None
+        if gang is not None:
+            self.dissolve(gang.task.id)
+        del block.managers[manager.id]
+        block.empty.pop(manager.id, None)
+        if not block.managers:
             del self._blocks[manager.block]
+        return gang
 
-    def nodes_of(self, block: str) -> Iterable[Manager]:
-        """The managers of a block."""
-        return self._blocks.get(block, {}).values()
+    def update(self, manager: Manager) -> None:
+        """What the manager holds may have changed."""
+        empty = manager.home.empty
+        if manager.leases or manager.gang is not None or manager.closed or manager.capacity.depth_limited:
+            empty.pop(manager.id, None)
+        else:
+            empty[manager.id] = manager
+
+    @staticmethod
+    def nodes_with(manager: Manager) -> int:
+        """Nodes of its block that a task could have together with that of a manager: 1 if it is not empty."""
+        return 1 if manager.leases else max(1, len(manager.home.empty))
 
     def form(self, task: Task, managers: tuple[Manager, ...]) -> Gang:
         """The task has these managers' nodes."""
         gang = self.by_task[task.id] = Gang(task, managers)
         for manager in managers:
             manager.gang = task.id
+            self.update(manager)
         return gang
 
+    def leads(self, manager: Manager) -> bool:
+        """Whether a multi-node task was leased to the manager."""
+        return manager.gang is not None and self.by_task[manager.gang].managers[0] is manager
+
+    def adopt(self, task: Task, leader: Manager) -> None:
+        """A manager leads this task already, and nobody knows any more which other nodes are the task's."""
+        if leader.gang is not None:  # it was idle, and taken for another gang's
+            other = self.by_task[leader.gang]
+            other.managers = tuple(manager for manager in other.managers if manager is not leader)
+        gang = self.form(task, (leader,))
+        gang.open = True
+        block = leader.home
+        block.gangs.append(gang)
+        for manager in [*block.empty.values()]:
+            _join(gang, manager)
+            self.update(manager)
+
     def dissolve(self, id: int) -> tuple[Manager, ...]:
-        """The task has ended; returns the managers whose nodes it had."""
+        """The task has ended; returns the managers that had a part in it."""
         gang = self.by_task.pop(id, None)
         if gang is None:
             return ()
         for manager in gang.managers:
-            manager.gang = 0
+            manager.gang = None
+        if gang.open:
+            block = gang.managers[0].home
+            block.gangs.remove(gang)
+            for other in block.gangs[:1]:  # what is idle may be this one's
+                for manager in gang.managers[1:]:
+                    _join(other, manager)
+        for manager in gang.managers:
+            self.update(manager)
         return gang.managers
 
-    def find(self, cls: RequestClass, now: float) -> tuple[Manager, ...]:
-        """Empty nodes of one block for one task of the class, or ()."""
-        best = self._best(cls, now)
-        return best if all(_is_empty(manager) for manager in best) else ()
+    def find(self, cls: RequestClass, now: float, near: Manager | None = None) -> tuple[Manager, ...]:
+        """Empty nodes of one block for a task of the class, or (); of a manager's block, if one is given."""
+        count = cls.request.num_nodes
+        for block in self._blocks.values() if near is None else (near.home,):
+            if len(block.empty) < count:
+                continue
+            chosen: list[Manager] = []
+            for manager in block.empty.values():
+                if not manager.leases and _may_join(manager, cls, now):
+                    chosen.append(manager)
+                    if len(chosen) == count:
+                        return tuple(sorted(chosen, key=_by_id))
+        return ()
 
-    def reserve(self, cls: RequestClass, now: float) -> tuple[Manager, ...]:
-        """The nodes of one block that are soonest empty, or () if no block is big enough."""
-        return self._best(cls, now)
+    def soonest(self, cls: RequestClass, now: float) -> tuple[Manager, ...]:
+        """The nodes of one block that are likely to be empty first, or () if no block has enough for the class.
 
-    def _best(self, cls: RequestClass, now: float) -> tuple[Manager, ...]:
-        """Nodes of the block where the least has to end first; the oldest block if there are several."""
+        Nodes that another task on several nodes has now are among them.
+        """
         count = cls.request.num_nodes
         best: tuple[Manager, ...] = ()
         least = -1
-        for members in self._blocks.values():
-            if len(members) < count:
+        for block in self._blocks.values():
+            if len(block.managers) < count:
                 continue
-            usable = [manager for manager in members.values() if _may_join(manager, cls, now)]
+            usable = [manager for manager in block.managers.values() if _may_join(manager, cls, now)]
             if len(usable) < count:
                 continue
             chosen = sorted(usable, key=_load)[:count]
             load = sum(_load(manager)[0] for manager in chosen)
             if least < 0 or load < least:
-                best, least = tuple(sorted(chosen, key=lambda manager: manager.id)), load
-            if not load:
-                break
+                best, least = tuple(sorted(chosen, key=_by_id)), load
         return best
+
+
+def _join(gang: Gang, manager: Manager) -> None:
+    """An idle manager may be one of the gang's."""
+    gang.managers = (*gang.managers, manager)
+    manager.gang = gang.task.id
 
 
 def _may_join(manager: Manager, cls: RequestClass, now: float) -> bool:
     return (
         not manager.closed
-        and not manager.gang
-        and (manager.reserved is None or manager.reserved is cls or cls.order < manager.reserved.order)
         and not manager.capacity.depth_limited
+        and (manager.reserved is None or manager.reserved.cls is cls or cls.order < manager.reserved.cls.order)
         and manager.could_ever_run(cls)
         and manager.lasts(cls, now)
     )
 
 
 def _load(manager: Manager) -> tuple[int, int]:
-    return len(manager.leases), manager.id
+    return len(manager.leases) + (manager.gang is not None), manager.id
 
 
-def _is_empty(manager: Manager) -> bool:
-    return not manager.leases
+def _by_id(manager: Manager) -> int:
+    return manager.id

@@ -4,164 +4,43 @@ Tasks that ask for the same thing share a `RequestClass` and wait in one queue. 
 this holds: no waiting task fits on any manager. So a step looks only at what has changed: managers
 that have freed something are offered to the waiting classes, most urgent first, and a class that
 has just begun to wait searches an index of managers by what is free on them. What a placement
-costs does not depend on how many tasks wait or how many managers there are.
+costs does not depend on how many tasks wait or how many managers there are, and hardly on how many
+classes wait.
 
 Where the class of a task that has ended is also the most urgent one, its next task takes over the
 share at once, and nothing is given back and taken again: the steady state of a big run.
 
-Urgent work that finds no room is passed by smaller work for `PATIENCE_S`. Then a node, or as many
-as it needs, is reserved for it: nothing starts there that would delay it.
+Urgent work that finds no room is passed by smaller work, but not for ever: see `patience`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from heapq import heapify, heappop, heappush
 
-from pilotflow.core.ahead import PREFILL_MAX, Ahead, newest
-from pilotflow.core.gangs import Gangs
-from pilotflow.core.room_index import RoomIndex
+from pilotflow.core.ahead import PREFILL_MAX, newest
+from pilotflow.core.line import Key
+from pilotflow.core.patience import PATIENCE_S
+from pilotflow.core.sections import Lane, Section
 from pilotflow.core.supply import Manager, RequestClass
+from pilotflow.core.tables import Tables
 from pilotflow.messages import Task
 
-__all__ = ["PREFILL_MAX", "Manager", "RequestClass", "Scheduler"]
+__all__ = ["PATIENCE_S", "PREFILL_MAX", "Manager", "RequestClass", "Scheduler"]
 
-PATIENCE_S = 2.0
-"""Smaller work passes a more urgent task that finds no room for so long, then a node is kept free for it."""
 REBALANCE_MAX = 1_000
 """Idle slots looked for at once when tasks sent ahead are asked back."""
 
+Leases = dict[int, list[Task]]
+"""New leases by manager."""
+_NOBODY: deque[Task] = deque()
 
-class Scheduler:
-    """The queue of a run and the managers that serve it.
+
+class Scheduler(Tables):
+    """Decides which task runs on which manager.
 
     Call the event methods as things happen, then `step` once a turn; it returns the new leases.
-
-    Attributes:
-        tasks: every task that waits (its `manager` is 0) or is leased.
-        vacated: (manager, class) of each ended task whose share nobody has taken over yet.
     """
-
-    def __init__(self) -> None:
-        self.classes: dict[int, RequestClass] = {}
-        self.managers: dict[int, Manager] = {}
-        self.tasks: dict[int, Task] = {}
-        self.gangs = Gangs()
-        self._waiting: dict[int, RequestClass] = {}  # classes with something in their queue
-        self._fresh: dict[int, RequestClass] = {}  # those of them that have searched for nothing yet
-        self._dirty: dict[int, Manager] = {}  # managers that may take more than at the last step
-        self.vacated: list[tuple[Manager, int]] = []
-        self._rooms: dict[tuple[str, bool], RoomIndex] = {}  # by executor, and whether depth-limited
-        self._ahead = Ahead()
-        self.learn = self._ahead.durations.learn
-
-    # ---- events -----------------------------------------------------------------------------
-
-    def add_class(self, cls: RequestClass) -> None:
-        """A request class that tasks will name."""
-        self.classes[cls.id] = cls
-
-    def add_manager(self, manager: Manager) -> None:
-        """A manager has joined."""
-        self.managers[manager.id] = manager
-        self.gangs.add(manager)
-        key = (manager.executor, manager.capacity.depth_limited)
-        if key not in self._rooms:
-            self._rooms[key] = RoomIndex()
-        self._rooms[key].add(manager)
-        self._dirty[manager.id] = manager
-
-    def submit(self, task: Task) -> None:
-        """A new task waits."""
-        cls = self.classes[task.cls]
-        self.tasks[task.id] = task
-        task.manager = 0
-        cls.queue.append(task)
-        if cls.id not in self._waiting:
-            self._waiting[cls.id] = self._fresh[cls.id] = cls
-
-    def requeue(self, task: Task) -> None:
-        """A task that was handed out waits again, before those that never were."""
-        cls = self.classes[task.cls]
-        self.tasks[task.id] = task
-        task.manager = 0
-        cls.queue.appendleft(task)
-        if cls.id not in self._waiting:
-            self._waiting[cls.id] = self._fresh[cls.id] = cls
-
-    def forget(self, task: Task) -> None:
-        """A waiting task is cancelled; its place in the queue is passed over."""
-        del self.tasks[task.id]
-        cls = self.classes[task.cls]
-        cls.cancel(task)
-        if cls.reserved and not cls.queued:
-            self._release_reservation(cls)
-
-    def take_waiting(self, cls: RequestClass) -> list[Task]:
-        """Take all tasks of a class out of the queue."""
-        waiting = cls.take_all()
-        for task in waiting:
-            del self.tasks[task.id]
-        self._stop_waiting(cls)
-        return waiting
-
-    def release(self, manager: Manager, task: Task) -> None:
-        """A leased task has ended there, however it did."""
-        id = task.id
-        manager.leases.remove(id)
-        del self.tasks[id]
-        cls_id = task.cls
-        if manager.gang:
-            for member in self.gangs.dissolve(id):
-                self._dirty[member.id] = member
-        elif manager.prefilled and (ahead := manager.prefilled.get(cls_id, 0)):
-            self._ahead.set(manager, self.classes[cls_id], ahead - 1)
-            self._dirty[manager.id] = manager
-        else:
-            self.vacated.append((manager, cls_id))
-
-    def adopt(self, manager: Manager, task: Task, now: float) -> None:
-        """A manager already holds this task, from before the interchange knew either."""
-        cls = self.classes[task.cls]
-        self.settle()
-        if manager.fits(cls, now):
-            manager.take(cls)
-        else:  # it waits there, or the manager would hold more than it has
-            self._ahead.set(manager, cls, manager.prefilled.get(cls.id, 0) + 1)
-        self._dirty[manager.id] = manager
-        self._hold(manager, task)
-
-    def reopen(self, manager: Manager) -> None:
-        """Something about the manager changed that may let it take more, or less."""
-        self._dirty[manager.id] = manager
-
-    def remove_manager(self, manager: Manager) -> list[Task]:
-        """A manager is gone; returns the tasks it held, in the order in which they were submitted."""
-        self.settle()
-        held = [self.tasks.pop(id) for id in sorted(manager.leases)]
-        manager.leases.clear()
-        manager.closed = True
-        del self.managers[manager.id]
-        self._dirty.pop(manager.id, None)
-        self._rooms[manager.executor, manager.capacity.depth_limited].remove(manager)
-        self.gangs.remove(manager)
-        for cls_id in list(manager.prefilled):
-            self._ahead.set(manager, self.classes[cls_id], 0)
-        if manager.reserved is not None:
-            self._release_reservation(manager.reserved)
-        return held
-
-    def find(self, id: int) -> Task | None:
-        """A task that is queued or leased."""
-        return self.tasks.get(id)
-
-    def holder(self, id: int) -> Manager | None:
-        """The manager that holds a task, if one does."""
-        task = self.tasks.get(id)
-        return None if task is None else self.managers.get(task.manager)
-
-    def leased(self, manager: Manager) -> list[Task]:
-        """The tasks that a manager holds, in the order in which they were submitted."""
-        return [self.tasks[id] for id in sorted(manager.leases)]
 
     # ---- deciding ---------------------------------------------------------------------------
 
@@ -170,245 +49,246 @@ class Scheduler:
         """Whether a step could place anything."""
         return bool(self._fresh or self.vacated or self._dirty)
 
-    def step(self, now: float) -> dict[int, list[Task]]:
+    def step(self, now: float) -> Leases:
         """Lease waiting tasks to managers; returns the new leases by manager."""
-        leases: dict[int, list[Task]] = {}
-        ordered = self._ordered()
-        self._hand_over(ordered, now, leases)
-        dirty, self._dirty = self._dirty, {}
-        fresh, self._fresh = self._fresh, {}
-        if ordered and (dirty or fresh):
-            self._place(ordered, dirty, fresh, now, leases)
-        self._update_rooms(dirty)
-        for cls in ordered:
-            first = cls.first()
-            if first is not None and self._ahead.may_send(cls, first) and cls.order[0] == ordered[0].order[0]:
-                touched = {**dirty, **{id: self.managers[id] for id in leases}}
-                self._ahead.send(cls, touched.values(), now, lambda manager, task: self._lease(manager, task, leases))
-            if not cls.queue:
-                self._stop_waiting(cls)
+        leases: Leases = {}
+        if self._fresh or (self._moved and len(self._waiting) > 1):
+            self._line_up(now)
+        if self.vacated:
+            self._hand_over(now, leases)
+        for manager in self._dirty.values():
+            if manager.prefilled:
+                self._ahead.start(manager, self.classes, self.tasks)
+        for lane in self._all_lanes:
+            if self._patience.is_due(lane, now):
+                self._offer(self._patience.review(lane, self._dirty.values(), now))
+        touched: dict[int, Manager] = {}
+        while self._dirty or self._fresh:  # placing urgent work may free what was kept for it
+            dirty, self._dirty = self._dirty, {}
+            fresh, self._fresh = self._fresh, {}
+            self._moved.update(fresh)
+            self._place(dirty, fresh, now, leases)
+            touched.update(dirty)
+        self._send_ahead(touched, now, leases)
         return leases
 
-    def _update_rooms(self, managers: dict[int, Manager]) -> None:
-        for manager in managers.values():
-            self._rooms[manager.executor, manager.capacity.depth_limited].update(manager)
-
-    def _ordered(self) -> list[RequestClass]:
-        """Waiting classes, most urgent first."""
-        if len(self._waiting) == 1:
-            return [*self._waiting.values()]
-        return sorted(self._waiting.values(), key=_urgency)
-
-    def _hand_over(self, ordered: list[RequestClass], now: float, leases: dict[int, list[Task]]) -> None:
+    def _hand_over(self, now: float, leases: Leases) -> None:
         """Let the next tasks of the most urgent class take over the shares of those that have ended."""
         vacated, self.vacated = self.vacated, []
-        cls = ordered[0] if ordered else None
-        if cls is None or cls.cancelled or cls.reserved or cls.request.gpus_milli or len(cls.queue) < len(vacated):
-            for manager, cls_id in vacated:
-                manager.give_back(self.classes[cls_id])
-                self._dirty[manager.id] = manager
-            return
-        queue, wanted, in_order = cls.queue, cls.id, len(ordered) > 1
+        classes, dirty = self.classes, self._dirty
+        heirs: dict[Section, tuple[RequestClass | None, int]] = {}  # and how many of their tasks wait
+        section: Section | None = None
+        heir: RequestClass | None = None
+        wanted: int | None = None
+        queue = _NOBODY
         for manager, cls_id in vacated:
+            if manager.section is not section:
+                section = manager.section
+                if section not in heirs:
+                    heir = self._heir(section, len(vacated))
+                    heirs[section] = heir, 0 if heir is None else len(heir.queue)
+                heir = heirs[section][0]
+                wanted, queue = (None, _NOBODY) if heir is None else (heir.id, heir.queue)
             if (
                 cls_id != wanted
                 or manager.closed
                 or manager.reserved is not None
-                or (in_order and manager.capacity.depth_limited)  # it takes from the other end
-                or (manager.end_at is not None and not manager.lasts(cls, now))
+                or manager.prefilled
+                or (manager.end_at is not None and (heir is None or not manager.lasts(heir, now)))
             ):
-                manager.give_back(self.classes[cls_id])
-                self._dirty[manager.id] = manager
+                manager.give_back(classes[cls_id], 0)
+                dirty[manager.id] = manager
             else:
                 task = queue.popleft()
                 task.attempt += 1
                 id = task.manager = manager.id
                 manager.leases.add(task.id)
-                new = leases.get(id)
-                if new is None:
+                if id in leases:
+                    leases[id].append(task)
+                else:
                     leases[id] = [task]
-                else:
-                    new.append(task)
-        if leases:
-            cls.blocked_since = None
+        for heir, before in heirs.values():
+            if heir is not None and len(heir.queue) < before:
+                self._was_placed(heir, now)
 
-    def settle(self) -> None:
-        """Give back the shares of tasks that have ended."""
-        self._hand_over([], 0.0, {})
+    @staticmethod
+    def _heir(section: Section, count: int) -> RequestClass | None:
+        """The class whose next tasks, so many at the most, come before everything else that waits for the section."""
+        cls = section.head()
+        if cls is None or cls.cancelled or cls.reserved or len(cls.queue) < count:
+            return None  # with fewer tasks than shares the oldest managers are to have them
+        rival = section.rival_of(cls)
+        if rival is not None and cls.queue[count - 1].id > rival:
+            return None
+        return cls
 
-    def _place(
-        self,
-        ordered: list[RequestClass],
-        dirty: dict[int, Manager],
-        fresh: dict[int, RequestClass],
-        now: float,
-        leases: dict[int, list[Task]],
-    ) -> None:
+    def _place(self, dirty: dict[int, Manager], fresh: dict[int, RequestClass], now: float, leases: Leases) -> None:
         """Offer managers that have changed to all classes, and all managers to classes that are new."""
-        if fresh:
-            self._update_rooms(dirty)
-        changed = [dirty[id] for id in sorted(dirty) if dirty[id].free_slots > 0]
-        any_empty = any(not manager.leases for manager in changed)
-        patient: set[frozenset[str]] = set()  # sets of executors where somebody more urgent has a reservation
-        for depth_limited, classes in ((False, ordered), (True, ordered[::-1])):
-            ready = [manager for manager in changed if manager.capacity.depth_limited is depth_limited]
-            for cls in classes:
-                if not cls.queue:
-                    continue
-                if cls.request.num_nodes > 1:
-                    if not depth_limited and (any_empty or cls.id in fresh):
-                        self._place_gangs(cls, now, leases)
-                elif cls.id in fresh:
-                    self._search(cls, depth_limited, now, leases)
-                else:
-                    for manager in ready:
-                        if manager.free_slots > 0 and cls.admits(manager.executor):
-                            self._fill(manager, cls, now, leases)
-                            if not cls.queue:
-                                break
-                if cls.queue and not depth_limited and len(ordered) > 1 and cls.executors not in patient:
-                    self._be_patient(cls, ready, now)
-                    if cls.reserved:
-                        patient.add(cls.executors)
+        changed = [dirty[id] for id in sorted(dirty)]
+        for manager in changed:
+            self._refresh(manager)
+        for depth_limited in (False, True):
+            for manager in changed:
+                if manager.section.depth_limited is depth_limited and self._waiting:
+                    self._serve(manager, now, leases)
+            if fresh:
+                self._search([*fresh.values()], depth_limited, now, leases)
+        for cls in fresh.values():
+            for lane in self._lanes_of(cls) if cls.first() is not None else ():
+                if not self._patience.possible(lane, cls, now):
+                    lane.set_aside(cls)
 
-    def _search(self, cls: RequestClass, depth_limited: bool, now: float, leases: dict[int, list[Task]]) -> None:
-        """Place a class wherever there is room."""
-        for manager in self._with_room(cls, depth_limited):
-            if self._fill(manager, cls, now, leases):
-                self._rooms[manager.executor, depth_limited].update(manager)
-            if not cls.queue:
-                return
-
-    def _with_room(self, cls: RequestClass, depth_limited: bool) -> Iterator[Manager]:
-        """Managers that may have room for a task of the class, oldest first."""
-        request = cls.request
-        wanted = (0, 0, 0) if depth_limited else (request.cpus_milli, request.memory_bytes, request.gpus_milli)
-        for (executor, kind), rooms in self._rooms.items():
-            if kind is not depth_limited or not cls.admits(executor):
+    def _serve(self, manager: Manager, now: float, leases: Leases) -> None:
+        """Give a manager what the most urgent classes ask for, until nothing fits."""
+        section = manager.section
+        after: Key = ()
+        any_placed = False
+        while True:
+            kept = manager.reserved
+            if kept is not None and after > kept.cls.order:
+                room = kept.room(manager, now)
+            else:
+                room = manager.room(now, self.gangs.nodes_with(manager))
+            found = section.pick(room, after)
+            if found is None:
+                break
+            after, cls = found
+            first = cls.first()
+            if first is not None and first.id != after[-1] and len(self._waiting) > 1:  # others may be older now
+                self._put(cls)
                 continue
-            place = rooms.find(*wanted, 0)
-            while place >= 0:
-                manager = rooms.managers[place]
-                assert manager is not None
-                if manager.closed:
-                    rooms.update(manager)
-                else:
-                    yield manager
-                place = rooms.find(*wanted, place + 1)
+            rival = section.rival(after) if len(cls.queue) > 1 else None
+            if cls.request.num_nodes > 1:
+                self._place_gangs(cls, now, leases, rival, near=manager)
+            else:
+                any_placed = self._fill(manager, cls, now, leases, rival) or any_placed
+        if any_placed:
+            self._refresh(manager)
 
-    def _fill(self, manager: Manager, cls: RequestClass, now: float, leases: dict[int, list[Task]]) -> bool:
-        """Give a manager tasks of a class until one of both is exhausted; False if it got none."""
-        queue, any_placed = cls.queue, False
-        while manager.fits(cls, now) and (task := cls.first()) is not None:
-            queue.popleft()
-            manager.take(cls)
+    def _search(self, fresh: list[RequestClass], depth_limited: bool, now: float, leases: Leases) -> None:
+        """Place classes wherever there is room on managers of one mode, oldest managers first."""
+        entries = [(lane, cls) for cls in fresh for lane in self._lanes_of(cls) if lane.depth_limited is depth_limited]
+        heap = [(key, cls.id, lane) for lane, cls in entries if (key := lane.line.key_of(cls)) is not None]
+        heapify(heap)
+        while heap:
+            key, id, lane = heappop(heap)
+            cls = self.classes[id]
+            rival = heap[0][0][-1] if heap and heap[0][0][:-1] == key[:-1] else None
+            if cls.request.num_nodes == 1:
+                self._search_for(cls, lane, now, leases, rival)
+            elif not depth_limited:
+                self._place_gangs(cls, now, leases, rival)
+            new_key = lane.line.key_of(cls)
+            if rival is not None and new_key is not None and new_key[-1] > rival:
+                heappush(heap, (new_key, id, lane))
+
+    def _search_for(self, cls: RequestClass, lane: Lane, now: float, leases: Leases, rival: float | None) -> None:
+        for section in lane.sections:
+            for manager in section.with_room(cls, now):
+                if self._fill(manager, cls, now, leases, rival):
+                    self._refresh(manager)
+                first = cls.first()
+                if first is None or (rival is not None and first.id > rival):
+                    return
+
+    def _fill(self, manager: Manager, cls: RequestClass, now: float, leases: Leases, rival: float | None) -> bool:
+        """Give a manager tasks of a class that are older than a rival's until something is exhausted; False if none."""
+        any_placed = False
+        while manager.fits(cls, now) and (task := cls.first()) is not None and (rival is None or task.id < rival):
+            cls.queue.popleft()
+            manager.take(cls, task.id)
             self._lease(manager, task, leases)
             any_placed = True
         if any_placed:
-            self._was_placed(cls)
+            self._was_placed(cls, now)
         return any_placed
 
-    def _place_gangs(self, cls: RequestClass, now: float, leases: dict[int, list[Task]]) -> None:
-        while (task := cls.first()) is not None and (managers := self.gangs.find(cls, now)):
+    def _place_gangs(
+        self, cls: RequestClass, now: float, leases: Leases, rival: float | None, near: Manager | None = None
+    ) -> None:
+        while (task := cls.first()) is not None and (rival is None or task.id < rival):
+            managers = self.gangs.find(cls, now, near)
+            if not managers:
+                return
             cls.queue.popleft()
             self.gangs.form(task, managers)
             self._lease(managers[0], task, leases)
             for manager in managers:
-                self._rooms[manager.executor, False].update(manager)
-            self._was_placed(cls)
+                self._refresh(manager)
+            self._was_placed(cls, now)
 
-    def _be_patient(self, cls: RequestClass, changed: list[Manager], now: float) -> None:
-        """The class has found no room: keep some free for it if that has lasted too long."""
-        if cls.reserved:
-            if all(not m.closed and m.id in self.managers and m.lasts(cls, now) for m in cls.reserved):
-                return
-            self._release_reservation(cls)
-        if cls.blocked_since is None:
-            cls.blocked_since = now
-        if now - cls.blocked_since < PATIENCE_S:
+    def _send_ahead(self, changed: dict[int, Manager], now: float, leases: Leases) -> None:
+        """Send managers more of what they run than they have room for, unless something more urgent waits for them."""
+        classes = [cls for cls in self._moved.values() if self._ahead.may_send(cls)]
+        if not classes:
             return
-        if cls.request.num_nodes > 1:
-            chosen = self.gangs.reserve(cls, now)
-        else:
-            may = [m for m in changed if m.reserved is None and m.could_ever_run(cls) and m.lasts(cls, now)]
-            chosen = tuple(sorted(may, key=lambda m: (-m.free_cpus, m.id))[:1])
-        for manager in chosen:
-            if manager.reserved is not None:
-                self._release_reservation(manager.reserved)
-            manager.reserved = cls
-        cls.reserved = chosen
+        managers = {**changed, **{id: self.managers[id] for id in leases}}
+        for cls in sorted(classes, key=_urgency):
+            may = [one for one in managers.values() if cls.id in one.active and not _is_wanted(one.section, cls)]
+            self._ahead.send(cls, may, now, lambda manager, task: self._lease(manager, task, leases))
+            if cls.first() is None:
+                self._stop_waiting(cls)
 
-    def _was_placed(self, cls: RequestClass) -> None:
-        cls.blocked_since = None
+    def _was_placed(self, cls: RequestClass, now: float) -> None:
+        cls.blocked_since = now
+        if cls.first() is None:
+            self._stop_waiting(cls)
+            return
+        self._moved[cls.id] = cls
         if cls.reserved:
-            self._release_reservation(cls)
+            self._offer(self._patience.release(cls))
 
-    def _release_reservation(self, cls: RequestClass) -> None:
-        for manager in cls.reserved:
-            manager.reserved = None
-            if manager.id in self.managers:
-                self._dirty[manager.id] = manager
-        cls.reserved = ()
-
-    def _stop_waiting(self, cls: RequestClass) -> None:
-        self._waiting.pop(cls.id, None)
-        self._fresh.pop(cls.id, None)
-        self._was_placed(cls)
-
-    def _lease(self, manager: Manager, task: Task, leases: dict[int, list[Task]]) -> None:
+    def _lease(self, manager: Manager, task: Task, leases: Leases) -> None:
         task.attempt += 1
         self._hold(manager, task)
         leases.setdefault(manager.id, []).append(task)
-
-    def _hold(self, manager: Manager, task: Task) -> None:
-        task.manager = manager.id
-        manager.leases.add(task.id)
-        self.tasks[task.id] = task
 
     # ---- asking back ------------------------------------------------------------------------
 
     @property
     def any_ahead(self) -> bool:
         """Whether `rebalance` has anything to look at."""
-        return self._ahead.pairs > 0
+        return bool(self._ahead.classes)
 
-    def rebalance(self, now: float) -> dict[int, list[Task]]:
+    def rebalance(self, now: float) -> Leases:
         """Tasks sent ahead that others should have, by the manager that has them.
 
-        Either another manager could run them now, or something more urgent waits. Call it a few
-        times a second: what is really short has been run by the next time.
+        Either another manager could run them now, or something more urgent waits for the one that
+        has them. Call it a few times a second: what is really short has been run by the next time.
         """
-        back: dict[int, list[Task]] = {}
-        urgent = max((-cls.order[0] for cls in self._waiting.values()), default=None)
-        for cls in self.classes.values():
-            if not cls.sent_ahead:
-                continue
-            if urgent is not None and urgent > -cls.order[0]:
-                wanted = REBALANCE_MAX
-            elif not cls.queue:
-                wanted = self._idle_slots(cls, now)
-            else:
-                continue
+        back: Leases = {}
+        for cls in self._ahead.classes.values():
+            idle = 0 if cls.queued else self._idle_slots(cls, now)
+            left = REBALANCE_MAX
             for id in sorted(cls.sent_ahead):
-                if wanted <= 0:
-                    break
-                count = min(self.managers[id].prefilled[cls.id], wanted)
-                wanted -= count
-                back.setdefault(id, []).extend(newest(self.managers[id], cls.id, count, self.tasks))
+                manager = self.managers[id]
+                most = left if _is_wanted(manager.section, cls) else min(left, idle)
+                count = min(manager.prefilled[cls.id], most)
+                if count > 0:
+                    left -= count
+                    idle -= count
+                    back.setdefault(id, []).extend(newest(manager, cls.id, count, self.tasks))
         return back
 
     def _idle_slots(self, cls: RequestClass, now: float) -> int:
         """Slots of managers with room for the class that were sent nothing of it ahead."""
         idle = 0
-        for depth_limited in (False, True):
-            for manager in self._with_room(cls, depth_limited):
-                if manager.id not in cls.sent_ahead and manager.fits(cls, now):
-                    idle += manager.free_slots
-                    if idle >= REBALANCE_MAX:
-                        return idle
+        for lane in self._lanes_of(cls):
+            for section in lane.sections:
+                for manager in section.with_room(cls, now):
+                    if manager.id not in cls.sent_ahead and manager.fits(cls, now):
+                        idle += manager.free_slots
+                        if idle >= REBALANCE_MAX:
+                            return idle
         return idle
 
 
-def _urgency(cls: RequestClass) -> tuple[tuple[float, ...], int]:
+def _urgency(cls: RequestClass) -> Key:
     first = cls.first()
-    return cls.order, (first.id if first is not None else 0)
+    return (*cls.order, first.id if first is not None else 0)
+
+
+def _is_wanted(section: Section, cls: RequestClass) -> bool:
+    """Whether something of a higher priority than the class waits for managers of a section."""
+    head = section.head()
+    return head is not None and head.order[0] < cls.order[0]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from math import inf
+from typing import TYPE_CHECKING, Final
 
+from pilotflow.core.needs import FULL, NOTHING, Needs, Offer, needs_of, order_of
 from pilotflow.messages import Task
 from pilotflow.resources import Capacity, Request, SortMethod
+
+if TYPE_CHECKING:
+    from pilotflow.core.gangs import Block
+    from pilotflow.core.patience import Reservation
+    from pilotflow.core.sections import Section
 
 MIN_TIME_FOR_NEW_TASKS_S = 300.0
 """A task that does not say its runtime needs this much of a block's walltime left..."""
@@ -14,20 +21,6 @@ MIN_SHARE_FOR_NEW_TASKS = 0.1
 """...or this share of it, where blocks are short."""
 UNKNOWN: Final = 1 << 62
 """Stands for an amount that nobody knows, which limits nothing."""
-FULL: Final = (-1, -1, -1)
-"""What a manager offers that takes no task at all."""
-
-
-def order_of(request: Request, method: SortMethod) -> tuple[float, ...]:
-    """Which classes come first: smaller tuples do. Ties are for whoever was submitted first."""
-    runtime = request.runtime_s or 0.0
-    match method:
-        case SortMethod.GPUS_RUNTIME_MEMORY:
-            return (-request.priority, -request.gpus_milli, -runtime, -request.memory_bytes)
-        case SortMethod.GPUS_MEMORY_RUNTIME:
-            return (-request.priority, -request.gpus_milli, -request.memory_bytes, -runtime)
-        case SortMethod.NONE:
-            return (-request.priority,)
 
 
 class RequestClass:
@@ -44,6 +37,7 @@ class RequestClass:
         "crash_limit",
         "executors",
         "id",
+        "needs",
         "order",
         "queue",
         "request",
@@ -64,10 +58,11 @@ class RequestClass:
         self.executors = frozenset(executors)
         self.crash_limit = crash_limit
         self.order = order_of(request, method)
+        self.needs = needs_of(request)
         self.queue: deque[Task] = deque()
         self.cancelled = 0  # tasks in the queue that do not wait any more
         self.sent_ahead: set[int] = set()  # ids of managers that were sent tasks ahead
-        self.blocked_since: float | None = None  # since when its first task has found no room
+        self.blocked_since = 0.0  # since when it waits and no task of it was placed
         self.reserved: tuple[Manager, ...] = ()  # managers that are kept free for its first task
 
     @property
@@ -112,11 +107,16 @@ class Manager:
         leases: ids of the tasks it holds.
         active: of each class, how many of its tasks hold resources here.
         prefilled: of each class, how many were sent ahead and hold none.
+        gpu_shares: devices of each task that has some. Which ones is known by task, since two
+            halves that are given back are a whole GPU only if they were of the same one.
         closed: it takes no more work: it drains, leaves, or is lost.
         end_at: when its block ends, if that is known.
-        place: where it stands in its `RoomIndex`.
-        reserved: the class whose first task is to be the next that this node takes.
-        gang: id of the multi-node task that has the whole node, or 0.
+        start_by: tasks that do not say their runtime must have started by then.
+        reserved: for which class the node is kept free, if for one.
+        gang: id of the multi-node task that has the whole node, if one does.
+        place: where it stands in the indices of its section.
+        section: the managers that are alike in what they may be given. The scheduler sets it,
+        home: and its block.
     """
 
     __slots__ = (
@@ -133,6 +133,7 @@ class Manager:
         "free_slots",
         "gang",
         "gpu_shares",
+        "home",
         "id",
         "leases",
         "min_time_s",
@@ -140,7 +141,12 @@ class Manager:
         "place",
         "prefilled",
         "reserved",
+        "section",
+        "start_by",
     )
+
+    home: Block
+    section: Section
 
     def __init__(self, id: int, executor: str, block: str, node: str, capacity: Capacity) -> None:
         self.id = id
@@ -153,110 +159,121 @@ class Manager:
         self.free_gpus = [1000] * len(capacity.gpus)  # of each device
         self.free_resources = dict(capacity.resources)
         self.free_slots = capacity.slots
-        self.gpu_shares: dict[int, list[tuple[int, ...]]] = {}  # class -> devices of each task that has some
+        self.gpu_shares: dict[int, tuple[int, ...]] = {}
         self.leases: set[int] = set()
         self.active: dict[int, int] = {}
         self.prefilled: dict[int, int] = {}
         self.closed = False
         self.end_at: float | None = None
+        self.start_by = inf
         self.min_time_s = 0.0
         self.place = -1
-        self.reserved: RequestClass | None = None
-        self.gang = 0
+        self.reserved: Reservation | None = None
+        self.gang: int | None = None
 
     def could_ever_run(self, cls: RequestClass) -> bool:
         """Whether this node, empty, would take a task of the class, or its part of one on several nodes."""
         if not cls.admits(self.executor):
             return False
-        capacity, request = self.capacity, cls.request
+        capacity, needs = self.capacity, cls.needs
         if capacity.depth_limited:
-            return request.num_nodes == 1
-        has = dict(capacity.resources)
+            return needs.nodes == 1
         return (
-            request.cpus_milli <= capacity.cpus_milli
-            and request.memory_bytes <= (capacity.memory_bytes or UNKNOWN)
-            and request.gpus_milli <= 1000 * len(capacity.gpus)
-            and all(amount <= has.get(name, 0) for name, amount in request.resources)
+            needs.cpus <= capacity.cpus_milli
+            and needs.memory <= (capacity.memory_bytes or UNKNOWN)
+            and needs.gpus <= 1000 * len(capacity.gpus)
+            and self._has(cls.request.resources, dict(capacity.resources))
         )
 
-    def offer(self) -> tuple[int, int, int]:
-        """Upper bounds of free cores, memory and GPUs, all `FULL` if nothing can start here."""
-        if self.free_slots <= 0 or self.closed or self.gang:
+    def limits(self) -> Offer:
+        """What it would offer if it were empty."""
+        if self.closed:
             return FULL
+        until = inf if self.end_at is None else self.end_at
+        capacity = self.capacity
+        if capacity.depth_limited:
+            return Offer(UNKNOWN, UNKNOWN, UNKNOWN, until, self.start_by)
+        memory = capacity.memory_bytes or UNKNOWN
+        return Offer(capacity.cpus_milli, memory, 1000 * len(capacity.gpus), until, self.start_by)
+
+    def offer(self) -> Offer:
+        """What it has for one more task."""
+        if self.free_slots <= 0 or self.closed or self.gang is not None:
+            return FULL
+        until = inf if self.end_at is None else self.end_at
         if self.capacity.depth_limited:
-            return (UNKNOWN, UNKNOWN, UNKNOWN)
-        return (self.free_cpus, self.free_memory, sum(self.free_gpus))
+            return Offer(UNKNOWN, UNKNOWN, UNKNOWN, until, self.start_by)
+        return Offer(self.free_cpus, self.free_memory, self._free_gpus(), until, self.start_by)
+
+    def room(self, now: float, nodes: int) -> Needs:
+        """The largest needs that it can meet now, each by itself; `nodes` is how many it can be one of."""
+        if self.free_slots <= 0 or self.closed or self.gang is not None:
+            return NOTHING
+        left = inf if self.end_at is None else self.end_at - now + 1e-3  # `lasts` decides what is that close
+        open_end = 1 if now <= self.start_by else 0
+        if self.capacity.depth_limited:
+            return Needs(UNKNOWN, UNKNOWN, UNKNOWN, left, open_end, 1)
+        return Needs(self.free_cpus, self.free_memory, self._free_gpus(), left, open_end, nodes)
+
+    def limits_as_room(self, nodes: int) -> Needs:
+        """The largest needs that it could meet if it were empty; `nodes` is how many it can be one of."""
+        limits = self.limits()
+        return Needs(limits.cpus, limits.memory, limits.gpus, inf, 1, nodes)
+
+    def has_room(self, cls: RequestClass) -> bool:
+        """Whether what is free is enough for one more task of the class, which is for one node."""
+        if self.free_slots <= 0 or self.gang is not None:
+            return False
+        if self.capacity.depth_limited:
+            return True
+        needs = cls.needs
+        if needs.cpus > self.free_cpus or needs.memory > self.free_memory:
+            return False
+        if needs.gpus and needs.gpus > self._free_gpus():
+            return False
+        return not cls.request.resources or self._has(cls.request.resources, self.free_resources)
 
     def fits(self, cls: RequestClass, now: float) -> bool:
         """Whether one more task of the class, which is for one node, can start now."""
-        if self.free_slots <= 0 or self.closed or self.gang:
+        if self.closed or not self.has_room(cls):
             return False
-        if self.reserved is not None and self.reserved is not cls and self._delays(self.reserved, cls):
+        if self.reserved is not None and self.reserved.delays(self, cls, now):
             return False
-        request = cls.request
-        if not self.capacity.depth_limited:
-            if request.cpus_milli > self.free_cpus or request.memory_bytes > self.free_memory:
-                return False
-            if request.gpus_milli and not self._devices(request.gpus_milli):
-                return False
-            if request.resources and any(
-                amount > self.free_resources.get(name, 0) for name, amount in request.resources
-            ):
-                return False
         return self.end_at is None or self.lasts(cls, now)
-
-    def _delays(self, first: RequestClass, cls: RequestClass) -> bool:
-        """Whether a task of the class would take what the node is kept free for."""
-        if cls.order < first.order:
-            return False
-        wanted, request = first.request, cls.request
-        if wanted.num_nodes > 1:
-            return True
-        return (
-            self.free_slots <= 1
-            or self.free_cpus - request.cpus_milli < wanted.cpus_milli
-            or (request.memory_bytes > 0 and self.free_memory - request.memory_bytes < wanted.memory_bytes)
-            or (request.gpus_milli > 0 and wanted.gpus_milli > 0)
-            or bool({name for name, _ in request.resources} & {name for name, _ in wanted.resources})
-        )
 
     def lasts(self, cls: RequestClass, now: float) -> bool:
         """Whether its block lives long enough for a task of the class that starts now."""
         if self.end_at is None:
             return True
-        needed = self.min_time_s if cls.request.runtime_s is None else cls.request.runtime_s
-        return now + needed <= self.end_at
+        runtime = cls.request.runtime_s
+        return now <= self.start_by if runtime is None else now + runtime <= self.end_at
 
-    def take(self, cls: RequestClass) -> None:
-        """Reserve what one task of the class needs."""
+    def take(self, cls: RequestClass, id: int) -> None:
+        """Reserve what a task of the class needs."""
         request = cls.request
         self.free_slots -= 1
         self.free_cpus -= request.cpus_milli
         if request.memory_bytes:
             self.free_memory -= request.memory_bytes
         if request.gpus_milli:
-            devices = self._devices(request.gpus_milli)
+            devices = self.gpu_shares[id] = self._devices(cls.needs.gpus)
             for device in devices:
                 self.free_gpus[device] -= min(1000, request.gpus_milli)
-            self.gpu_shares.setdefault(cls.id, []).append(devices)
         if request.resources:
             for name, amount in request.resources:
                 self.free_resources[name] = self.free_resources.get(name, 0) - amount
         self.active[cls.id] = self.active.get(cls.id, 0) + 1
 
-    def give_back(self, cls: RequestClass) -> None:
-        """Free what one task of the class held."""
+    def give_back(self, cls: RequestClass, id: int) -> None:
+        """Free what a task of the class held."""
         request = cls.request
         self.free_slots += 1
         self.free_cpus += request.cpus_milli
         if request.memory_bytes:
             self.free_memory += request.memory_bytes
         if request.gpus_milli:
-            shares = self.gpu_shares[cls.id]
-            for device in shares.pop():
+            for device in self.gpu_shares.pop(id):
                 self.free_gpus[device] += min(1000, request.gpus_milli)
-            if not shares:
-                del self.gpu_shares[cls.id]
         if request.resources:
             for name, amount in request.resources:
                 self.free_resources[name] += amount
@@ -265,6 +282,17 @@ class Manager:
             self.active[cls.id] = count - 1
         else:
             del self.active[cls.id]
+
+    @staticmethod
+    def _has(wanted: tuple[tuple[str, int], ...], has: dict[str, int]) -> bool:
+        return all(amount <= has.get(name, 0) for name, amount in wanted)
+
+    def _free_gpus(self) -> int:
+        """As in `Offer`: exact, since a request is for a part of one GPU or for whole ones."""
+        free = self.free_gpus
+        if not free:
+            return 0
+        return 1000 * free.count(1000) or max(free)
 
     def _devices(self, milli: int) -> tuple[int, ...]:
         """The GPUs that a request would get: one that is shared already if it is for a part; () if there is no room."""
@@ -283,9 +311,13 @@ class Manager:
         """Learn how much of the block's walltime is left, in seconds; True if it is more than was known."""
         before = self.end_at
         if time_left_s is None:
-            self.end_at = None
+            self.end_at, self.start_by = None, inf
             return before is not None
         if before is None:
             self.min_time_s = min(MIN_TIME_FOR_NEW_TASKS_S, MIN_SHARE_FOR_NEW_TASKS * time_left_s)
-        self.end_at = now + time_left_s
-        return before is not None and self.end_at > before + 1.0
+        end_at = now + time_left_s
+        if before is not None and before < end_at <= before + 1.0:
+            return False  # a message that was late; many such must not move the end unnoticed
+        self.end_at = end_at
+        self.start_by = end_at - self.min_time_s
+        return before is not None and end_at > before

@@ -191,8 +191,9 @@ def test_managers_that_come_and_go_leave_nothing_behind() -> None:
         manager = desk.manager()
         desk.step()
         desk.scheduler.remove_manager(manager)
-    (rooms,) = desk.scheduler._rooms.values()
-    assert len(rooms.managers) < 200
+    (section,) = desk.scheduler._sections.values()
+    assert len(section._rooms.managers) < 200
+    assert len(section._totals.managers) < 200
     assert not cls.sent_ahead
 
 
