@@ -78,6 +78,7 @@ class Result(msgspec.Struct, array_like=True, gc=False):
         cpu_us: CPU time that it and its processes used, in microseconds.
         peak_bytes: the most memory that it was seen to use; 0 if it was too short to be looked at.
         cores, gpus: logical indices of what it had of its node.
+        exit_code: of a command; None for other tasks.
     """
 
     id: int
@@ -91,6 +92,7 @@ class Result(msgspec.Struct, array_like=True, gc=False):
     peak_bytes: int = 0
     cores: tuple[int, ...] = ()
     gpus: tuple[int, ...] = ()
+    exit_code: int | None = None
 
 
 class Excess(msgspec.Struct, array_like=True):
@@ -294,6 +296,7 @@ class ManagerUp(_Message, tag=7):
     block: str
     node: str
     capacity: Capacity
+    manager: int = 0
 
 
 class ManagerDown(_Message, tag=8):

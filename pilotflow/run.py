@@ -334,6 +334,8 @@ class Run:
         elif isinstance(event, ManagerUp):
             self._log.info("manager on %s joined executor %s (block %s)", event.node, event.executor, event.block)
             self._record("manager up", event.node, f"executor {event.executor} block {event.block}")
+            if self._store is not None:
+                self._store.manager(event)
             self._keeper.on_manager_up(event)
         elif isinstance(event, ManagerDown):
             self._log.info("manager on %s left (block %s): %s", event.node, event.block, event.reason)

@@ -121,7 +121,7 @@ class Fleet(Ledger):
         self.by_id[manager.id] = peer
         self.scheduler.add_manager(manager)
         self._send(key, self._welcome(peer))
-        self._send_client(ManagerUp(message.executor, message.block, message.node, message.capacity))
+        self._send_client(ManagerUp(message.executor, message.block, message.node, message.capacity, manager.id))
         self._claim(peer, (*message.running, *message.leased), now)
         if message.block in self._draining:
             manager.closed = True

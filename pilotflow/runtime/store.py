@@ -18,24 +18,44 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from pilotflow.messages import ManagerUp
+
 FLUSH_PERIOD_S = 0.5
 """Rows wait at most this long before they are written."""
 
-TaskRow: TypeAlias = tuple[int, int, int, int, int, int]
-"""(task, function number, attempt, status, start in µs of Unix time, duration in µs)"""
+TaskRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int | None, tuple[int, ...], tuple[int, ...]]
+"""An ended attempt, in the order of the columns of `tasks`; cores and GPUs are lists of logical indices."""
+
+_COLUMNS = (
+    "task",
+    "fn",
+    "attempt",
+    "status",
+    "started_us",  # Unix time
+    "duration_us",
+    "manager",
+    "cpu_us",
+    "peak_bytes",
+    "exit_code",  # of a command
+    "cores",
+    "gpus",
+)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS functions (fn INTEGER PRIMARY KEY, name TEXT);
 CREATE TABLE IF NOT EXISTS tasks (
-    task INTEGER, fn INTEGER, attempt INTEGER, status INTEGER, started_us INTEGER, duration_us INTEGER
+    task INTEGER, fn INTEGER, attempt INTEGER, status INTEGER, started_us INTEGER, duration_us INTEGER,
+    manager INTEGER, cpu_us INTEGER, peak_bytes INTEGER, exit_code INTEGER, cores TEXT, gpus TEXT
+);
+CREATE TABLE IF NOT EXISTS managers (
+    manager INTEGER PRIMARY KEY, executor TEXT, block TEXT, node TEXT, cpus_milli INTEGER, memory_bytes INTEGER,
+    gpus TEXT
 );
 CREATE TABLE IF NOT EXISTS events (time REAL, kind TEXT, subject TEXT, detail TEXT);
 """
-_INSERT_TASKS = """
-INSERT INTO tasks SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-    json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]') FROM json_each(?)
-"""
+_VALUES = ", ".join(f"json_extract(value, '$[{number}]')" for number in range(len(_COLUMNS)))
+_INSERT_TASKS = f"INSERT INTO tasks ({', '.join(_COLUMNS)}) SELECT {_VALUES} FROM json_each(?)"  # noqa: S608  no data
 
 
 class Store:
@@ -78,6 +98,14 @@ class Store:
     def function(self, fn: int, name: str) -> None:
         """Record the name of a function's number."""
         self._others.append(("INSERT OR REPLACE INTO functions VALUES (?, ?)", (fn, name)))
+        self._wake.set()
+
+    def manager(self, up: ManagerUp) -> None:
+        """Record a manager that has joined; rows of tasks name it by its number."""
+        capacity = up.capacity
+        gpus = msgspec.json.encode(capacity.gpus).decode()
+        values = (up.manager, up.executor, up.block, up.node, capacity.cpus_milli, capacity.memory_bytes, gpus)
+        self._others.append(("INSERT OR REPLACE INTO managers VALUES (?, ?, ?, ?, ?, ?, ?)", values))
         self._wake.set()
 
     def fact(self, key: str, value: str) -> None:

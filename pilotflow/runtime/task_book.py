@@ -133,7 +133,22 @@ class TaskBook:
             if future is None:
                 continue
             status = result.status
-            rows.append((id, future.fn, result.attempt, status, result.started_us, result.duration_us))
+            rows.append(
+                (
+                    id,
+                    future.fn,
+                    result.attempt,
+                    status,
+                    result.started_us,
+                    result.duration_us,
+                    batch.manager,
+                    result.cpu_us,
+                    result.peak_bytes,
+                    result.exit_code,
+                    result.cores,
+                    result.gpus,
+                )
+            )
             if status is Status.ERROR and graph.retry(id, result.attempt):
                 continue
             graph.finish(id)

@@ -83,6 +83,11 @@ class AfterInputs:
         return self.function(*args, **kwargs)
 
 
+def is_command(function: Any) -> bool:
+    """Whether a task's function runs a command, and so has an exit code."""
+    return type(function) is BashCall or (type(function) is AfterInputs and type(function.function) is BashCall)
+
+
 def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call something that travelled as an argument."""
     return function(*args, **kwargs)

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pilotflow.errors import SerializationError, TaskTimeout
+from pilotflow.errors import BashExitError, SerializationError, TaskTimeout
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
-from pilotflow.runtime.tasks import described, flush_output
+from pilotflow.runtime.tasks import described, flush_output, is_command
 from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
 
 MEASURED_FROM_US = 1_000
@@ -46,6 +46,7 @@ class Worker:
         self._early: list[tuple[Task, list[Any]]] = []
         self._seat = link.Sit((), (), None, {}, None, None)
         self._started_ns = 0  # of the running task; 0 while none runs
+        self._exit_code: int | None = None  # of the command that the last task ran
         self._others_cpu_s = 0.0  # CPU time of processes that tasks have started, at the last look
 
     def run(self) -> None:
@@ -108,11 +109,13 @@ class Worker:
             peak_bytes,
             seat.cores,
             seat.gpus,
+            self._exit_code,
         )
         flush_output()
         self._send(link.TaskDone(result), packed.frames)
 
     def _call(self, task: Task, frames: list[Any]) -> tuple[Status, Packed]:
+        self._exit_code = None
         try:
             function = self._functions.get(task.fn) or self._load(task.fn)
             try:
@@ -121,7 +124,11 @@ class Worker:
                 raise _unreadable(task, frames, function, error) from error.__cause__
             frames.clear()
             value = function(*args, **kwargs)
+            if is_command(function):
+                self._exit_code = 0
         except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
+            if isinstance(error, BashExitError):
+                self._exit_code = error.exit_code
             return Status.ERROR, pack_exception(error)
         args = kwargs = None  # type: ignore[assignment]
         try:

@@ -1,0 +1,54 @@
+"""Tasks for tests of seats and limits; workers import them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def sleep_and_clean(path: str, seconds: float) -> None:
+    try:
+        time.sleep(seconds)
+    finally:
+        Path(path).write_text("cleaned")
+
+
+def never_end() -> None:
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:  # noqa: BLE001  what it must not be able to do
+            continue
+
+
+def fill(nbytes: int, seconds: float) -> int:
+    held = bytearray(nbytes)
+    held[::4096] = b"x" * len(range(0, nbytes, 4096))
+    time.sleep(seconds)
+    return len(held)
+
+
+def environment(*names: str) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+def use(seconds: float) -> tuple[int, int, str, int]:
+    """(start, end, visible GPUs, pid), times in nanoseconds of the monotonic clock."""
+    start = time.monotonic_ns()
+    time.sleep(seconds)
+    return start, time.monotonic_ns(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid()
+
+
+def wait_for(path: str) -> str:
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return path
+
+
+def note_warning(path: str) -> str:
+    """Handle the warning like a program that saves its state, and end as if nothing had happened."""
+    signal.signal(signal.SIGTERM, lambda *_: Path(path).write_text("warned"))
+    time.sleep(60)
+    return "ended"
