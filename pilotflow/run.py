@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -19,40 +18,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pilotflow.core.blocks import BlockInfo, BlockLimits
+from pilotflow.core.blocks import BlockInfo
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, SetupFailed
-from pilotflow.providers.local import LocalProvider
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.resources import SortMethod
 from pilotflow.runtime import leftovers, rundir
-from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
+from pilotflow.runtime.block_keeper import BlockKeeper
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
-from pilotflow.runtime.manager_options import Offer, manager_argv
+from pilotflow.runtime.interchange_process import InterchangeProcess
 from pilotflow.runtime.store import Store
 from pilotflow.serialize import unpack
+from pilotflow.supplies import kept_executors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from pilotflow.config.model import Config, ExecutorConfig
+    from pilotflow.config.model import Config
 
 START_TIMEOUT_S = 30.0
 """The interchange must answer within this time."""
 CLOSE_TIMEOUT_S = 4.0
 """Everything of a run must be gone within this time after its end."""
-EXIT_CODE_TIMEOUT_S = 1.0
-"""How long an interchange that has hung up may take to end."""
 LOST_GRACE_S = 10.0
 """Blocks that have lost their interchange have this long to end."""
 NOT_ENCRYPTED = (
     "encrypted=False: the TCP links of this run are neither encrypted nor checked. Whoever can reach their ports can "
     "read what travels and run code as you. Use it on networks of your own only."
 )
-SLOTS_GUESS = 1
-"""Slots of a node before one of its managers has registered, if nothing says otherwise."""
 
 
 class Run:
@@ -70,7 +65,6 @@ class Run:
         self.config = config
         self.directory, self.run_id = rundir.make(Path(config.run_dir))
         self._pid = os.getpid()
-        self._mark = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid)}
         self._log, self._log_handler = rundir.open_log(self.directory)
         self._lock = threading.Lock()
         self._closed = False
@@ -97,15 +91,11 @@ class Run:
             raise rundir.cannot_write(self.directory, error) from None
         if config.tcp and not config.encrypted:
             self._log.warning(NOT_ENCRYPTED)
-        self._interchange = self._start_interchange(connection)
-        undo.callback(self._end_interchange)
-        self._keeper = BlockKeeper(
-            [self._kept(executor) for executor in config.executors],
-            self.directory,
-            self._from_keeper,
-            self._log,
-            self._mark,
-        )
+        mark = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid)}
+        self._interchange = InterchangeProcess(connection, self._connection_file, mark)
+        undo.callback(self._interchange.kill)
+        kept = kept_executors(config, self.directory, self._connection_file, mark)
+        self._keeper = BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark)
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
@@ -119,27 +109,13 @@ class Run:
         self._leftovers = leftovers.end_those_of_dead_programs(self._log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.client.welcome.wait(0.05):
-            if self._interchange.poll() is not None or time.monotonic() > deadline:
-                raise self._why_no_start()
+            if self._interchange.has_ended or time.monotonic() > deadline:
+                raise self._interchange.why_no_start()
         if self.client.failure is not None:
-            raise self._why_no_start()
+            raise self._interchange.why_no_start()
         if config.tcp:
             self._keeper.start()
         atexit.register(self._at_exit)
-
-    def _why_no_start(self) -> InterchangeLost:
-        try:
-            how = f"ended with exit code {self._interchange.wait(EXIT_CODE_TIMEOUT_S)}"
-        except subprocess.TimeoutExpired:
-            how = "did not answer"
-        lines = rundir.last_lines(self.directory / "interchange.err") or "(it printed nothing)"
-        return InterchangeLost(
-            f"The interchange of run {self.run_id} {how}. It said:\n{lines}\nIts log is {self.directory}/pilotflow.log."
-        )
-
-    def _end_interchange(self) -> None:
-        self._interchange.kill()
-        self._interchange.wait()
 
     def _open_store(self, config: Config) -> Store | None:
         if not config.store:
@@ -171,75 +147,6 @@ class Run:
             host=socket.gethostname(),
             path=tuple(entry or os.getcwd() for entry in sys.path),
             job_sort_method=SortMethod(config.job_sort_method),
-        )
-
-    def _start_interchange(self, connection: Connection) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self._mark, **rundir.import_path()}
-        argv = [sys.executable, "-m", "pilotflow.runtime.interchange", str(self._connection_file)]
-        endpoints = [e for e in (*connection.client, *connection.managers, *connection.control) if e[:5] == "unix:"]
-        # Bound before the interchange starts, so that everybody can connect at once.
-        listeners = {endpoint: _listen(endpoint[5:]) for endpoint in endpoints}
-        argv += [f"{endpoint}={listener.fileno()}" for endpoint, listener in listeners.items()]
-        with open(self.directory / "interchange.err", "wb") as output:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-                pass_fds=[listener.fileno() for listener in listeners.values()],
-            )
-        for listener in listeners.values():
-            listener.close()
-        return process
-
-    def _kept(self, executor: ExecutorConfig) -> KeptExecutor:
-        provider = executor.provider
-        offer = self._offer(executor)
-
-        def argv(block: str) -> list[str]:
-            return [
-                "env",  # a launcher may start it where the block's environment does not reach
-                *(f"{name}={value}" for name, value in self._mark.items()),
-                *manager_argv(
-                    self._connection_file,
-                    executor.label,
-                    block,
-                    self.directory / "blocks" / block,
-                    offer,
-                    provider.nodes_per_block,
-                    provider.walltime_s,
-                    rundir.home(),
-                ),
-            ]
-
-        limits_ = BlockLimits(
-            init_blocks=provider.init_blocks,
-            min_blocks=provider.min_blocks,
-            max_blocks=provider.max_blocks,
-            parallelism=provider.parallelism,
-            nodes_per_block=provider.nodes_per_block,
-            slots_per_node_guess=offer.max_parallel_jobs or offer.max_workers or offer.num_cpus or SLOTS_GUESS,
-            max_idletime_s=self.config.max_idletime_s,
-        )
-        return KeptExecutor(executor.label, provider, executor.launcher, argv, limits_)
-
-    def _offer(self, executor: ExecutorConfig) -> Offer:
-        provider, pin = executor.provider, executor.pin
-        if pin is None:  # several managers on one machine would pin their tasks to the same cores
-            alone = len(self.config.executors) == provider.max_blocks == provider.nodes_per_block == 1
-            pin = alone or not isinstance(provider, LocalProvider)
-        return Offer(
-            executor.max_workers_per_node,
-            executor.max_parallel_jobs,
-            executor.num_cpus,
-            executor.memory_bytes,
-            executor.num_gpus,
-            tuple(sorted(executor.resources.items())),
-            executor.memory_margin,
-            executor.runtime_grace_s,
-            pin,
         )
 
     # ---- for users --------------------------------------------------------------------------
@@ -274,10 +181,7 @@ class Run:
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         self._keeper.close(CLOSE_TIMEOUT_S / 2)  # first, or it would replace the blocks that end now
         self.client.close(RunClosed(f"run {self.run_id} was closed while the task was pending"), CLOSE_TIMEOUT_S / 2)
-        try:
-            self._interchange.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._end_interchange()
+        self._interchange.end(max(0.1, deadline - time.monotonic()))
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()
@@ -437,10 +341,3 @@ def _with_unbound(load: Load, labels: list[str]) -> Load:
         queued = own.queued + (unbound.queued if unbound else 0)
         entries.append(ExecutorLoad(label, queued, own.leased, own.slots))
     return Load(entries, load.blocks)
-
-
-def _listen(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen(1024)
-    return listener

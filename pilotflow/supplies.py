@@ -1,0 +1,86 @@
+"""What the executors of a configuration mean for the block keeper: commands of managers, and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilotflow.core.blocks import BlockLimits
+from pilotflow.providers.local import LocalProvider
+from pilotflow.runtime import rundir
+from pilotflow.runtime.block_keeper import KeptExecutor
+from pilotflow.runtime.manager_options import Offer, manager_argv
+
+if TYPE_CHECKING:
+    from pilotflow.config.model import Config, ExecutorConfig
+
+SLOTS_GUESS = 1
+"""Slots of a node before one of its managers has registered, if nothing says otherwise."""
+
+
+def kept_executors(
+    config: Config, run_directory: Path, connection_file: Path, mark: Mapping[str, str]
+) -> list[KeptExecutor]:
+    """The executors whose blocks are to be kept.
+
+    Args:
+        config: the run's.
+        run_directory: where the logs of managers go.
+        connection_file: what they are told to find the run.
+        mark: variables by which their processes are found.
+    """
+    return [_kept(config, executor, run_directory, connection_file, mark) for executor in config.executors]
+
+
+def _kept(
+    config: Config, executor: ExecutorConfig, run_directory: Path, connection_file: Path, mark: Mapping[str, str]
+) -> KeptExecutor:
+    provider = executor.provider
+    offer = _offer(config, executor)
+
+    def argv(block: str) -> list[str]:
+        return [
+            "env",  # a launcher may start it where the block's environment does not reach
+            *(f"{name}={value}" for name, value in mark.items()),
+            *manager_argv(
+                connection_file,
+                executor.label,
+                block,
+                run_directory / "blocks" / block,
+                offer,
+                provider.nodes_per_block,
+                provider.walltime_s,
+                rundir.home(),
+            ),
+        ]
+
+    limits = BlockLimits(
+        init_blocks=provider.init_blocks,
+        min_blocks=provider.min_blocks,
+        max_blocks=provider.max_blocks,
+        parallelism=provider.parallelism,
+        nodes_per_block=provider.nodes_per_block,
+        slots_per_node_guess=offer.max_parallel_jobs or offer.max_workers or offer.num_cpus or SLOTS_GUESS,
+        max_idletime_s=config.max_idletime_s,
+    )
+    return KeptExecutor(executor.label, provider, executor.launcher, argv, limits)
+
+
+def _offer(config: Config, executor: ExecutorConfig) -> Offer:
+    """What each node offers, as far as the configuration says it."""
+    provider, pin = executor.provider, executor.pin
+    if pin is None:  # several managers on one machine would pin their tasks to the same cores
+        alone = len(config.executors) == provider.max_blocks == provider.nodes_per_block == 1
+        pin = alone or not isinstance(provider, LocalProvider)
+    return Offer(
+        executor.max_workers_per_node,
+        executor.max_parallel_jobs,
+        executor.num_cpus,
+        executor.memory_bytes,
+        executor.num_gpus,
+        tuple(sorted(executor.resources.items())),
+        executor.memory_margin,
+        executor.runtime_grace_s,
+        pin,
+    )
