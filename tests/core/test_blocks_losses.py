@@ -1,0 +1,257 @@
+"""Blocks that are lost, that stay though they should go, and that never start."""
+
+from __future__ import annotations
+
+import pytest
+
+from pilotflow.core import blocks as rules
+from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase
+from tests.core.blocks_bench import DONE, FAILED, RUNNING, Bench
+
+# ---- losses ---------------------------------------------------------------------------------
+
+
+def test_a_lost_block_is_replaced_at_once_if_the_load_wants_it() -> None:
+    bench = Bench()
+    (name,) = bench.working()
+    bench.load(queued=1)
+    bench.down(name)
+    bench.status(name, FAILED)
+    assert bench.requested() == ["cpu-1"]
+
+
+def test_a_lost_block_is_not_replaced_if_nothing_wants_it() -> None:
+    bench = Bench()
+    (name,) = bench.working()
+    bench.status(name, FAILED)
+    assert bench.requested(100) == []
+    assert not bench.scaler.given_up
+
+
+def test_a_block_whose_managers_are_lost_is_cancelled_unless_one_comes_back() -> None:
+    bench = Bench()
+    (name,) = bench.working()
+    bench.down(name)
+    assert bench.decide(rules.LOST_S - 0.1) == []
+    bench.up(name)
+    assert bench.decide(rules.LOST_S) == []
+    bench.down(name)
+    assert bench.decide(rules.LOST_S) == [CancelBlock(name)]
+    bench.load(queued=1)
+    assert bench.requested() == ["cpu-1"]
+
+
+def test_blocks_that_join_and_die_young_are_replaced_later_and_later() -> None:
+    bench = Bench(max_blocks=1)
+    waits = []
+    for _ in range(9):
+        bench.load(queued=1)
+        began = bench.now
+        while not (names := bench.requested()):
+            bench.now += 0.5
+        waits.append(bench.now - began)
+        bench.submit(*names)
+        bench.up(names[0])
+        bench.now += 1
+        bench.status(names[0], FAILED)
+    assert waits == [0, 0, 1, 2, 4, 8, 16, 32, 60]
+    assert not bench.scaler.given_up
+
+
+def test_a_long_life_is_followed_by_a_prompt_replacement() -> None:
+    bench = Bench(max_blocks=1)
+    for _ in range(5):
+        (name,) = bench.working()
+        bench.now += rules.YOUNG_S
+        bench.load(queued=1)
+        bench.status(name, FAILED)
+
+
+def test_walltime_is_a_planned_end() -> None:
+    bench = Bench(max_blocks=1)
+    for _ in range(5):
+        (name,) = bench.working()
+        bench.now += 5
+        bench.load(queued=1)
+        bench.status(name, BlockStatus(BlockState.TIMEOUT))
+
+
+def test_a_block_is_missing_only_after_a_while() -> None:
+    bench = Bench()
+    (name,) = bench.working()
+    missing = BlockStatus(BlockState.MISSING)
+    bench.status(name, missing)
+    bench.now += rules.MISSING_S - 1
+    bench.status(name, missing)
+    bench.status(name, RUNNING)
+    bench.now += 2
+    bench.status(name, missing)
+    assert bench.phases()[name] is Phase.WORKING
+    bench.now += rules.MISSING_S
+    bench.status(name, missing)
+    assert bench.phases()[name] is Phase.ENDED
+
+
+def test_a_cancelled_block_that_stays_is_cancelled_again() -> None:
+    bench = Bench()
+    (name,) = bench.working()
+    bench.down(name)
+    assert bench.decide(rules.LOST_S) == [CancelBlock(name)]
+    assert bench.decide(rules.CANCEL_AGAIN_S) == [CancelBlock(name)]
+
+
+def test_ended_blocks_stay_ended_whatever_is_said_about_them() -> None:
+    bench = Bench()
+    (name,) = bench.working()
+    bench.status(name, DONE)
+    before = bench.scaler.describe()
+    bench.status(name, FAILED)
+    bench.status(name, RUNNING)
+    bench.up(name)
+    bench.down(name)
+    bench.submit(name)
+    bench.load(cpu_0=1)
+    assert bench.scaler.describe() == before
+
+
+def test_managers_of_unknown_blocks_are_none_of_its_business() -> None:
+    bench = Bench(init_blocks=0)
+    bench.up("by-hand")
+    bench.down("by-hand")
+    bench.status("by-hand", FAILED)
+    bench.load(by_hand=3)
+    assert bench.decide() == []
+
+
+def test_only_so_many_ended_blocks_are_remembered() -> None:
+    bench = Bench(max_blocks=1)
+    for _ in range(rules.KEEP_ENDED + 50):
+        (name,) = bench.working()
+        bench.now += 100
+        bench.load(queued=1)
+        bench.status(name, DONE)
+    assert len(bench.scaler.describe()) == rules.KEEP_ENDED
+
+
+# ---- blocks that do not start ---------------------------------------------------------------
+
+
+def test_three_starts_in_a_row_that_fail_are_the_end_with_one_message() -> None:
+    bench = Bench()
+    bench.load(queued=1)
+    assert bench.fail_start() == "cpu-0"
+    assert bench.fail_start() == "cpu-1"
+    assert bench.requested(0.9) == []
+    assert bench.fail_start(0.1) == "cpu-2"
+    (give_up,) = bench.decide()
+    assert isinstance(give_up, GiveUp)
+    assert give_up.block == "cpu-2"
+    for words in ("3 blocks in a row", "executor 'cpu'", "cpu-2", "failed with exit code 3"):
+        assert words in give_up.reason
+    assert bench.decide(1000) == []
+    bench.load(queued=50)
+    assert bench.decide(1000) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (DONE, "ended with exit code 0"),
+        (BlockStatus(BlockState.FAILED, "node failure"), "failed (node failure)"),
+        (BlockStatus(BlockState.FAILED, "", -9), "was ended by signal 9"),
+        (BlockStatus(BlockState.TIMEOUT, "walltime of 3 s reached", -15), "reached"),
+        (BlockStatus(BlockState.CANCELLED), "was cancelled"),
+    ],
+)
+def test_any_end_without_a_manager_is_a_failed_start(status: BlockStatus, words: str) -> None:
+    bench = Bench(start_retries=1)
+    (name,) = bench.requested()
+    bench.submit(name)
+    bench.status(name, status)
+    (give_up,) = bench.decide()
+    assert isinstance(give_up, GiveUp)
+    assert words in give_up.reason
+
+
+def test_a_submit_that_fails_is_a_failed_start() -> None:
+    bench = Bench(start_retries=1)
+    (name,) = bench.requested()
+    bench.scaler.on_submit_failed(name, "invalid partition 'gppu'", bench.now)
+    (give_up,) = bench.decide()
+    assert isinstance(give_up, GiveUp)
+    assert "could not be submitted: invalid partition 'gppu'" in give_up.reason
+
+
+def test_a_refused_manager_is_named_in_the_reason() -> None:
+    bench = Bench(start_retries=1)
+    (name,) = bench.requested()
+    bench.submit(name)
+    bench.scaler.on_manager_refused(name, "it has Python 3.9, the run 3.11")
+    bench.status(name, FAILED)
+    (give_up,) = bench.decide()
+    assert isinstance(give_up, GiveUp)
+    assert "it has Python 3.9, the run 3.11" in give_up.reason
+
+
+def test_a_block_that_runs_and_never_brings_a_manager_is_ended_and_counted_once() -> None:
+    bench = Bench(max_blocks=1, start_retries=2, start_limit_s=60.0)
+    for name in ("cpu-0", "cpu-1"):
+        assert bench.requested(5) == [name]
+        bench.submit(name)
+        assert bench.decide(10_000) == []  # waiting in a queue has no limit
+        bench.status(name, RUNNING)
+        assert bench.decide(59) == []
+        assert bench.decide(1) == [CancelBlock(name)]
+        bench.status(name, BlockStatus(BlockState.CANCELLED))
+    (give_up,) = bench.decide()
+    assert isinstance(give_up, GiveUp)
+    assert "2 blocks in a row" in give_up.reason
+    assert "had no manager 60 s after it had started" in give_up.reason
+
+
+def test_a_manager_that_joins_resets_the_count() -> None:
+    bench = Bench(max_blocks=1)
+    bench.load(queued=1)
+    bench.fail_start()
+    bench.fail_start()
+    bench.now += 1
+    (name,) = bench.working()
+    bench.now += 100
+    bench.status(name, DONE)
+    for wait_s in (0, 0, 1):
+        bench.fail_start(wait_s)
+    assert isinstance(bench.decide()[0], GiveUp)
+
+
+def test_it_does_not_give_up_while_another_block_may_still_come() -> None:
+    bench = Bench(init_blocks=4)
+    names = bench.requested()
+    bench.submit(*names)
+    for name in names[:3]:
+        bench.status(name, FAILED)
+    bench.load(queued=5)
+    assert bench.decide(100) == []  # the fourth waits in the queue
+    bench.up(names[3])
+    assert bench.requested() != []
+
+
+def test_it_does_not_give_up_while_a_block_works_but_tries_less_and_less_often() -> None:
+    bench = Bench(max_blocks=2)
+    bench.working()
+    tries = 0
+    for _ in range(600):
+        bench.load(queued=50, leased=2, cpu_0=2)
+        for name in bench.requested(1):
+            tries += 1
+            bench.submit(name)
+            bench.status(name, FAILED)
+    assert 10 <= tries <= 17
+    assert not bench.scaler.given_up
+
+
+def test_an_initial_block_is_tried_again_even_without_load() -> None:
+    bench = Bench()
+    bench.fail_start()
+    bench.fail_start()
+    bench.fail_start(1)
+    assert isinstance(bench.decide()[0], GiveUp)
