@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
 
+from pilotflow.bodies import pack_function
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import WORKER_VARIABLE
@@ -23,7 +24,7 @@ from pilotflow.requests import parse_request
 from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.run import Run, current_run
 from pilotflow.runtime.tasks import AfterInputs, BashCall, Output, PythonCall
-from pilotflow.serialize import Packed, pack_call, pack_function
+from pilotflow.serialize import Packed, pack_call
 from pilotflow.units import nearest
 
 R = TypeVar("R")

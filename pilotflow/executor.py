@@ -16,6 +16,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pilotflow.bodies import pack_function
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.names import importable_function
@@ -23,7 +24,7 @@ from pilotflow.requests import parse_request
 from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.run import Run
 from pilotflow.runtime.tasks import invoke
-from pilotflow.serialize import Packed, join, pack, pack_call, pack_function
+from pilotflow.serialize import Packed, join, pack, pack_call
 
 if TYPE_CHECKING:
     from pilotflow.config.model import Config

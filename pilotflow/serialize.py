@@ -12,7 +12,6 @@ plain `pickle.dumps`:
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import pickle
@@ -39,8 +38,6 @@ BUFFERS_MAX = 1000
 """Buffers of one value that travel as frames of their own; the rest stay in the pickle stream."""
 _BUNDLE = b"\0"
 """First byte of a blob that is several of them; a pickle never begins with it."""
-_NAMED = b"\1"
-"""First byte of a function's body that is a name only; nor with this."""
 
 _NUMBERS = frozenset({int, float, bool, type(None), complex})
 _ATOMS = _NUMBERS | {str, bytes}
@@ -235,7 +232,7 @@ def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = ())
     except PilotflowError:
         raise
     except Exception as error:
-        raise SerializationError(f"{type(error).__name__}: {error}{_remedy(error)}") from error
+        raise SerializationError(f"{type(error).__name__}: {error}{remedy(error)}") from error
 
 
 def unpack_call(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -339,46 +336,6 @@ def _dependency(index: int) -> Any:
 # ---- functions and classes ------------------------------------------------------------------
 
 
-def pack_function(function: Callable[..., Any]) -> bytes:
-    """A function's body: its name if a worker can import it, else the code itself.
-
-    Raises:
-        SerializationError: naming the function.
-    """
-    name = importable_function(function)
-    if name is not None:
-        return _NAMED + pickle.dumps(name, 5)
-    try:
-        return pickle.dumps(tuple(pack(function)), 5)
-    except SerializationError as error:
-        shown = getattr(function, "__qualname__", None) or repr(function)
-        raise SerializationError(f"function '{shown}' cannot be sent to a worker: {error}") from error.__cause__
-
-
-def unpack_function(body: bytes) -> Callable[..., Any]:
-    """The function of a body.
-
-    Raises:
-        SerializationError: if it cannot be imported or unpickled here.
-    """
-    if body[:1] != _NAMED:
-        function: Callable[..., Any] = unpack(*unpack(body))
-        return function
-    module, qualname = unpack(body[1:])
-    try:
-        return resolve(module, qualname)
-    except Exception as error:
-        raise SerializationError(
-            f"function '{qualname}' of module '{module}' cannot be imported on the worker: "
-            f"{type(error).__name__}: {error}{_remedy(error)}"
-        ) from error
-
-
-def digest(body: bytes) -> bytes:
-    """16 bytes that name a function's body."""
-    return hashlib.blake2b(body, digest_size=16).digest()
-
-
 def _load_function(body: bytes) -> Any:
     from pilotflow.byvalue import load
 
@@ -408,7 +365,8 @@ def _module(name: str) -> ModuleType:
 # ---- words for what failed ------------------------------------------------------------------
 
 
-def _remedy(error: BaseException) -> str:
+def remedy(error: BaseException) -> str:
+    """What to do about an error of unpickling, as the end of its message; empty if nothing is known."""
     if isinstance(error, ModuleNotFoundError):
         return (
             f". Module '{error.name}' can be imported where the task was submitted but not on the worker: "

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
+from pilotflow.bodies import digest
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
@@ -47,7 +48,7 @@ from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
 from pilotflow.runtime.store import Store
 from pilotflow.runtime.task_book import Answer, TaskBook
-from pilotflow.serialize import Packed, digest
+from pilotflow.serialize import Packed
 
 CANCEL_TIMEOUT_S = 5.0
 """A strict cancel waits this long for the interchange's answer."""

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pilotflow.bodies import unpack_function
 from pilotflow.errors import BashExitError, SerializationError, TaskTimeout
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.tasks import described, flush_output, is_command
-from pilotflow.serialize import Packed, pack, unpack, unpack_call, unpack_function
+from pilotflow.serialize import Packed, pack, unpack, unpack_call
 
 MEASURED_FROM_US = 1_000
 """CPU time of a task's processes is asked for if it has run for so long; to ask takes a microsecond."""

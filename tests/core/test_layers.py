@@ -35,6 +35,7 @@ LAYER_OF_MODULE = {
     "serialize": 0,
     "memfile": 0,
     "names": 0,
+    "bodies": 0,
     "byvalue": 0,
     "blame": 0,
     "remote_errors": 0,

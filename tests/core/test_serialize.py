@@ -15,20 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilotflow.bodies import digest, pack_function, unpack_function
 from pilotflow.errors import SerializationError
 from pilotflow.serialize import (
     BUFFER_BYTES,
     BUFFERS_MAX,
     INLINE_BYTES,
     Packed,
-    digest,
     join,
     pack,
     pack_call,
-    pack_function,
     unpack,
     unpack_call,
-    unpack_function,
 )
 from tests.integration import call_tasks
 
