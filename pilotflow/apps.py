@@ -48,7 +48,7 @@ Target: TypeAlias = "str | os.PathLike[str] | tuple[str | os.PathLike[str], str]
 _REQUEST_WORDS = frozenset(
     ["num_cpus", "memory", "num_gpus", "num_nodes", "ranks_per_node", "runtime", "priority", "resources"]
 )
-_OTHER_WORDS = frozenset(["executors", "retries", "crash_limit", "stdout", "stderr", "label"])
+_OTHER_WORDS = frozenset(["executors", "retries", "crash_limit", "stdout", "stderr", "label", "return_ranks"])
 _CALL_WORDS = ("stdout", "stderr", "inputs", "label")
 """Keywords of a call that are ours unless the function has a parameter of that name; then both."""
 
@@ -68,6 +68,7 @@ class AppOptions:
     stdout: Target = None
     stderr: Target = None
     label: str | None = None
+    all_ranks: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class App(Generic[R]):
         options = self._options
         run.check_executors(options.executors, f"app '{self._name}'")
         limit = run.config.crash_limit if options.crash_limit is None else options.crash_limit
-        fn = run.define_function(self._name, pack_function(function))
+        fn = run.define_function(self._name, pack_function(function), all_ranks=options.all_ranks)
         cls = run.client.define_class(options.request, options.executors, limit)
         return _Bound(run, fn, cls, run.config.retries if options.retries is None else options.retries)
 
@@ -271,8 +272,9 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
         function: what to decorate, when used bare.
         options: executors (labels it is bound to), retries, crash_limit (attempts that may lose
             their worker; 1 means the task is never run twice), stdout and stderr (path,
-            (path, mode) or AUTO_LOGNAME), label, and the request: num_cpus, memory, num_gpus,
-            num_nodes, ranks_per_node, runtime, priority, resources.
+            (path, mode) or AUTO_LOGNAME), label, return_ranks (of tasks of several ranks: "first" for
+            what rank 0 returns, "all" for the list of what all do), and the request: num_cpus, memory,
+            num_gpus, num_nodes, ranks_per_node, runtime, priority, resources.
 
     Raises:
         ConfigError: a keyword or its value is wrong; names the nearest valid one.
@@ -334,6 +336,8 @@ def _options(which: str, words: dict[str, Any]) -> AppOptions:
     for word in ("stdout", "stderr"):
         _check_target(words.get(word), f"@{which}({word}=...)")
     _check_label(words.get("label"), f"@{which}(label=...)")
+    if words.get("return_ranks", "first") not in ("first", "all"):
+        raise ConfigError(f"@{which}(return_ranks=...) takes 'first' or 'all', not {words['return_ranks']!r}")
     return AppOptions(
         executors=tuple(executors),
         request=parse_request(**request_words) if request_words else DEFAULT_REQUEST,
@@ -342,6 +346,7 @@ def _options(which: str, words: dict[str, Any]) -> AppOptions:
         stdout=words.get("stdout"),
         stderr=words.get("stderr"),
         label=words.get("label"),
+        all_ranks=words.get("return_ranks") == "all",
     )
 
 

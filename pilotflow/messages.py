@@ -135,11 +135,19 @@ class Hello(_Message, tag=1):
 
 
 class DefineFunction(_Message, tag=2):
-    """The body of a function, once. Tasks then name it by number."""
+    """The body of a function, once. Tasks then name it by number.
+
+    Attributes:
+        fn, digest, body: its number, and what it is.
+        name: for messages to people.
+        all_ranks: the result of a task of several ranks is the list of what all return, not what the first does.
+    """
 
     fn: int
     digest: bytes
     body: bytes
+    name: str = ""
+    all_ranks: bool = False
 
 
 class DefineClass(_Message, tag=3):
@@ -437,11 +445,13 @@ class ManagerRefused(_Message, tag=2):
 
 
 class Function(_Message, tag=3):
-    """A function's body, once per manager."""
+    """A function's body, once per manager; see `DefineFunction`."""
 
     fn: int
     digest: bytes
     body: bytes
+    name: str = ""
+    all_ranks: bool = False
 
 
 class Run(_Message, tag=4):

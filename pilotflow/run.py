@@ -70,7 +70,7 @@ class Run:
         self._closed = False
         self._load: Load | None = None
         self._failed: dict[str, str] = {}
-        self._bodies: dict[bytes, int] = {}
+        self._bodies: dict[tuple[bytes, bool], int] = {}
         self.broken: BaseException | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_log)
@@ -209,12 +209,13 @@ class Run:
         """Whether it takes tasks."""
         return not self._closed and os.getpid() == self._pid
 
-    def define_function(self, name: str, body: bytes) -> int:
+    def define_function(self, name: str, body: bytes, *, all_ranks: bool = False) -> int:
         """Make a function known; the same body has one number."""
+        key = (body, all_ranks)
         with self._lock:
-            fn = self._bodies.get(body)
+            fn = self._bodies.get(key)
             if fn is None:
-                fn = self._bodies[body] = self.client.define_function(name, body)
+                fn = self._bodies[key] = self.client.define_function(name, body, all_ranks=all_ranks)
         return fn
 
     def check_executors(self, labels: tuple[str, ...], who: str) -> None:

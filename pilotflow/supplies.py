@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ def _kept(
 ) -> KeptExecutor:
     provider = executor.provider
     offer = _offer(config, executor)
+    launcher = _write_launcher(executor, run_directory)
 
     def argv(block: str) -> list[str]:
         return [
@@ -52,6 +54,7 @@ def _kept(
                 provider.nodes_per_block,
                 provider.walltime_s,
                 rundir.home(),
+                launcher,
             ),
         ]
 
@@ -65,6 +68,15 @@ def _kept(
         max_idletime_s=config.max_idletime_s,
     )
     return KeptExecutor(executor.label, provider, executor.launcher, argv, limits)
+
+
+def _write_launcher(executor: ExecutorConfig, run_directory: Path) -> Path | None:
+    """Leave the launcher where managers find it, for tasks of several ranks."""
+    if not executor.launcher.starts_ranks:
+        return None
+    path = run_directory / "scripts" / f"{executor.label}.launcher"
+    path.write_bytes(pickle.dumps(executor.launcher))
+    return path
 
 
 def _offer(config: Config, executor: ExecutorConfig) -> Offer:

@@ -94,7 +94,7 @@ class Exchange(Fleet):
             elif isinstance(message, AckResults):
                 self._recorded(self.outbox.acknowledged(message.batches))
             elif isinstance(message, DefineFunction):
-                self._functions.setdefault(message.fn, Function(message.fn, message.digest, message.body))
+                self._functions.setdefault(message.fn, _function_of(message))
             elif isinstance(message, DefineClass):
                 self._define_class(message)
             elif isinstance(message, CancelTasks):
@@ -328,3 +328,7 @@ class Exchange(Fleet):
         if self._load_changed:
             return self._load_sent + LOAD_PERIOD_S + LOAD_SHARE * len(self.peers)
         return self._load_sent + IDLE_LOAD_PERIOD_S
+
+
+def _function_of(message: DefineFunction) -> Function:
+    return Function(message.fn, message.digest, message.body, message.name, message.all_ranks)

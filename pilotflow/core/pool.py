@@ -22,6 +22,7 @@ from pilotflow.messages import (
     Begun,
     Cancel,
     CancelOutcome,
+    Function,
     Leaving,
     NodeReady,
     Place,
@@ -53,9 +54,9 @@ class Pool(PoolLimits):
 
     # ---- from the interchange ---------------------------------------------------------------
 
-    def on_function(self, fn: int, body: bytes) -> None:
+    def on_function(self, function: Function) -> None:
         """A function's body has come."""
-        self.bodies[fn] = body
+        self.functions[function.fn] = function
 
     def on_class(self, cls: int, request: Request) -> None:
         """What tasks of a class need."""

@@ -12,7 +12,7 @@ from pilotflow.core.placement import Layout
 from pilotflow.core.post import Letter
 from pilotflow.core.room import Room
 from pilotflow.core.watch import Watch
-from pilotflow.messages import Done, NodeReady, Place, Register, Result, Returned, Task, WorkerSetupFailed
+from pilotflow.messages import Done, Function, NodeReady, Place, Register, Result, Returned, Task, WorkerSetupFailed
 from pilotflow.resources import Capacity
 
 
@@ -30,7 +30,7 @@ class PoolBooks:
         self.draining = False
         self.broken = ""  # why no worker can be had, if so
         self.workers: dict[int, Worker] = {}
-        self.bodies: dict[int, bytes] = {}
+        self.functions: dict[int, Function] = {}
         self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
         self.room = Room(capacity, layout)
         self.watch = watch or Watch()

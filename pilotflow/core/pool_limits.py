@@ -53,11 +53,12 @@ class PoolLimits(PoolBooks):
     def _limited(self) -> list[Worker]:
         if self.capacity.depth_limited or not self.room.any_runtime:
             return []
-        return [
-            worker
-            for worker in self.workers.values()
-            if worker.tasks and self.room.request(worker.tasks[0].cls).runtime_s is not None
-        ]
+        return [worker for worker in self.workers.values() if worker.tasks and self._is_limited(worker.tasks[0].cls)]
+
+    def _is_limited(self, cls: int) -> bool:
+        """Whether the runtime of its tasks is enforced here; a step enforces its own."""
+        request = self.room.request(cls)
+        return request.runtime_s is not None and request.num_nodes == request.ranks_per_node == 1
 
     def _kill(self, worker: Worker) -> None:
         worker.ending = True

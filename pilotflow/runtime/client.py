@@ -111,12 +111,12 @@ class Client:
 
     # ---- for user threads -------------------------------------------------------------------
 
-    def define_function(self, name: str, body: bytes) -> int:
-        """Make a function known; returns its number."""
+    def define_function(self, name: str, body: bytes, *, all_ranks: bool = False) -> int:
+        """Make a function known; returns its number. See `messages.DefineFunction`."""
         with self._define_lock:
             self._functions += 1
             fn = self._functions
-        self.say(DefineFunction(fn, digest(body), body))
+        self.say(DefineFunction(fn, digest(body), body, name, all_ranks))
         if self._store is not None:
             self._store.function(fn, name)
         return fn

@@ -96,7 +96,7 @@ class Manager:
         left = self._time_left()
         ends_at = None if left is None else time.time() + left
         self._workers = Workers(
-            self._loop, self._pool, zygote_, options.report, self._where, ends_at, lambda why: self._end(why, 1), log
+            self._loop, self._pool, zygote_, options, connection, ends_at, lambda why: self._end(why, 1), log
         )
         self._watch_signals()
 
@@ -151,7 +151,7 @@ class Manager:
             elif isinstance(message, Recorded):
                 self._pool.on_recorded(message.seqs)
             elif isinstance(message, Function):
-                self._pool.on_function(message.fn, message.body)
+                self._pool.on_function(message)
             elif isinstance(message, Class):
                 self._pool.on_class(message.cls, message.request)
             elif isinstance(message, Cancel):

@@ -31,6 +31,8 @@ class Options:
         report: the node as measured.
         capacity: what it offers.
         watch: what limits of tasks it enforces, and how.
+        local: its node is one of several logical ones on this machine.
+        launcher: the file of the launcher that starts tasks on several nodes, if there is one.
         walltime_s: how long its block lives, in seconds from the manager's start, or None.
     """
 
@@ -42,6 +44,8 @@ class Options:
     report: NodeReport
     capacity: Capacity
     watch: Watch
+    local: bool
+    launcher: Path | None
     walltime_s: float | None
 
 
@@ -96,6 +100,7 @@ def manager_argv(
     nodes: int = 1,
     walltime_s: float | None = None,
     home: str = "",
+    launcher: Path | None = None,
 ) -> list[str]:
     """The command that starts one manager; its node is told by PILOTFLOW_NODE_INDEX.
 
@@ -105,6 +110,7 @@ def manager_argv(
         walltime_s: the block's walltime in seconds.
         home: where to find pilotflow if it is not among the Python's packages. It comes last on
             the manager's path; as PYTHONPATH it would undo what the block's worker_init has set.
+        launcher: the file of the launcher that starts tasks on several nodes.
     """
     argv = [sys.executable, "-m", "pilotflow.runtime.manager"]
     if home:
@@ -113,6 +119,8 @@ def manager_argv(
     argv.append(str(connection))
     argv += ["--executor", executor, "--block", block, "--directory", str(directory), "--nodes", str(nodes)]
     argv += offer.argv()
+    if launcher is not None:
+        argv += ["--launcher", str(launcher)]
     if walltime_s is not None:
         argv += ["--walltime", str(walltime_s)]
     return argv
@@ -133,6 +141,7 @@ def parse_options(argv: list[str]) -> Options:
     parser.add_argument("--runtime-grace", type=float, default=5.0)
     parser.add_argument("--no-pin", action="store_true")
     parser.add_argument("--walltime", type=float)
+    parser.add_argument("--launcher", type=Path)
     found = parser.parse_args(argv)
     index = os.environ.get("PILOTFLOW_NODE_INDEX", "0")
     node = socket.gethostname() if found.nodes == 1 else f"{socket.gethostname()}-{found.block}-{index}"
@@ -153,6 +162,8 @@ def parse_options(argv: list[str]) -> Options:
         report=report,
         capacity=_capacity(report, found),
         watch=Watch(found.memory_margin, found.runtime_grace, f"on {node} (block {found.block})"),
+        local=found.nodes > 1,
+        launcher=found.launcher,
         walltime_s=found.walltime,
     )
 

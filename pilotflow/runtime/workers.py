@@ -14,10 +14,12 @@ from pilotflow.core.watch import LOOK_PERIOD_S
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Status
 from pilotflow.node.environment import task_affinity, task_environment
-from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote
+from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.manager_options import Options
+from pilotflow.runtime.steps import Steps
 from pilotflow.runtime.worker_watch import WorkerWatch
 
 
@@ -28,8 +30,7 @@ class Workers:
         loop: calls us when a worker or the zygote has something to say.
         pool: the manager's mind.
         zygote_: what forks the workers.
-        report: the node, for what tasks are told of their seats.
-        where: the node and block, in words.
+        options, connection: the manager's.
         ends_at: when the block ends, in seconds since 1970, if that is known.
         end: called with the reason when no workers can be had any more.
         log: the manager's log.
@@ -40,8 +41,8 @@ class Workers:
         loop: Loop,
         pool: Pool,
         zygote_: zygote.Zygote,
-        report: NodeReport,
-        where: str,
+        options: Options,
+        connection: Connection,
         ends_at: float | None,
         end: Callable[[str], None],
         log: logging.Logger,
@@ -49,14 +50,15 @@ class Workers:
         self._loop = loop
         self._pool = pool
         self._zygote = zygote_
-        self._report = report
-        self._where = where
+        self._report = options.report
+        self._where = options.watch.where
         self._ends_at = ends_at
         self._end = end
         self._log = log
         self._links: dict[int, WorkerLink] = {}
         self._setup = b""
         self._buffer = packets.new_buffer()
+        self._steps = Steps(loop, pool, options, connection, self._kill_process, log)
         self._watch = WorkerWatch(pool, zygote_.pid)
         self._runtimes_due_at = 0.0
         loop.add(zygote_.channel.fileno(), self._hear_zygote)
@@ -81,14 +83,14 @@ class Workers:
     @property
     def due_at(self) -> float:
         """When `look` must be called again."""
-        if self._pool.limits_runtimes:
-            return min(self._watch.due_at, self._runtimes_due_at)
-        return self._watch.due_at
+        due_at = min(self._watch.due_at, self._steps.due_at)
+        return min(due_at, self._runtimes_due_at) if self._pool.limits_runtimes else due_at
 
     def look(self, now: float) -> None:
         """See whether running tasks keep within their limits."""
         if self._pool.busy:
             self._watch.look(now)
+            self._steps.look(now)
             if now >= self._runtimes_due_at:
                 self._runtimes_due_at = now + LOOK_PERIOD_S
                 self._pool.enforce_runtimes(now)
@@ -116,6 +118,12 @@ class Workers:
         self._order(lambda: self._zygote.spawn(worker.id, its_link.theirs))
 
     def _kill(self, worker: Worker) -> None:
+        if self._steps.has(worker):
+            self._steps.stop(worker, "it was cancelled")  # its worker goes when all ranks have ended
+        else:
+            self._kill_process(worker)
+
+    def _kill_process(self, worker: Worker) -> None:
         self._order(lambda: self._zygote.kill(worker.id))
 
     def _warn(self, worker: Worker) -> None:
@@ -139,13 +147,17 @@ class Workers:
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
         its_link = self._links[worker.id]
+        if self._steps.takes(task.cls):
+            worker.told = None
+            self._steps.start(worker, task, order.frames)
+            return
         if order.seat is not None:
             self._send(worker.id, its_link, self._sit(order.seat, task.cls), ())
         if len(worker.tasks) == 1:
             self._watch.begins(worker, self._pool.room.request(task.cls).memory_bytes > 0)
         if task.fn not in worker.functions:
             worker.functions.add(task.fn)
-            self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.bodies[task.fn],))
+            self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.functions[task.fn].body,))
         self._send(worker.id, its_link, link.GiveTask(task), order.frames)
 
     def _sit(self, seat: Seat, cls: int) -> link.Sit:

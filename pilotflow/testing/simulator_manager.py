@@ -207,7 +207,7 @@ class SimManager:
         if isinstance(message, Recorded):
             pool.on_recorded(message.seqs)
         elif isinstance(message, Function):
-            pool.on_function(message.fn, message.body)
+            pool.on_function(message)
         elif isinstance(message, Class):
             pool.on_class(message.cls, message.request)
         elif isinstance(message, Cancel):

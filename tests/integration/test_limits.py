@@ -110,7 +110,7 @@ def test_a_task_is_told_its_threads_and_its_gpus() -> None:
 def overlaps(run: pf.Run, count: int, seed: int) -> None:
     """Mixed tasks on 4 cores, 8 GiB and 2 GPUs: at no moment do those that run hold more."""
     dice = random.Random(seed)
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {"num_cpus": 1},
         {"num_cpus": 2, "memory": "1g"},
         {"num_cpus": 0.5, "memory": "3g"},
