@@ -29,7 +29,14 @@ from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.checks import check_options
 from pilotflow.launchers.copies import copy_text, forget_launch, started
 from pilotflow.launchers.rank_text import rank_command
-from pilotflow.launchers.steps import OPENMPI_UNDER_SLURM, RANK_VARIABLES, SRUN_INPUTS, Step, step_environment
+from pilotflow.launchers.steps import (
+    LOCALHOST,
+    OPENMPI_UNDER_SLURM,
+    RANK_VARIABLES,
+    SRUN_INPUTS,
+    Step,
+    step_environment,
+)
 from pilotflow.units import did_you_mean, show
 
 Family: TypeAlias = Literal["openmpi", "mpich"]
@@ -136,12 +143,17 @@ class MpiexecLauncher(MpirunLauncher):
 def openmpi_step(program: str, command: Sequence[str], step: Step, options: Sequence[str] = ()) -> list[str]:
     """A step by Open MPI: one rank on each line of the host file, in its order.
 
-    Logical nodes of one machine are all "localhost"; under their own names mpirun would log in to them.
+    Logical nodes of one machine are all "localhost", with a slot for each rank; under their own names mpirun
+    would log in to them, and the sequential mapper does not know that name.
 
     Source: mpirun(1) of Open MPI 4.1.
     """
-    argv = [program, *_UNDER_SLURM, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--map-by", "seq"]
-    argv += ["--hostfile", step.hostfile] if step.hostfile else ["--host", ",".join(step.host_of_rank)]
+    argv = [program, *_UNDER_SLURM, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
+    if step.local:
+        argv += ["--host", f"{LOCALHOST}:{step.ranks}"]
+    else:
+        argv += ["--map-by", "seq"]
+        argv += ["--hostfile", step.hostfile] if step.hostfile else ["--host", ",".join(step.host_of_rank)]
     for name in step_environment(step):
         argv += ["-x", name]
     if step.runtime_s is not None:
@@ -155,8 +167,10 @@ def hydra_step(program: str, command: Sequence[str], step: Step, options: Sequen
     Source: mpiexec.hydra -help of MPICH 4.0.
     """
     argv = [program, "-bind-to", "none", "-genvall"]
-    hosts = ",".join(f"{host}:{step.ranks_per_node}" for host in step.hosts)
     if step.local:
-        hosts = f"{step.hosts[0]}:{step.ranks}"
-    argv += ["-f", step.hostfile] if step.hostfile else ["-hosts", hosts]
+        argv += ["-hosts", f"{LOCALHOST}:{step.ranks}"]
+    elif step.hostfile:
+        argv += ["-f", step.hostfile]
+    else:
+        argv += ["-hosts", ",".join(f"{host}:{step.ranks_per_node}" for host in step.hosts)]
     return [*argv, *options, "-n", str(step.ranks), *rank_command(command, step, kill_on_failure=True)]
