@@ -42,6 +42,11 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     priority: int = 0
     resources: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def has_ranks(self) -> bool:
+        """Whether a task of several processes is asked for, which a launcher starts."""
+        return self.num_nodes > 1 or self.ranks_per_node > 1
+
 
 class Capacity(msgspec.Struct, frozen=True, array_like=True):
     """What one node offers to tasks.

@@ -58,7 +58,7 @@ class PoolLimits(PoolBooks):
     def _is_limited(self, cls: int) -> bool:
         """Whether the runtime of its tasks is enforced here; a step enforces its own."""
         request = self.room.request(cls)
-        return request.runtime_s is not None and request.num_nodes == request.ranks_per_node == 1
+        return request.runtime_s is not None and not request.has_ranks
 
     def _kill(self, worker: Worker) -> None:
         worker.ending = True

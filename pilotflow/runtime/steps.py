@@ -66,11 +66,6 @@ class Steps:
         self._runner: StepRunner | None = None
         self._running: dict[int, tuple[Worker, Task, RunningStep]] = {}  # by worker
 
-    def takes(self, cls: int) -> bool:
-        """Whether tasks of the class have several ranks."""
-        request = self._pool.room.request(cls)
-        return (request.num_nodes > 1 or request.ranks_per_node > 1) and not self._pool.capacity.depth_limited
-
     def has(self, worker: Worker) -> bool:
         """Whether the worker's task is a step."""
         return worker.id in self._running

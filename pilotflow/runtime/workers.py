@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
 from pilotflow.core.placement import Seat
@@ -19,8 +19,10 @@ from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options
-from pilotflow.runtime.steps import Steps
 from pilotflow.runtime.worker_watch import WorkerWatch
+
+if TYPE_CHECKING:
+    from pilotflow.runtime.steps import Steps
 
 
 class Workers:
@@ -58,7 +60,9 @@ class Workers:
         self._links: dict[int, WorkerLink] = {}
         self._setup = b""
         self._buffer = packets.new_buffer()
-        self._steps = Steps(loop, pool, options, connection, self._kill_process, log)
+        self._options = options
+        self._connection = connection
+        self._steps: Steps | None = None  # made for the first task of several ranks
         self._watch = WorkerWatch(pool, zygote_.pid)
         self._runtimes_due_at = 0.0
         loop.add(zygote_.channel.fileno(), self._hear_zygote)
@@ -83,14 +87,17 @@ class Workers:
     @property
     def due_at(self) -> float:
         """When `look` must be called again."""
-        due_at = min(self._watch.due_at, self._steps.due_at)
+        due_at = self._watch.due_at
+        if self._steps is not None:
+            due_at = min(due_at, self._steps.due_at)
         return min(due_at, self._runtimes_due_at) if self._pool.limits_runtimes else due_at
 
     def look(self, now: float) -> None:
         """See whether running tasks keep within their limits."""
         if self._pool.busy:
             self._watch.look(now)
-            self._steps.look(now)
+            if self._steps is not None:
+                self._steps.look(now)
             if now >= self._runtimes_due_at:
                 self._runtimes_due_at = now + LOOK_PERIOD_S
                 self._pool.enforce_runtimes(now)
@@ -118,7 +125,7 @@ class Workers:
         self._order(lambda: self._zygote.spawn(worker.id, its_link.theirs))
 
     def _kill(self, worker: Worker) -> None:
-        if self._steps.has(worker):
+        if self._steps is not None and self._steps.has(worker):
             self._steps.stop(worker, "it was cancelled")  # its worker goes when all ranks have ended
         else:
             self._kill_process(worker)
@@ -147,9 +154,9 @@ class Workers:
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
         its_link = self._links[worker.id]
-        if self._steps.takes(task.cls):
+        if self._pool.room.request(task.cls).has_ranks and not self._pool.capacity.depth_limited:
             worker.told = None
-            self._steps.start(worker, task, order.frames)
+            self._made_steps().start(worker, task, order.frames)
             return
         if order.seat is not None:
             self._send(worker.id, its_link, self._sit(order.seat, task.cls), ())
@@ -159,6 +166,13 @@ class Workers:
             worker.functions.add(task.fn)
             self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.functions[task.fn].body,))
         self._send(worker.id, its_link, link.GiveTask(task), order.frames)
+
+    def _made_steps(self) -> Steps:
+        if self._steps is None:
+            from pilotflow.runtime.steps import Steps  # most managers never need it, and all must start fast
+
+            self._steps = Steps(self._loop, self._pool, self._options, self._connection, self._kill_process, self._log)
+        return self._steps
 
     def _sit(self, seat: Seat, cls: int) -> link.Sit:
         cpus = task_affinity(seat, self._report)
