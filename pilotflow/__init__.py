@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pilotflow.apps import AUTO_LOGNAME, bash_app, python_app
     from pilotflow.config.model import Config, ExecutorConfig
+    from pilotflow.context import TaskContext, current_task
     from pilotflow.errors import (
         BashExitError,
         BlockStartError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pilotflow.run import Run, load
 
 _HOMES = {
+    "pilotflow.context": ("TaskContext", "current_task"),
     "pilotflow.apps": ("AUTO_LOGNAME", "bash_app", "python_app"),
     "pilotflow.config.model": ("Config", "ExecutorConfig"),
     "pilotflow.errors": (
@@ -78,11 +80,13 @@ __all__ = [
     "RunClosed",
     "SerializationError",
     "SingleNodeLauncher",
+    "TaskContext",
     "TaskTimeout",
     "WalltimeExceeded",
     "WorkerLost",
     "__version__",
     "bash_app",
+    "current_task",
     "load",
     "python_app",
 ]

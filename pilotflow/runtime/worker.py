@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pilotflow.bodies import unpack_function
+from pilotflow.context import RUNNING
 from pilotflow.errors import BashExitError, SerializationError, TaskTimeout
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
@@ -85,6 +86,7 @@ class Worker:
     def _execute(self, task: Task, frames: list[Any]) -> None:
         started = time.time_ns()
         cpu_ns = time.process_time_ns()
+        self._announce(task, started)
         start = self._started_ns = time.perf_counter_ns()
         try:
             status, packed = self._call(task, frames)
@@ -144,6 +146,10 @@ class Worker:
             )
             return Status.ERROR, pack_exception(SerializationError(text))
         return Status.OK, packed
+
+    def _announce(self, task: Task, started_ns: int) -> None:
+        """Let `current_task` know. It is made when it is asked for: most tasks do not ask."""
+        RUNNING.set((task.id, task.attempt, started_ns, self._seat))
 
     def _sit(self, seat: link.Sit) -> None:
         """Take a seat: run on these CPUs, with these variables."""

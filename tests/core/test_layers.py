@@ -40,6 +40,7 @@ LAYER_OF_MODULE = {
     "blame": 0,
     "remote_errors": 0,
     "typechecks": 0,
+    "context": 0,
     "futures": 2,  # what the client loop settles; apps and executors only hand it out
     "__main__": 5,
 }

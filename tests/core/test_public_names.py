@@ -26,11 +26,13 @@ PUBLIC = [
     "RunClosed",
     "SerializationError",
     "SingleNodeLauncher",
+    "TaskContext",
     "TaskTimeout",
     "WalltimeExceeded",
     "WorkerLost",
     "__version__",
     "bash_app",
+    "current_task",
     "load",
     "python_app",
 ]

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+from pilotflow import current_task
+
 
 def sleep_and_clean(path: str, seconds: float) -> None:
     try:
@@ -52,3 +54,8 @@ def note_warning(path: str) -> str:
     signal.signal(signal.SIGTERM, lambda *_: Path(path).write_text("warned"))
     time.sleep(60)
     return "ended"
+
+
+def time_left() -> tuple[int, float | None, tuple[int, ...]]:
+    task = current_task()
+    return task.id, task.time_left(), task.cores

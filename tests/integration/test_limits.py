@@ -107,6 +107,17 @@ def test_a_task_is_told_its_threads_and_its_gpus() -> None:
     assert both == ["3", "0,1", "PCI_BUS_ID"]
 
 
+def test_a_task_knows_how_much_time_it_has_left() -> None:
+    future = pf.python_app(runtime=50)(limit_tasks.time_left)()
+    id, left, cores = future.result(60)
+    assert (id, len(cores)) == (future.task_id, 1)
+    assert left is not None
+    assert 40 < left <= 50
+    assert pf.python_app(limit_tasks.time_left)().result(60)[1] is None
+    with pytest.raises(pf.RunClosed, match="No task is running here"):
+        pf.current_task()
+
+
 def overlaps(run: pf.Run, count: int, seed: int) -> None:
     """Mixed tasks on 4 cores, 8 GiB and 2 GPUs: at no moment do those that run hold more."""
     dice = random.Random(seed)
