@@ -45,6 +45,11 @@ class PoolLimits(PoolBooks):
                 worker.warned = True
                 self._orders.append(Warn(worker))
 
+    def recycle(self, worker: Worker) -> None:
+        """An idle worker has grown too big: another one takes its place."""
+        if not worker.tasks and not worker.ending:
+            self._kill(worker)
+
     @property
     def limits_runtimes(self) -> bool:
         """Whether any running task has a `runtime` that is enforced."""

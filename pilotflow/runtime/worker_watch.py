@@ -12,6 +12,9 @@ from pilotflow.core.orders import Worker
 from pilotflow.core.pool import Pool
 from pilotflow.runtime.memory_watch import MemoryWatch, Watched
 
+GROWN_BYTES = 1 << 30
+"""A worker that keeps so much more, while it is idle, than when it was born, is replaced."""
+
 
 class WorkerWatch:
     """Samples the memory of busy workers and tells the pool.
@@ -26,6 +29,7 @@ class WorkerWatch:
         self._memory = MemoryWatch(zygote)
         self._pids: dict[int, int] = {}
         self._levels: dict[int, int] = {}
+        self._born: dict[int, int] = {}
         self._due_at = 0.0
         self._memory.oom_kills()  # those of others, before us
 
@@ -37,12 +41,13 @@ class WorkerWatch:
     def born(self, worker: Worker, pid: int) -> None:
         """A worker has started."""
         self._pids[worker.id] = pid
-        self._levels[worker.id] = self._memory.level(pid)
+        self._levels[worker.id] = self._born[worker.id] = self._memory.level(pid)
 
     def died(self, worker: Worker) -> None:
         """A worker has ended."""
         self._pids.pop(worker.id, None)
         self._levels.pop(worker.id, None)
+        self._born.pop(worker.id, None)
 
     def begins(self, worker: Worker, limited: bool) -> None:
         """A worker is given a task while it has none; `limited`: its memory is to be enforced."""
@@ -54,9 +59,12 @@ class WorkerWatch:
         if now < self._due_at:
             return
         busy: dict[int, Watched] = {}
-        for worker in self._pool.workers.values():
+        for worker in list(self._pool.workers.values()):
             pid = self._pids.get(worker.id)
-            if pid is None or not worker.tasks:
+            if pid is None:
+                continue
+            if not worker.tasks:
+                self._look_at_idle(worker, pid)
                 continue
             limit = self._pool.room.request(worker.tasks[0].cls).memory_bytes
             busy[worker.id] = Watched(pid, self._levels[worker.id] + limit if limit else None)
@@ -64,6 +72,12 @@ class WorkerWatch:
             used = self._memory.sample(busy, now)
             self._pool.on_memory({id: max(0, use.memory_bytes - self._levels[id]) for id, use in used.items()})
         self._due_at = now + self._memory.interval_s
+
+    def _look_at_idle(self, worker: Worker, pid: int) -> None:
+        """A worker that keeps too much of what its tasks have used makes room for a new one."""
+        level = self._levels[worker.id] = self._memory.level(pid)
+        if level > self._born[worker.id] + GROWN_BYTES:
+            self._pool.recycle(worker)
 
     def system_killed(self) -> bool:
         """Whether the system has killed processes here for lack of memory since the last call."""

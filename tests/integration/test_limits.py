@@ -82,6 +82,14 @@ def test_memory_is_counted_above_what_the_warm_worker_had_already() -> None:
     assert [fill(100 << 20, 1.5).result(60) for _ in range(3)] == [100 << 20] * 3
 
 
+def test_a_worker_that_keeps_a_gigabyte_of_what_its_tasks_used_is_replaced() -> None:
+    pid = pf.python_app(limit_tasks.leak)(1100 << 20).result(60)
+    use = pf.python_app(limit_tasks.use)
+    others = [use(0.2), use(6.0)]  # the first has that worker; the node is looked at while anything runs
+    until(lambda: not Path(f"/proc/{pid}").exists() or None, 30.0)
+    assert all(other.result(60) for other in others)
+
+
 def test_what_a_task_used_is_recorded(run: pf.Run) -> None:
     @pf.bash_app(num_cpus=2, num_gpus=1)
     def count() -> str:
