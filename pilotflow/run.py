@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pilotflow.core.blocks import BlockInfo
-from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed
+from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, SetupFailed
 from pilotflow.remote_errors import unpack_exception
@@ -247,9 +247,7 @@ class Run:
             self._record("manager down", event.node, event.reason)
             self._keeper.on_manager_down(event)
         elif isinstance(event, SetupFailed):
-            error = InitializerFailed(f"the initializer raised in a worker of executor '{event.executor}'")
-            error.__cause__ = unpack_exception(*unpack(event.payload))
-            self.broken = error
+            self.broken = error = _setup_error(event)
             self.client.break_with(error)
         elif isinstance(event, InterchangeLost):
             self.broken = event
@@ -281,6 +279,16 @@ class Run:
 
     def _at_exit(self) -> None:
         self.close(wait=False)
+
+
+def _setup_error(event: SetupFailed) -> InitializerFailed:
+    text = f"the initializer raised in a worker of executor '{event.executor}'"
+    try:
+        error = InitializerFailed(text)
+        error.__cause__ = unpack_exception(*unpack(event.payload))
+    except (SerializationError, TypeError) as problem:  # who sent that does not speak as we do
+        error = InitializerFailed(f"{text}, and how cannot be read: {problem}")
+    return error
 
 
 def load(config: Config | str | os.PathLike[str] | None = None) -> Run:

@@ -12,6 +12,7 @@ from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import Manager
 from pilotflow.messages import (
     AliveReply,
+    BadMessage,
     Begun,
     CancelOutcome,
     Class,
@@ -88,6 +89,8 @@ class Fleet(Ledger):
                 if self.gatherings.answer(message.task, message.attempt, peer.manager.id):
                     self._start_gang(message.task)
             elif isinstance(message, WorkerSetupFailed):
+                if peer.manager.executor not in self._setups:
+                    raise BadMessage("a setup has failed where there is no setup")
                 self._send_client(SetupFailed(peer.manager.executor, message.payload))
         if known and peer is not None and messages and isinstance(messages[0], Register):
             self._take_stock(peer, messages[0], now)  # after the results that came with it

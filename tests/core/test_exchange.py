@@ -23,6 +23,7 @@ from pilotflow.messages import (
     Decoder,
     DefineClass,
     DefineFunction,
+    DefineSetup,
     Done,
     DrainBlocks,
     Envelope,
@@ -42,9 +43,11 @@ from pilotflow.messages import (
     Results,
     Returned,
     Run,
+    SetupFailed,
     Status,
     Submit,
     Task,
+    WorkerSetupFailed,
     encode,
     from_client,
     from_manager,
@@ -241,6 +244,17 @@ def test_a_manager_cannot_decide_that_a_task_was_lost_or_cancelled() -> None:
         bench.manager(done(task, status=status))
     assert bench.results() == []  # each is a crash, and the task is tried again
     assert 1 in bench.exchange.scheduler.tasks
+
+
+def test_a_manager_cannot_end_a_run_over_a_setup_that_its_executor_has_not() -> None:
+    bench = Bench()
+    with pytest.raises(BadMessage, match="no setup"):
+        bench.manager(WorkerSetupFailed(b"rubbish"))
+    assert not [message for message in bench.said.get("client", []) if isinstance(message, SetupFailed)]
+    bench.client(DefineSetup("cpu", b"payload"))
+    bench.manager(WorkerSetupFailed(b"why"))
+    bench.turn("client")
+    assert SetupFailed("cpu", b"why") in bench.said["client"]
 
 
 @pytest.mark.parametrize("duration", [-1, -(1 << 63), HUGE])

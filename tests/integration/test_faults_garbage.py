@@ -18,7 +18,8 @@ import msgspec
 import pytest
 import zmq
 
-from pilotflow import Run
+from pilotflow import PilotExecutor, Run
+from pilotflow.errors import InitializerFailed
 from pilotflow.ids import VERSION
 from pilotflow.messages import (
     PROTOCOL,
@@ -55,7 +56,7 @@ from pilotflow.messages import (
 from pilotflow.resources import Capacity, Request
 from pilotflow.runtime import packets
 from tests.integration import fault_tasks as tasks
-from tests.integration.faults import connection_of, running, status_of, until
+from tests.integration.faults import config, connection_of, running, status_of, until
 
 KINDS = ("client", "managers", "control")
 
@@ -269,6 +270,20 @@ def send_mutants(tmp_path: Path, kind: str, count: int) -> None:
         assert [future.result(60) for future in futures] == [i * i for i in range(500)]
         works(run)
         print(f"{kind}: {bad} of {count} mutants were no messages, {understood} were")
+
+
+def test_a_failure_of_an_initializer_that_cannot_be_read_is_one_all_the_same(tmp_path: Path) -> None:
+    with PilotExecutor(config=config(tmp_path), initializer=int) as pool:
+        run = pool._run
+        assert pool.submit(pow, 2, 3).result(60) == 8
+        (register, *_), executor = manager_messages(run), run.config.executors[0].label
+        register.executor, register.leased, register.running = executor, [], []
+        with connected(endpoints(run)["managers"]) as sock:
+            sock.send(encode(Envelope(1, 1, 0, 0, False, [register])))
+            sock.send(encode(Envelope(1, 2, 0, 0, False, [WorkerSetupFailed(b"rubbish")])))
+            until(lambda: run.broken is not None)
+        with pytest.raises(InitializerFailed, match="and how cannot be read: UnpicklingError"):
+            pool.submit(pow, 2, 3)
 
 
 # ---- TCP ------------------------------------------------------------------------------------
