@@ -127,15 +127,13 @@ def test_managers_in_steps_of_their_own_show_their_tasks_a_job_of_one_node(tmp_p
 # ---- signals -----------------------------------------------------------------------------------
 
 OBEDIENT = r"""
-import os, pathlib, signal, sys, time
+import os, pathlib, signal, sys
 out = pathlib.Path(sys.argv[1] + os.environ["PILOTFLOW_NODE_INDEX"])
-def end(*_):
-    out.with_suffix(".term").write_text("yes")
-    sys.exit(5)
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept until it is waited for
 out.with_suffix(".ready").write_text("yes")
-while True:
-    time.sleep(0.05)  # short: a signal that comes just before a sleep is seen after it
+signal.sigwait({signal.SIGTERM})
+out.with_suffix(".term").write_text("yes")
+sys.exit(5)
 """
 
 

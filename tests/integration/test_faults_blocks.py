@@ -47,7 +47,7 @@ def test_futures_fail_with_the_stderr_of_a_block_that_cannot_start(
         late = tasks.square(3)  # after the executor was given up
         with pytest.raises(BlockStartError):
             late.result(10)
-        assert len(list((run.directory / "scripts").iterdir())) == START_RETRIES
+        assert len(list((run.directory / "scripts").glob("*.sh"))) == START_RETRIES
 
 
 def test_work_for_other_executors_goes_on_when_one_is_given_up(tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_a_manager_that_cannot_have_its_files_says_need_limit_and_remedy(tmp_pat
         assert "Too few open files: a manager with 2 workers needs" in text
         assert "the hard limit here is 64" in text
         assert "ulimit -Hn" in text
-        assert len(list((run.directory / "scripts").iterdir())) == START_RETRIES
+        assert len(list((run.directory / "scripts").glob("*.sh"))) == START_RETRIES
 
 
 def test_a_block_that_works_at_the_second_try_costs_its_tasks_nothing(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     with running(tmp_path, worker_init=f"[ -e {flag} ] || {{ touch {flag}; exit 1; }}", crash_limit=1) as run:
         assert tasks.square(3).result(60) == 9
-        assert [os.path.basename(path) for path in sorted((run.directory / "scripts").iterdir())] == [
+        assert [os.path.basename(path) for path in sorted((run.directory / "scripts").glob("*.sh"))] == [
             "cpu-0.sh",
             "cpu-1.sh",
         ]
