@@ -74,7 +74,8 @@ def _write_launcher(executor: ExecutorConfig, run_directory: Path) -> Path | Non
     """Leave the launcher where managers find it, for tasks of several ranks."""
     if not executor.launcher.starts_ranks:
         return None
-    path = run_directory / "scripts" / f"{executor.label}.launcher"
+    path = run_directory / "launchers" / executor.label
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     path.write_bytes(pickle.dumps(executor.launcher))
     return path
 

@@ -19,6 +19,8 @@ HORIZON_US = 50_000
 """A worker is sent ahead at most this much expected work..."""
 PREFILL_MAX = 128
 """...and at most this many tasks."""
+REST_S = 1.0
+"""A manager from which tasks are asked back is sent none ahead for so long."""
 LONGEST_US = 1_000_000
 """Tasks expected to last longer than this are never sent ahead."""
 
@@ -33,6 +35,7 @@ class Ahead:
     def __init__(self) -> None:
         self.classes: dict[int, RequestClass] = {}
         self.durations = Durations()
+        self._resting: dict[int, float] = {}  # managers that are sent none for now, and until when
 
     def may_send(self, cls: RequestClass) -> bool:
         """Whether the tasks of the class that wait, if any do, may go ahead."""
@@ -55,6 +58,8 @@ class Ahead:
                 continue
             if manager.reserved is not None and manager.reserved.cls is not cls:
                 continue  # it is to empty
+            if self._resting and now < self._resting.get(manager.id, now):
+                continue
             ahead = before = manager.prefilled.get(cls.id, 0)
             while (task := cls.first()) is not None and active * self._depth(task.fn) > ahead:
                 cls.queue.popleft()
@@ -64,6 +69,11 @@ class Ahead:
                 self.set(manager, cls, ahead)
             if not cls.queue:
                 return
+
+    def rest(self, manager: Manager, now: float) -> None:
+        """Tasks are asked back from the manager: send it nothing ahead for a while, or it would have them again."""
+        self._resting = {id: until for id, until in self._resting.items() if until > now}
+        self._resting[manager.id] = now + REST_S
 
     def set(self, manager: Manager, cls: RequestClass, count: int) -> None:
         """So many tasks of the class are ahead there now."""

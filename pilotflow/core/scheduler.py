@@ -21,13 +21,15 @@ from heapq import heapify, heappop, heappush
 from pilotflow.core.ahead import PREFILL_MAX, newest
 from pilotflow.core.line import Key
 from pilotflow.core.patience import PATIENCE_S
-from pilotflow.core.sections import Lane, Section
+from pilotflow.core.sections import COUNTERWEIGHTS, Lane, Section
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.core.tables import Tables
 from pilotflow.messages import Task
 
 __all__ = ["PATIENCE_S", "PREFILL_MAX", "Manager", "RequestClass", "Scheduler"]
 
+MANY = 16
+"""Of a class of which so many tasks wait, some are passed by work that uses what they would leave idle."""
 REBALANCE_MAX = 1_000
 """Idle slots looked for at once when tasks sent ahead are asked back."""
 
@@ -81,6 +83,7 @@ class Scheduler(Tables):
         heir: RequestClass | None = None
         wanted: int | None = None
         queue = _NOBODY
+        in_balance = True
         for manager, cls_id in vacated:
             if manager.section is not section:
                 section = manager.section
@@ -89,11 +92,13 @@ class Scheduler(Tables):
                     heirs[section] = heir, 0 if heir is None else len(heir.queue)
                 heir = heirs[section][0]
                 wanted, queue = (None, _NOBODY) if heir is None else (heir.id, heir.queue)
+                in_balance = heir is None or not self._may_wait(heir, manager) or not section.leans(heir, manager)
             if (
                 cls_id != wanted
                 or manager.closed
                 or manager.reserved is not None
                 or manager.prefilled
+                or not (in_balance or heir is None or manager.is_balanced_with(heir))
                 or (manager.end_at is not None and (heir is None or not manager.lasts(heir, now)))
             ):
                 manager.give_back(classes[cls_id], 0)
@@ -142,28 +147,51 @@ class Scheduler(Tables):
         """Give a manager what the most urgent classes ask for, until nothing fits."""
         section = manager.section
         after: Key = ()
+        first: RequestClass | None = None  # of those that were held back for the balance
+        looked = 0
         any_placed = False
         while True:
-            kept = manager.reserved
-            if kept is not None and after > kept.cls.order:
-                room = kept.room(manager, now)
-            else:
-                room = manager.room(now, self.gangs.nodes_with(manager))
-            found = section.pick(room, after)
+            found = self._pick(manager, after, now) if looked < COUNTERWEIGHTS else None
+            if first is not None and (found is None or found[1].order[:2] != first.order[:2]):
+                cls, first, looked, after = first, None, 0, ()
+                any_placed = self._fill(manager, cls, now, leases, None, one=True) or any_placed
+                continue
             if found is None:
                 break
             after, cls = found
-            first = cls.first()
-            if first is not None and first.id != after[-1] and len(self._waiting) > 1:  # others may be older now
+            task = cls.first()
+            if task is not None and task.id != after[-1] and len(self._waiting) > 1:  # others may be older now
                 self._put(cls)
                 continue
             rival = section.rival(after) if len(cls.queue) > 1 else None
             if cls.request.num_nodes > 1:
                 self._place_gangs(cls, now, leases, rival, near=manager)
-            else:
-                any_placed = self._fill(manager, cls, now, leases, rival) or any_placed
+            elif self._may_wait(cls, manager) and not manager.is_balanced_by(cls):
+                first = first or cls
+                looked += 1
+            elif self._fill(manager, cls, now, leases, rival):
+                any_placed = True
+                if first is not None:
+                    first, looked, after = None, 0, ()
         if any_placed:
             self._refresh(manager)
+
+    def _pick(self, manager: Manager, after: Key, now: float) -> tuple[Key, RequestClass] | None:
+        """The next class whose needs seem to be met there, and its place."""
+        kept = manager.reserved
+        if kept is not None and after > kept.cls.order:
+            return manager.section.pick(kept.room(manager, now), after)
+        return manager.section.pick(manager.room(now, self.gangs.nodes_with(manager)), after)
+
+    def _may_wait(self, cls: RequestClass, manager: Manager) -> bool:
+        """Whether one of many tasks of a class may be passed by work that uses what they leave idle there."""
+        return (
+            len(cls.queue) >= MANY
+            and manager.capacity.memory_bytes > 0
+            and not manager.capacity.depth_limited
+            and cls.id in manager.active
+            and len(self._waiting) > 1
+        )
 
     def _search(self, fresh: list[RequestClass], depth_limited: bool, now: float, leases: Leases) -> None:
         """Place classes wherever there is room on managers of one mode, oldest managers first."""
@@ -191,14 +219,18 @@ class Scheduler(Tables):
                 if first is None or (rival is not None and first.id > rival):
                     return
 
-    def _fill(self, manager: Manager, cls: RequestClass, now: float, leases: Leases, rival: float | None) -> bool:
-        """Give a manager tasks of a class that are older than a rival's until something is exhausted; False if none."""
+    def _fill(
+        self, manager: Manager, cls: RequestClass, now: float, leases: Leases, rival: float | None, one: bool = False
+    ) -> bool:
+        """Give a manager tasks of a class that are older than a rival's, as long as it is right; False if none."""
         any_placed = False
         while manager.fits(cls, now) and (task := cls.first()) is not None and (rival is None or task.id < rival):
             cls.queue.popleft()
             manager.take(cls, task.id)
             self._lease(manager, task, leases)
             any_placed = True
+            if one or (self._may_wait(cls, manager) and not manager.is_balanced_by(cls)):
+                break
         if any_placed:
             self._was_placed(cls, now)
         return any_placed
@@ -262,9 +294,15 @@ class Scheduler(Tables):
             left = REBALANCE_MAX
             for id in sorted(cls.sent_ahead):
                 manager = self.managers[id]
-                most = left if _is_wanted(manager.section, cls) else min(left, idle)
-                count = min(manager.prefilled[cls.id], most)
+                ahead = manager.prefilled[cls.id]
+                if _is_wanted(manager.section, cls):
+                    count = min(ahead, left)
+                elif idle > 0:  # half of it at least, so that it is not long until one that stands still has none
+                    count = min(ahead, left, max(idle, (ahead + 1) // 2))
+                else:
+                    count = 0
                 if count > 0:
+                    self._ahead.rest(manager, now)
                     left -= count
                     idle -= count
                     back.setdefault(id, []).extend(newest(manager, cls.id, count, self.tasks))

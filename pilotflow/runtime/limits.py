@@ -21,8 +21,8 @@ WANTED_FILES: Final = 1 << 20
 """As far as we raise our soft limit, if the hard limit allows."""
 
 
-def raise_open_files(need: int, who: str) -> None:
-    """Raise the soft limit of open files as far as it goes.
+def raise_open_files(need: int, who: str) -> int:
+    """Raise the soft limit of open files as far as it goes; returns what it is then.
 
     Raises:
         ConfigError: if less than `need` can be had; says need, limit and remedy.
@@ -37,6 +37,7 @@ def raise_open_files(need: int, who: str) -> None:
             f"Too few open files: {who} needs {need}, the hard limit here is {hard}. "
             f"Raise it (ulimit -Hn {need}, or nofile in /etc/security/limits.conf), or use fewer workers a node."
         )
+    return WANTED_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 class LogFile(logging.FileHandler):

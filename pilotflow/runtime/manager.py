@@ -9,6 +9,7 @@ the interchange stays away.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import os
@@ -20,6 +21,8 @@ import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pilotflow.core.pool import Pool
 from pilotflow.core.post import Letter, Post
@@ -327,6 +330,19 @@ def _choose(connection: Connection) -> str:
     )
 
 
+def _within_limits(options: Options) -> Options:
+    """The options with as many slots as the limit of open files lets be.
+
+    Raises:
+        ConfigError: it does not even let the node's cores be used.
+    """
+    least = options.capacity.slots_of_one_core
+    need = limits.MANAGER_FILES + limits.FILES_PER_WORKER * least
+    files = limits.raise_open_files(need, f"a manager with {least} workers")
+    slots = min(options.capacity.slots, (files - limits.MANAGER_FILES) // limits.FILES_PER_WORKER)
+    return dataclasses.replace(options, capacity=msgspec.structs.replace(options.capacity, slots=slots))
+
+
 def main() -> int:
     """Run a manager as its command line says."""
     options = parse_options(sys.argv[1:])
@@ -334,10 +350,7 @@ def main() -> int:
     sys.path += [entry for entry in connection.path if entry not in sys.path]
     log = limits.log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
     try:
-        limits.raise_open_files(
-            limits.MANAGER_FILES + limits.FILES_PER_WORKER * options.capacity.slots,
-            f"a manager with {options.capacity.slots} workers",
-        )
+        options = _within_limits(options)
     except ConfigError as error:
         log.error("cannot start: %s", error)
         sys.stderr.write(f"pilotflow manager: {error}\n")

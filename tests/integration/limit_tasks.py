@@ -49,6 +49,11 @@ def wait_for(path: str) -> str:
     return path
 
 
+def wait_or_use(path: str | None) -> str | None:
+    """Wait for a file, or be short."""
+    return None if path is None else wait_for(path)
+
+
 def note_warning(path: str) -> str:
     """Handle the warning like a program that saves its state, and end as if nothing had happened."""
     signal.signal(signal.SIGTERM, lambda *_: Path(path).write_text("warned"))

@@ -189,5 +189,31 @@ def test_a_task_without_runtime_that_never_gets_enough_time_fails_with_the_longe
         assert 0.5 < caught.value.longest_s < 3.0
 
 
+def test_no_short_task_waits_behind_a_long_one_while_a_worker_idles(tmp_path: Path) -> None:
+    provider = pf.LocalProvider(init_blocks=1, max_blocks=1, nodes_per_block=2)
+    two = pf.ExecutorConfig(label="two", num_cpus=1, provider=provider)
+    with pf.load(pf.Config(run_dir=tmp_path, executors=[two])):
+        gate = tmp_path / "gate"
+        wait = pf.python_app(limit_tasks.wait_or_use)
+        assert {future.result(60) for future in [wait(None) for _ in range(200)]} == {None}  # it is known to be short
+        long, *short = [wait(str(gate)), *(wait(None) for _ in range(60))]
+        assert all(future.result(60) is None for future in short)
+        assert not long.done()
+        gate.touch()
+        assert long.result(60) == str(gate)
+
+
+def test_urgent_work_is_not_kept_waiting_by_what_was_sent_ahead(tmp_path: Path) -> None:
+    one = pf.ExecutorConfig(label="one", num_cpus=1, provider=pf.LocalProvider(init_blocks=1, max_blocks=1))
+    with pf.load(pf.Config(run_dir=tmp_path, executors=[one])):
+        use = pf.python_app(limit_tasks.use)
+        assert all(future.result(60) for future in [use(0.02) for _ in range(20)])
+        usual = [use(0.02) for _ in range(150)]
+        urgent = pf.python_app(priority=10)(limit_tasks.use)(0.0)
+        start, *_ = urgent.result(60)
+        before = sum(future.result(60)[0] < start for future in usual)
+        assert before < 100
+
+
 def _blocks(directory: Path) -> int:
     return len(list(directory.glob("*/blocks/short-*")))
