@@ -345,6 +345,12 @@ class Crashed(_Message, tag=12):
     attempts: list[tuple[int, int, str]]
 
 
+class Notice(_Message, tag=13):
+    """Something that people should know, said once."""
+
+    text: str
+
+
 # ---- manager -> interchange -----------------------------------------------------------------
 
 
@@ -564,6 +570,7 @@ ToClient: TypeAlias = (
     | InterchangeAlive
     | HelloAgain
     | Crashed
+    | Notice
 )
 ManagerMessage: TypeAlias = (
     Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed | NodeReady

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.ids import RUN_VARIABLE
-from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, SetupFailed
+from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.resources import SortMethod
 from pilotflow.runtime import leftovers, rundir
@@ -246,6 +246,9 @@ class Run:
             self._log.info("manager on %s left (block %s): %s", event.node, event.block, event.reason)
             self._record("manager down", event.node, event.reason)
             self._keeper.on_manager_down(event)
+        elif isinstance(event, Notice):
+            self._log.warning("%s", event.text)
+            self._record("notice", "", event.text)
         elif isinstance(event, SetupFailed):
             self.broken = error = _setup_error(event)
             self.client.break_with(error)

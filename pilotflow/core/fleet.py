@@ -26,6 +26,7 @@ from pilotflow.messages import (
     ManagerRefused,
     ManagerUp,
     NodeReady,
+    Notice,
     Place,
     Recorded,
     Register,
@@ -42,6 +43,7 @@ from pilotflow.messages import (
     Task,
     WorkerSetupFailed,
 )
+from pilotflow.units import format_memory
 
 WALLTIME_ENDS_MAX = 2
 """A task without a runtime that was running at so many planned ends is not tried again."""
@@ -242,6 +244,8 @@ class Fleet(Ledger):
     # ---- handing out ------------------------------------------------------------------------
 
     def _send_tasks(self, peer: Peer, tasks: list[Task]) -> None:
+        if peer.manager.capacity.depth_limited and not peer.warned:
+            self._warn_of_excess(peer)
         letter = self._letter(peer.key)
         functions, classes = peer.functions, peer.classes
         for task in tasks:
@@ -255,6 +259,28 @@ class Fleet(Ledger):
                 letter.frames += self._frames[task.id]
         letter.messages.append(Run(tasks))
         self._load_changed = True
+
+    def _warn_of_excess(self, peer: Peer) -> None:
+        """A depth-limited manager runs tasks that together ask for more than its node has: say so, once."""
+        manager = peer.manager
+        capacity = manager.capacity
+        short = [
+            f"{(capacity.cpus_milli - manager.free_cpus) / 1000:g} cores of {capacity.cpus_milli / 1000:g}"
+            if manager.free_cpus < 0
+            else "",
+            f"{format_memory(capacity.memory_bytes - manager.free_memory)} of {format_memory(capacity.memory_bytes)}"
+            if manager.free_memory < 0
+            else "",
+        ]
+        if any(short):
+            peer.warned = True
+            self._send_client(
+                Notice(
+                    f"The tasks that {where(manager)} runs ask for {' and '.join(filter(None, short))}. It runs "
+                    f"{capacity.slots} at once whatever they ask for (max_parallel_jobs of executor "
+                    f"'{manager.executor}'); fewer of them may be faster."
+                )
+            )
 
     def _gather(self, task: Task) -> None:
         """Nodes are reserved for a multi-node task: ask whether they are empty."""

@@ -35,6 +35,7 @@ from pilotflow.messages import (
     Load,
     ManagerDown,
     ManagerUp,
+    Notice,
     Refused,
     Results,
     SetupFailed,
@@ -350,7 +351,7 @@ class Client:
         elif isinstance(message, Cancelled):
             self._book.take_cancelled(message)
             self._settle_idle()
-        elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed)):
+        elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed, Notice)):
             self._listener(message)
         elif isinstance(message, Welcome):
             self.welcome.set()

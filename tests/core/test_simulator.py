@@ -8,13 +8,23 @@ import msgspec
 import pytest
 
 from pilotflow.core import outbox
-from pilotflow.messages import DrainBlocks, FailExecutor, ManagerDown, Status
+from pilotflow.messages import DrainBlocks, FailExecutor, ManagerDown, Notice, Status
 from pilotflow.resources import Request
 from pilotflow.testing.simulator import Faults, How, Plan, Simulation
 
 
 def history(payload: bytes) -> list[str]:
     return msgspec.msgpack.decode(payload, type=list[str])
+
+
+def test_a_depth_limited_manager_that_runs_more_than_its_node_has_says_so_once() -> None:
+    sim = Simulation()
+    sim.add_manager(slots=3, cpus=2, memory_bytes=8 << 30, depth_limited=True)
+    sim.submit_many([Plan(1.0)] * 9, request=Request(memory_bytes=3 << 30))
+    sim.run()
+    (notice,) = [event for event in sim.client.events if isinstance(event, Notice)]
+    assert "ask for 3 cores of 2 and 9 GiB of 8 GiB" in notice.text
+    assert "max_parallel_jobs of executor 'cpu'" in notice.text
 
 
 def test_a_thousand_short_tasks_end_and_nothing_is_left_over() -> None:
