@@ -27,17 +27,18 @@ done
 """
 
 # Beside each manager that srun, mpirun or mpiexec starts. They pass SIGUSR1 on at once, but end everything
-# when they get SIGTERM, so the block's shell sends SIGUSR1 and this turns it into the manager's SIGTERM.
+# when they get SIGTERM, so the block's shell sends SIGUSR1 and this turns it into the manager's SIGTERM. When a
+# job is cancelled everything in it gets SIGTERM; this stays until its manager has left.
 _COPY: Final = """\
 {head}
 pilotflow_told=0 pilotflow_seen= pilotflow_pid=
-trap 'pilotflow_told=$((pilotflow_told + 1)); [ -z "$pilotflow_pid" ] || kill -TERM "$pilotflow_pid" 2>/dev/null' USR1
-(trap '' USR1; trap - INT QUIT; exec {command}) {redirection}&
+trap 'pilotflow_told=$((pilotflow_told + 1)); [ -z "$pilotflow_pid" ] || kill -TERM "$pilotflow_pid" 2>/dev/null' USR1 TERM
+(trap '' USR1; trap - INT QUIT TERM; exec {command}) {redirection}&
 pilotflow_pid=$!
 [ "$pilotflow_told" -eq 0 ] || kill -TERM "$pilotflow_pid" 2>/dev/null
 while [ "$pilotflow_seen" != "$pilotflow_told" ]; do
   pilotflow_seen=$pilotflow_told pilotflow_code=0
-  wait "$pilotflow_pid" || pilotflow_code=$?
+  wait "$pilotflow_pid" 2>/dev/null || pilotflow_code=$?
 done
 {end}"""
 

@@ -16,7 +16,7 @@ NO_RANK: Final = 125
 # each rank. The shell stays beside the rank for two reasons. Launchers pass SIGUSR1 on to ranks within a
 # millisecond, but not SIGTERM: srun and Hydra kill at once, Open MPI waits and then leaves one second. And a
 # rank that was ended by a signal cannot say so itself. `wait` ends early when a trap has run, so it is
-# repeated; SIGUSR1 also reaches the rank itself where a launcher signals process groups, so it ignores it.
+# repeated, and must not tell of a killed rank in its own words; SIGUSR1 also reaches the rank itself where a launcher signals process groups, so it ignores it.
 _TEXT: Final = """\
 pilotflow_rank={variables}
 case $pilotflow_rank in
@@ -27,22 +27,28 @@ esac
 pilotflow_node=$((pilotflow_rank / {ranks_per_node})) pilotflow_local=$((pilotflow_rank % {ranks_per_node}))
 export PILOTFLOW_RANK=$pilotflow_rank PILOTFLOW_LOCAL_RANK=$pilotflow_local PILOTFLOW_NODE_RANK=$pilotflow_node
 export RANK=$pilotflow_rank LOCAL_RANK=$pilotflow_local GROUP_RANK=$pilotflow_node PET_NODE_RANK=$pilotflow_node
-pilotflow_told=0 pilotflow_seen= pilotflow_pid=
-trap 'pilotflow_told=$((pilotflow_told + 1)); [ -z "$pilotflow_pid" ] || kill -TERM "$pilotflow_pid" 2>/dev/null' USR1
-(trap '' USR1; trap - INT QUIT; exec {command}) &
+pilotflow_told=0 pilotflow_seen= pilotflow_pid= pilotflow_ended=
+pilotflow_tell() {{
+  pilotflow_told=$((pilotflow_told + 1))
+  [ -z "$pilotflow_pid" ] || kill -TERM "$pilotflow_pid" 2>/dev/null
+}}
+trap pilotflow_tell USR1
+trap 'pilotflow_ended=yes; pilotflow_tell' TERM
+(trap '' USR1; trap - INT QUIT TERM; exec {command}) &
 pilotflow_pid=$!
 [ "$pilotflow_told" = 0 ] || kill -TERM "$pilotflow_pid" 2>/dev/null
 while [ "$pilotflow_seen" != "$pilotflow_told" ]; do
   pilotflow_seen=$pilotflow_told pilotflow_code=0
-  wait "$pilotflow_pid" || pilotflow_code=$?
+  wait "$pilotflow_pid" 2>/dev/null || pilotflow_code=$?
 done
 {failed}exit "$pilotflow_code"
 """
 
+# A shell that gets SIGTERM is being ended, with its rank, because of another rank, or with the whole job.
 # The directory's first failure is the rank that manages to create the file: all others fail to (noclobber is
 # O_EXCL), so clocks of different nodes do not matter.
 _WORD: Final = """\
-if [ "$pilotflow_code" -ne 0 ]; then
+if [ "$pilotflow_code" -ne 0 ] && [ -z "$pilotflow_ended" ]; then
   (
     umask 077
     (set -C; echo "$pilotflow_rank" >{first}) 2>/dev/null

@@ -27,7 +27,7 @@ from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.checks import check_options
 from pilotflow.launchers.copies import copy_text, started
 from pilotflow.launchers.rank_text import rank_command
-from pilotflow.launchers.steps import SRUN_INPUTS, Step
+from pilotflow.launchers.steps import OF_JOB, SRUN_INPUTS, Step
 
 _MIB: Final = 1 << 20
 _LATE_S: Final = 60.0
@@ -36,10 +36,14 @@ _LATE_S: Final = 60.0
 # SLURM_JOB_GPUS is about the job's first node; on the others nothing says that it is not theirs.
 _FORGET_STEP: Final = "unset SLURM_STEP_ID SLURM_STEPID SLURM_JOB_GPUS"
 _INDEX: Final = 'export PILOTFLOW_NODE_INDEX="$SLURM_NODEID"'
-_ALONE: Final = (
-    "export SLURM_JOB_NODELIST=$SLURMD_NODENAME SLURM_NODELIST=$SLURMD_NODENAME SLURM_JOB_NUM_NODES=1 SLURM_NNODES=1\n"
-    "export SLURM_TASKS_PER_NODE=$SLURM_CPUS_ON_NODE SLURM_JOB_CPUS_PER_NODE=$SLURM_CPUS_ON_NODE"
-)
+_ALONE: Final = {
+    "SLURM_JOB_NODELIST": "$SLURMD_NODENAME",
+    "SLURM_NODELIST": "$SLURMD_NODENAME",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_NNODES": "1",
+    "SLURM_TASKS_PER_NODE": "$SLURM_CPUS_ON_NODE",
+    "SLURM_JOB_CPUS_PER_NODE": "$SLURM_CPUS_ON_NODE",
+}
 
 
 @dataclass(frozen=True)
@@ -138,14 +142,17 @@ class SrunMPILauncher(SrunLauncher):
     """As `SrunLauncher`, with a step of its own for each manager, whose tasks see a job of one node.
 
     So an `mpirun` in a task of one node uses that node, where it would otherwise use the first nodes of
-    the job (seen with Open MPI 4.1). See `SrunLauncher` for the arguments.
+    the job (seen with Open MPI 4.1). Steps that start ranks see the whole job again. See `SrunLauncher` for
+    the arguments.
     """
 
     mpi: str | None = "pmix"
 
     def wrap(self, command: Sequence[str], nodes: int) -> str:
         """See `Launcher.wrap`. The text runs in the job's batch script."""
-        head = f"{_ALONE}\n{_FORGET_STEP}"
+        kept = " ".join(f"{OF_JOB}{name}=${name}" for name in _ALONE)
+        shown = " ".join(f"{name}={value}" for name, value in _ALONE.items())
+        head = f"export {kept}\nexport {shown}\n{_FORGET_STEP}"
         srun = [*self._managers_srun(1), "bash", "-p", "-c", copy_text(command, head)]
         at = len(self._managers_srun(1))
         text = f'{shlex.join(srun[:at])} --relative="$pilotflow_node" {shlex.join(srun[at:])}'

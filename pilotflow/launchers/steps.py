@@ -110,6 +110,8 @@ They would give a manager one core (SLURM_CPUS_PER_TASK before Slurm 22.05), one
 that our options override (SLURM_NTASKS, SLURM_MEM_PER_CPU, SLURM_EXPORT_ENV, ...) are not in the list.
 """
 
+OF_JOB: Final = "PILOTFLOW_OF_JOB_"
+"""Before the names of variables that a launcher has changed for its managers' tasks: what they are in the job."""
 OPENMPI_UNDER_SLURM: Final = MappingProxyType(
     {"plm_slurm_args": "--overlap --mem=0 --export=ALL", "ras_slurm_use_entire_allocation": "1"}
 )
@@ -289,11 +291,15 @@ def step_environment(step: Step) -> dict[str, str]:
 
 
 def without_foreign(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what would change the start of a step: see `FOREIGN_NAMES`, `SRUN_INPUTS`."""
+    """An environment without what would change the start of a step, and with what belongs to the whole job.
+
+    See `FOREIGN_NAMES`, `SRUN_INPUTS`, `OF_JOB`.
+    """
     gone = {*FOREIGN_NAMES, *SRUN_INPUTS}
-    return {
-        name: value for name, value in environment.items() if name not in gone and not name.startswith(FOREIGN_PREFIXES)
-    }
+    prefixes = (*FOREIGN_PREFIXES, OF_JOB)
+    kept = {name: value for name, value in environment.items() if name not in gone and not name.startswith(prefixes)}
+    of_job = {name.removeprefix(OF_JOB): value for name, value in environment.items() if name.startswith(OF_JOB)}
+    return kept | of_job
 
 
 def program_environment(step: Step, inherited: Mapping[str, str]) -> dict[str, str]:

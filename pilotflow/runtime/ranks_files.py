@@ -148,7 +148,11 @@ def read(path: Path, kind: type[Head]) -> tuple[Head, list[memoryview]]:
 
 def _read_head(file: FileIO, kind: type[Head]) -> Head:
     length = int.from_bytes(_read_bytes(file, _LENGTH_BYTES), "big")
-    return msgspec.msgpack.decode(_read_bytes(file, min(length, os.fstat(file.fileno()).st_size)), type=kind)
+    data = _read_bytes(file, min(length, os.fstat(file.fileno()).st_size))
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{file.name} is not what it should be: {error}") from None
 
 
 def _read_bytes(file: FileIO, size: int) -> bytearray:

@@ -6,6 +6,7 @@ Nothing of the user's is unpickled here: results are put together, and exception
 from __future__ import annotations
 
 import pickle
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,17 @@ from pilotflow.memfile import buffer_of
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.ranks_files import Ended
+from pilotflow.runtime.tasks import TAIL_LINES
 from pilotflow.serialize import Packed, pack, unpack
 
 _NAMED: Final = 5
 """Ranks that a message names; of more it says how many."""
+_ABORTED: Final = re.compile(
+    r"MPI_ABORT was invoked on rank (?P<rank>\d+) .*?with errorcode (?P<code>-?\d+)"
+    r"|called MPI_Abort\([^,]*, (?P<reason>-?\d+)\) - process (?P<process>\d+)",
+    re.DOTALL,
+)
+"""What Open MPI 4.1 and MPICH 4.0 print."""
 _SIGNALLED: Final = 128
 """A shell's exit code above this is that of a program ended by a signal."""
 
@@ -92,7 +100,7 @@ class Ran:
         directory: the step's directory.
         ranks: how many there were.
         exit_code: of the launcher.
-        tail: the last lines of its stderr.
+        printed: the end of what was printed.
         returns: ranks whose results are wanted; none for commands.
         as_list: the result is the list of them.
     """
@@ -101,9 +109,14 @@ class Ran:
     directory: Path
     ranks: int
     exit_code: int
-    tail: str
+    printed: str
     returns: range = range(0)
     as_list: bool = False
+
+    @property
+    def tail(self) -> str:
+        """The last lines of what was printed."""
+        return last_lines(self.printed)
 
 
 class _Joined:
@@ -135,9 +148,19 @@ def outcome_of(ran: Ran) -> StepOutcome:
     first = ranks_files.read_first(ran.directory)
     if ran.exit_code == 0 and first is None:
         return _good(ran)
-    if first is None:  # a rank that was killed with its shell leaves no word
+    aborted = _ABORTED.search(ran.printed)
+    if aborted and (first is None or not _left_word(ran.directory, first)):
+        rank, code = int(aborted["rank"] or aborted["process"]), int(aborted["code"] or aborted["reason"])
+        words = f"Rank {rank} of {ran.ranks} of '{ran.name}' called MPI_Abort with code {code}."
+        return _error(RankError(words + _shown(ran.tail), rank, "", (rank,), code), ran, None)
+    if first is None:
         return _lost(ran, f"The step of '{ran.name}' ended {_code_in_words(ran.exit_code)}, and no rank said why.")
     return _failed(ran, first)
+
+
+def _left_word(directory: Path, rank: int) -> bool:
+    """Whether a rank said how it failed. It cannot when it is killed with its shell, as MPI_Abort may do."""
+    return ranks_files.read_ended(directory, rank) is not None or ranks_files.read_error(directory, rank) is not None
 
 
 def _good(ran: Ran) -> StepOutcome:
@@ -215,6 +238,11 @@ def _code_in_words(code: int) -> str:
         return f"by signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
         return f"by signal {-code}"
+
+
+def last_lines(text: str) -> str:
+    """So much of what was printed as an error shows."""
+    return "\n".join(text.splitlines()[-TAIL_LINES:])
 
 
 def _shown(tail: str) -> str:

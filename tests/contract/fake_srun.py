@@ -48,6 +48,8 @@ def _of_step(options: argparse.Namespace, index: int) -> dict[str, str]:
         "SLURM_STEP_ID": "0",
         "SLURMD_NODENAME": f"node{options.relative + index + 1}",
         "SLURM_CPUS_ON_NODE": "4",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NNODES": str(options.nodes) if options.relative == 0 else "2",
     }
 
 

@@ -277,6 +277,17 @@ def test_a_warning_becomes_sigterm_and_the_rank_ends_in_its_own_time(to_group: b
         assert process.wait(timeout=30) == 7
 
 
+def test_a_rank_that_is_ended_because_of_another_leaves_no_word(tmp_path: Path) -> None:
+    argv = rank_command([sys.executable, "-c", PATIENT], Step(name="a", nodes=("n1",), directory=str(tmp_path)))
+    environment = os.environ | {"SLURM_PROCID": "0"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=30) == 7
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_the_others_must_be_ended_by_a_death_a_failing_rank_dies() -> None:
     argv = rank_command(["sh", "-c", "exit 3"], TWO, kill_on_failure=True)
     started = time.monotonic()

@@ -21,6 +21,8 @@ from pilotflow.launchers.mpirun import MpiexecLauncher, MpirunLauncher
 from pilotflow.launchers.simple import SimpleLauncher, WrappedLauncher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher, SrunMPILauncher
+from pilotflow.launchers.steps import Step
+from pilotflow.providers import processes
 from pilotflow.testing.launchers import check_launcher
 from tests.integration import mpi_tools
 
@@ -119,9 +121,13 @@ def test_managers_that_mpirun_started_can_use_mpi_as_if_it_had_not(tmp_path: Pat
 def test_managers_in_steps_of_their_own_show_their_tasks_a_job_of_one_node(tmp_path: Path) -> None:
     command = ["sh", "-c", f"env >{tmp_path}/$PILOTFLOW_NODE_INDEX"]
     subprocess.run(["bash", "-c", SrunMPILauncher().wrap(command, 2)], timeout=30, check=True)
-    found = dict(line.split("=", 1) for line in (tmp_path / "1").read_text().splitlines() if line.startswith("SLURM"))
+    lines = [line for line in (tmp_path / "1").read_text().splitlines() if "SLURM" in line]
+    found = dict(line.split("=", 1) for line in lines)
     assert (found["SLURM_JOB_NODELIST"], found["SLURM_NNODES"], found["SLURM_TASKS_PER_NODE"]) == ("node2", "1", "4")
     assert "SLURM_STEP_ID" not in found
+    step = Step(name="a", nodes=("node1", "node2"))
+    again = SrunMPILauncher().environment(step, dict(line.split("=", 1) for line in lines))
+    assert (again["SLURM_JOB_NODELIST"], again["SLURM_NNODES"]) == ("node[1-2]", "2")  # a step sees the whole job
 
 
 # ---- signals -----------------------------------------------------------------------------------
@@ -169,6 +175,21 @@ def test_sigterm_to_the_shell_alone_reaches_every_manager_and_their_exit_code_co
         shell.send_signal(signal.SIGTERM)
         assert shell.wait(timeout=30) == 5
     assert sorted(path.name for path in tmp_path.glob("*.term")) == [f"node{i}.term" for i in range(nodes)]
+
+
+@pytest.mark.usefixtures("with_srun")
+@pytest.mark.parametrize("kind", KINDS)
+def test_managers_can_leave_in_their_own_time_when_all_processes_of_a_block_get_sigterm(
+    tmp_path: Path, kind: str
+) -> None:
+    text = launcher_of(kind).wrap([sys.executable, "-c", OBEDIENT, f"{tmp_path}/node"], 2)
+    with started(text) as shell:
+        wait_for(tmp_path, "*.ready", 2)
+        everybody = processes.members(shell.pid)
+        for pid in everybody:
+            os.kill(pid, signal.SIGTERM)
+        wait_for(tmp_path, "*.term", 2)
+        shell.wait(timeout=30)
 
 
 def test_one_manager_that_dies_leaves_the_others_alone_and_its_end_is_reported(tmp_path: Path) -> None:

@@ -97,3 +97,11 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < end, what
         time.sleep(0.02)
     return found
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs: what has ended may wait for its parent to look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

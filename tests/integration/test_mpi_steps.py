@@ -30,6 +30,7 @@ from tests.integration.step_tools import (
     FakeMpirun,
     call_of,
     error_of,
+    is_there,
     local,
     outcome,
     runner,
@@ -319,8 +320,7 @@ def test_ranks_that_do_not_care_are_killed_with_everything_they_started(tmp_path
     running.stop("it was cancelled", time.monotonic())
     error = error_of(outcome(running), StepEnd.CANCELLED)
     assert (type(error), str(error)) == (TaskError, "it was cancelled")
-    for pid in children:
-        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1]
+    assert not [pid for pid in children if is_there(pid)]
 
 
 def test_a_launcher_that_does_not_obey_is_killed_itself(tmp_path: Path) -> None:
@@ -374,11 +374,4 @@ time.sleep(60)
             pids = [int(path.read_text()) for path in tmp_path.glob("pid.?")]
         finally:
             agent.kill()
-    wait_for(lambda: not any(_is_there(pid) for pid in pids), "ranks are left")
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_for(lambda: not any(is_there(pid) for pid in pids), "ranks are left")
