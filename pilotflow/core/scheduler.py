@@ -166,9 +166,10 @@ class Scheduler(Tables):
             rival = section.rival(after) if len(cls.queue) > 1 else None
             if cls.request.num_nodes > 1:
                 self._place_gangs(cls, now, leases, rival, near=manager)
-            elif self._may_wait(cls, manager) and not manager.is_balanced_by(cls):
-                first = first or cls
-                looked += 1
+            elif (first is not None or self._may_wait(cls, manager)) and not manager.is_balanced_by(cls):
+                if manager.fits(cls, now):
+                    first = first or cls
+                    looked += 1
             elif self._fill(manager, cls, now, leases, rival):
                 any_placed = True
                 if first is not None:
@@ -189,7 +190,6 @@ class Scheduler(Tables):
             len(cls.queue) >= MANY
             and manager.capacity.memory_bytes > 0
             and not manager.capacity.depth_limited
-            and cls.id in manager.active
             and len(self._waiting) > 1
         )
 

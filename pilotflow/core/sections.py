@@ -14,6 +14,9 @@ from pilotflow.core.needs import Needs, Offer
 from pilotflow.core.room_index import RoomIndex
 from pilotflow.core.supply import Manager, RequestClass
 
+COUNTERWEIGHTS = 8
+"""So many classes are looked at for one that uses what a more urgent one leaves idle."""
+
 
 class Lane:
     """Waiting classes with one binding.
@@ -116,12 +119,15 @@ class Section:
                     best = key, cls
         return best
 
+    def key(self, cls: RequestClass) -> Key:
+        """Where a class stands in its line."""
+        return next(lane.line.key(cls) for lane in self.lanes if cls in lane.line)
+
     def rival_of(self, cls: RequestClass) -> float | None:
         """Id of the first task of the class that comes after this one, if that is of the same rank."""
-        for lane in self.lanes:
-            if cls in lane.line:
-                return None if len(lane.line) == 1 and len(self.lanes) == 1 else self.rival(lane.line.key(cls))
-        return None
+        if len(self.lanes) == 1 and len(self.lanes[0].line) == 1:
+            return None
+        return self.rival(self.key(cls))
 
     def rival(self, key: Key) -> float | None:
         """Id of the first task of the class that comes after that place, if that is of the same rank."""
@@ -131,6 +137,19 @@ class Section:
             if other is not None and (first is None or other < first):
                 first = other
         return first[-1] if first is not None and first[:-1] == key[:-1] else None
+
+    def leans(self, cls: RequestClass, manager: Manager) -> bool:
+        """Whether soon after a class another one comes that takes more of what it leaves over of a node like this."""
+        lean = manager.lean(cls)
+        key: Key = self.key(cls)
+        for _ in range(COUNTERWEIGHTS):
+            found = self.pick(manager.limits_as_room(1), key)
+            if found is None or found[1].order[:2] != cls.order[:2]:
+                return False
+            key, other = found
+            if manager.lean(other) * lean < 0:
+                return True
+        return False
 
 
 def _wanted(cls: RequestClass, now: float) -> Offer:

@@ -241,6 +241,29 @@ class Manager:
             return False
         return self.end_at is None or self.lasts(cls, now)
 
+    def is_balanced_by(self, cls: RequestClass) -> bool:
+        """Whether free cores and memory, as shares of the node's, differ no more with one more task of the class."""
+        difference = self._more_cores()
+        return abs(difference + self.lean(cls)) <= abs(difference)
+
+    def is_balanced_with(self, cls: RequestClass) -> bool:
+        """The same for a task of the class that is taken into account already."""
+        difference = self._more_cores()
+        return abs(difference) <= abs(difference - self.lean(cls))
+
+    def lean(self, cls: RequestClass) -> float:
+        """How much more of the node's memory than of its cores a task of the class takes."""
+        capacity = self.capacity
+        if not capacity.memory_bytes or not capacity.cpus_milli:
+            return 0.0
+        return cls.needs.memory / capacity.memory_bytes - cls.needs.cpus / capacity.cpus_milli
+
+    def _more_cores(self) -> float:
+        capacity = self.capacity
+        if not capacity.memory_bytes or not capacity.cpus_milli:
+            return 0.0
+        return self.free_cpus / capacity.cpus_milli - self.free_memory / capacity.memory_bytes
+
     def lasts(self, cls: RequestClass, now: float) -> bool:
         """Whether its block lives long enough for a task of the class that starts now."""
         if self.end_at is None:
