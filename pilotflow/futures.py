@@ -187,6 +187,10 @@ class AppFuture(Future[T], Generic[T]):
 
     # ---- for the client loop ----------------------------------------------------------------
 
+    def is_of(self, client: Client) -> bool:
+        """Whether its task is one of that client's; not known, and so true, of one that has ended."""
+        return self._client is None or self._client is client
+
     def settle(self, status: Status, packed: Packed) -> bool:
         """The task has ended; False if it was cancelled before."""
         with _lock:

@@ -22,6 +22,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from pilotflow.questions import Explained, ExplainTask, IsAt, LookUp, TaskView, WhereIs
 from pilotflow.resources import Capacity, Request
 
 PROTOCOL: Final = 1
@@ -556,6 +557,7 @@ ClientMessage: TypeAlias = (
     | FailExecutor
     | ClientAlive
     | Close
+    | TaskView
 )
 ToClient: TypeAlias = (
     Welcome
@@ -571,9 +573,10 @@ ToClient: TypeAlias = (
     | HelloAgain
     | Crashed
     | Notice
+    | LookUp
 )
 ManagerMessage: TypeAlias = (
-    Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed | NodeReady
+    Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed | NodeReady | IsAt
 )
 ToManager: TypeAlias = (
     Registered
@@ -590,9 +593,10 @@ ToManager: TypeAlias = (
     | Reregister
     | ReserveNode
     | Place
+    | WhereIs
 )
-ControlMessage: TypeAlias = StatusQuery
-ToControl: TypeAlias = StatusReport | Refused
+ControlMessage: TypeAlias = StatusQuery | ExplainTask
+ToControl: TypeAlias = StatusReport | Explained | Refused
 
 M = TypeVar("M")
 Frames: TypeAlias = Sequence[Any]

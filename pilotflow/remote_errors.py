@@ -103,6 +103,16 @@ def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, A
     return error
 
 
+def summary(packed: Packed) -> str:
+    """Type and text of a packed exception, which is not unpickled itself."""
+    try:
+        _, chain = unpack(*packed)
+        described: str = chain[0][1]
+    except (SerializationError, ValueError, TypeError, LookupError):
+        return "an exception that cannot be read here"
+    return described.removeprefix("builtins.")
+
+
 def _described(error: BaseException) -> str:
     try:
         text = str(error)

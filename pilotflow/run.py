@@ -20,14 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
+from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
+from pilotflow.questions import LookUp
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.resources import SortMethod
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
+from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.interchange_process import InterchangeProcess
 from pilotflow.runtime.store import Store
 from pilotflow.serialize import unpack
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pilotflow.config.model import Config
+    from pilotflow.explanation import Explanation
 
 START_TIMEOUT_S = 30.0
 """The interchange must answer within this time."""
@@ -160,6 +164,22 @@ class Run:
         """The last report of what waits and runs, by executor and block; None before the first."""
         return self._load
 
+    def explain(self, task: AppFuture[Any] | int | str) -> Explanation:
+        """Why a task is not running, where it runs, or how it has ended; `print` it.
+
+        Args:
+            task: its future, its number, or its name (of several, the first that is not running).
+
+        Raises:
+            ConfigError: there is no such task.
+            RunClosed, InfrastructureError: the run is over, or nobody who would know answers.
+        """
+        if self.client.is_own_thread:
+            raise RunClosed("A callback of a future cannot ask about tasks; it would wait for itself.")
+        if isinstance(task, AppFuture) and not task.is_of(self.client):
+            raise ConfigError(f"{task!r} belongs to another run than {self!r}; ask that one.")
+        return explain(self._connection_file, task)
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every task has ended; False if that takes longer than `timeout` seconds."""
         return self.client.wait_idle(timeout)
@@ -236,6 +256,8 @@ class Run:
         if isinstance(event, Load):
             self._load = event
             self._keeper.on_load(_with_unbound(event, [executor.label for executor in self.config.executors]))
+        elif isinstance(event, LookUp):
+            self.client.answer(event, self._keeper.describe(), self._keeper.outlooks())
         elif isinstance(event, ManagerUp):
             self._log.info("manager on %s joined executor %s (block %s)", event.node, event.executor, event.block)
             self._record("manager up", event.node, f"executor {event.executor} block {event.block}")

@@ -129,6 +129,24 @@ def status(
         show_status(run, json)
 
 
+@app.command()
+def explain(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_DIR", help="A run directory; the newest in runs/ by default.", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="A task's number, or its name.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Say why a task is not running, where it runs, or how it has ended; asks the run from another terminal."""
+    from pilotflow.cli.explain import show_explanation
+
+    with _errors_in_words("Interrupted. The run was not touched."):
+        show_explanation(run, task, json)
+
+
 def _import_from_here() -> None:
     """Let a file name classes of modules in the working directory, as programs started there do."""
     if not {"", os.getcwd()}.intersection(sys.path):

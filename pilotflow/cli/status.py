@@ -37,7 +37,7 @@ def show_status(where: Path, as_json: bool) -> None:
         RunClosed: the run is over.
         InfrastructureError: it does not answer.
     """
-    connection = read_connection(_find(where))
+    connection = read_connection(find_run(where, "status runs/0001"))
     report = ask_status(connection, TIMEOUT_S)
     if as_json:
         data = {
@@ -53,8 +53,12 @@ def show_status(where: Path, as_json: bool) -> None:
         _print(connection, report)
 
 
-def _find(where: Path) -> Path:
+def find_run(where: Path, example: str) -> Path:
     """The connection file that is meant.
+
+    Args:
+        where: a run directory, a directory of run directories, or a connection file.
+        example: the command that is shown with a run directory if there is none.
 
     Raises:
         ConfigError: there is none.
@@ -67,7 +71,7 @@ def _find(where: Path) -> Path:
         problem = f"{where} is not the directory of a run: it has no {_FILE}."
     else:
         problem = f"There is no run directory {where}."
-    raise ConfigError(f"{problem} Name one, such as `pilotflow status runs/0001`, or call it where `runs/` is.")
+    raise ConfigError(f"{problem} Name one, such as `pilotflow {example}`, or call it where `runs/` is.")
 
 
 def _print(connection: Connection, report: StatusReport) -> None:

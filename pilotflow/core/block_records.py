@@ -115,13 +115,47 @@ Action: TypeAlias = RequestBlock | DrainBlock | CancelBlock | GiveUp
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """One block, for people."""
+    """One block, for people.
+
+    Attributes:
+        block, executor: its name and whose it is.
+        batch_id: its provider's name for it, None while it is being submitted.
+        phase: where it is in its life.
+        reason: why it ends, or how it has ended.
+        since: when it entered its phase, by the clock of whoever keeps it.
+        said: what its provider last said of it.
+    """
 
     block: str
     executor: str
     batch_id: str | None
     phase: Phase
     reason: str
+    since: float = 0.0
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What becomes of an executor's blocks.
+
+    Attributes:
+        executor: its label.
+        blocks, max_blocks: how many exist, and how many may.
+        failures: blocks in a row that ended before a manager had joined.
+        last_failed, last_failure: the last of them, and how it ended, as the end of a sentence.
+        hold_until: no block is asked for before this time.
+        trouble: what its provider cannot do now, in words.
+    """
+
+    executor: str
+    blocks: int
+    max_blocks: int
+    failures: int
+    last_failed: str
+    last_failure: str
+    hold_until: float
+    trouble: str = ""
 
 
 def how_it_ended(status: BlockStatus) -> str:

@@ -32,6 +32,7 @@ from pilotflow.core.block_records import (
     CancelBlock,
     DrainBlock,
     GiveUp,
+    Outlook,
     Phase,
     RequestBlock,
     how_it_ended,
@@ -48,6 +49,7 @@ __all__ = [
     "CancelBlock",
     "DrainBlock",
     "GiveUp",
+    "Outlook",
     "Phase",
     "RequestBlock",
 ]
@@ -94,6 +96,7 @@ class _Block:
     refusal: str = ""
     counted: bool = False  # its end is already accounted for
     reason: str = ""
+    said: str = ""  # by its provider, about its state
 
     @property
     def deserted(self) -> bool:
@@ -156,7 +159,14 @@ class BlockScaler:
     def describe(self) -> list[BlockInfo]:
         """All blocks that exist and the last ones that have ended, oldest first."""
         blocks = sorted((*self._ended.values(), *self._live.values()), key=lambda block: block.number)
-        return [BlockInfo(b.name, self.label, b.batch_id, b.phase, b.reason) for b in blocks]
+        return [BlockInfo(b.name, self.label, b.batch_id, b.phase, b.reason, b.since, b.said) for b in blocks]
+
+    def outlook(self) -> Outlook:
+        """What is to be expected."""
+        failed = self._ended.get(self._last_failed) if self._failures else None
+        name, how = (failed.name, failed.reason) if failed is not None else ("", "")
+        live, most = len(self._live), self._limits.max_blocks
+        return Outlook(self.label, live, most, self._failures, name, how, self._hold_until)
 
     # ---- what it is told --------------------------------------------------------------------
 
@@ -186,6 +196,7 @@ class BlockScaler:
                 return
         else:
             block.missing_since = None
+        block.said = status.reason
         if status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
             block.enter(Phase.RUNNING, now)
         elif status.state.terminal or status.state is BlockState.MISSING:

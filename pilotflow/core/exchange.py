@@ -15,7 +15,7 @@ from typing import Any
 
 from pilotflow.core.cancels import Asked
 from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, frame_counts
-from pilotflow.core.fleet import Fleet
+from pilotflow.core.desk import Desk
 from pilotflow.core.peers import Peer, load_of
 from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Verdict
@@ -42,12 +42,12 @@ from pilotflow.messages import (
     Refused,
     Reregister,
     Retract,
-    StatusReport,
     Stop,
     Submit,
     Task,
     Welcome,
 )
+from pilotflow.questions import TaskView
 
 LOAD_PERIOD_S = 0.25
 """The client hears of a changed load at most this often..."""
@@ -63,7 +63,7 @@ GENERATION = 1 << 10
 """Attempts are raised by this when the client begins anew within an epoch."""
 
 
-class Exchange(Fleet):
+class Exchange(Desk):
     """State of one run's interchange.
 
     Args:
@@ -225,6 +225,8 @@ class Exchange(Fleet):
         elif isinstance(message, FailExecutor):
             self._failed[message.executor] = message.reason
             self._fail_hopeless()
+        elif isinstance(message, TaskView):
+            self.inquiries.client_said(message)
         elif isinstance(message, Close):
             self.close("the run has ended")
         elif isinstance(message, Hello):
@@ -246,11 +248,6 @@ class Exchange(Fleet):
         for peer in self.peers.values():
             self._send(peer.key, Stop(reason))
 
-    def on_control(self, key: Hashable, now: float) -> None:
-        """Another terminal asks for the run's state."""
-        load = load_of(self.peers.values(), self.scheduler.classes.values(), self._draining, self.recovery.held, now)
-        self._send(key, StatusReport(self.run_id, self.pid, load.executors, load.blocks, self.dropped))
-
     def turn(self, now: float) -> dict[Hashable, Letter]:
         """Schedule once, and return everything there is to say."""
         due = self.recovery.next_due()
@@ -263,6 +260,8 @@ class Exchange(Fleet):
         if scheduler.has_changed and not self.outbox.full and not self.closing:
             for manager_id, tasks in scheduler.step(now).items():
                 self._lease(self.by_id[manager_id], tasks)
+        if self.inquiries:
+            self._answer_inquiries(now)
         if self.client is not None:
             self._tell_client(self.client, now)
         out, self._out = self._out, {}
@@ -299,6 +298,8 @@ class Exchange(Fleet):
             deadline = min(deadline, self._load_due())
         if self.scheduler.any_ahead:
             deadline = min(deadline, self._balanced + BALANCE_PERIOD_S)
+        if self.inquiries:
+            deadline = min(deadline, self.inquiries.next_due())
         due = self.recovery.next_due()
         return deadline if due is None else min(deadline, due)
 

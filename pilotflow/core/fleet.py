@@ -43,6 +43,7 @@ from pilotflow.messages import (
     Task,
     WorkerSetupFailed,
 )
+from pilotflow.questions import IsAt
 from pilotflow.units import format_memory
 
 WALLTIME_ENDS_MAX = 2
@@ -94,6 +95,8 @@ class Fleet(Ledger):
                 if peer.manager.executor not in self._setups:
                     raise BadMessage("a setup has failed where there is no setup")
                 self._send_client(SetupFailed(peer.manager.executor, message.payload))
+            elif isinstance(message, IsAt):
+                self.inquiries.manager_said(peer.manager.id, message)
         if known and peer is not None and messages and isinstance(messages[0], Register):
             self._take_stock(peer, messages[0], now)  # after the results that came with it
 

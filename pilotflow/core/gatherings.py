@@ -30,6 +30,11 @@ class Gatherings:
         del self._waiting[id]
         return True
 
+    def missing(self, id: int) -> int:
+        """How many managers have not answered; 0 if the task is not being prepared."""
+        waiting = self._waiting.get(id)
+        return 0 if waiting is None else len(waiting[1])
+
     def end(self, id: int) -> bool:
         """The attempt is given up; whether it was still being prepared."""
         return self._waiting.pop(id, None) is not None

@@ -19,10 +19,13 @@ H = TypeVar("H")
 
 @dataclass(eq=False)
 class Waiting:
-    """A task that needs results of others: its own arguments first, then one place for each."""
+    """A task that needs results of others: its own arguments first, then one place for each.
+
+    In the place of a result that is not there yet is the id of the task that makes it.
+    """
 
     task: Task
-    packs: list[Packed | None]
+    packs: list[Packed | int]
     missing: int
 
 
@@ -104,13 +107,11 @@ class Graph(Generic[H]):
             if frames:
                 self._ready.frames += frames
             return
-        packs: list[Packed | None] = [Packed(task.payload, task.layout, tuple(frames))]
+        packs: list[Packed | int] = [Packed(task.payload, task.layout, tuple(frames))]
         waiting = Waiting(task, packs, len(missing))
         for index, need in enumerate(needs, 1):
-            if isinstance(need, Packed):
-                packs.append(need)
-            else:
-                packs.append(None)
+            packs.append(need)
+            if not isinstance(need, Packed):
                 self._dependents.setdefault(need, []).append((waiting, index))
         if missing:
             self._waiting[task.id] = waiting
@@ -185,6 +186,15 @@ class Graph(Generic[H]):
             if id not in self._waiting:
                 self._submit(kept)
 
+    def needs(self, id: int) -> list[int]:
+        """The unfinished tasks (and foreign futures) that a task waits for, each once."""
+        waiting = self._waiting.get(id)
+        return [] if waiting is None else list(dict.fromkeys(pack for pack in waiting.packs if isinstance(pack, int)))
+
+    def holds_back(self, id: int) -> bool:
+        """Whether a task waits because too many big arguments are on their way."""
+        return self._window.holds(id)
+
     def is_waiting(self, id: int) -> bool:
         """Whether a task waits, for others or for its turn, so that the interchange has not heard of it."""
         return id in self._waiting or self._window.holds(id)
@@ -203,7 +213,7 @@ class Graph(Generic[H]):
         self._ready.frames += kept.frames
 
     def _complete(self, waiting: Waiting) -> None:
-        packs = [pack for pack in waiting.packs if pack is not None]
+        packs = [pack for pack in waiting.packs if isinstance(pack, Packed)]
         whole = join(packs)
         task = waiting.task
         if whole.layout and self._max_bytes is not None and whole.nbytes > self._max_bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from pilotflow.core.cancels import Asked, Cancels
 from pilotflow.core.gatherings import Gatherings
 from pilotflow.core.hope import hopeless_classes
+from pilotflow.core.inquiries import Inquiries
 from pilotflow.core.outbox import Outbox
 from pilotflow.core.peers import Peer
 from pilotflow.core.post import Letter
@@ -66,6 +67,7 @@ class Ledger:
         self.outbox = Outbox()
         self.cancels = Cancels()
         self.gatherings = Gatherings()
+        self.inquiries = Inquiries()
         self.client: Hashable | None = None
         self._program = 0  # process id of the client, 0 when its connection has closed
         self.peers: dict[Hashable, Peer] = {}

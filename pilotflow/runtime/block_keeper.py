@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
@@ -26,6 +26,7 @@ from pilotflow.core.blocks import (
     CancelBlock,
     DrainBlock,
     GiveUp,
+    Outlook,
     Phase,
     RequestBlock,
 )
@@ -83,6 +84,7 @@ class _Kept:
     scaler: BlockScaler
     polled_at: float = float("-inf")
     blind_since: float | None = None
+    trouble: str = ""  # what its provider cannot do now
     broken: bool = False
     phases: dict[str, Phase] = field(default_factory=dict)
 
@@ -128,6 +130,7 @@ class BlockKeeper:
         self._announced: frozenset[str] = frozenset()
         self._announced_at = float("-inf")
         self._infos: tuple[BlockInfo, ...] = ()
+        self._outlooks: tuple[Outlook, ...] = ()
         self._thread = threading.Thread(target=self._run, name="pilotflow-blocks", daemon=True)
 
     # ---- called from any thread -------------------------------------------------------------
@@ -151,6 +154,10 @@ class BlockKeeper:
     def describe(self) -> list[BlockInfo]:
         """The blocks that exist and the last ones that have ended, as of the thread's last turn."""
         return list(self._infos)
+
+    def outlooks(self) -> list[Outlook]:
+        """What becomes of each executor's blocks, as of the thread's last turn."""
+        return list(self._outlooks)
 
     def close(self, timeout_s: float) -> bool:
         """Cancel all blocks and wait until they are gone, at most `timeout_s` seconds.
@@ -253,13 +260,14 @@ class BlockKeeper:
         except Exception as error:  # noqa: BLE001  a plugin's code, which asks a batch system that may be away
             self._blind(kept, error, now)
             return
-        kept.blind_since = None
+        kept.blind_since, kept.trouble = None, ""
         for name, batch_id in live.items():
             unknown = BlockStatus(BlockState.MISSING, "its provider says nothing about it")
             kept.scaler.on_status(name, statuses.get(batch_id, unknown), now)
 
     def _blind(self, kept: _Kept, error: Exception, now: float) -> None:
         label = kept.executor.label
+        kept.trouble = f"Its provider cannot tell the state of its blocks now: {error!r}."
         if kept.blind_since is None:
             kept.blind_since = now
             self._log.warning("the provider of executor '%s' cannot tell the state of its blocks: %r", label, error)
@@ -277,7 +285,10 @@ class BlockKeeper:
         provider = kept.executor.provider
         drain: list[str] = []
         cancel: list[str] = []
-        for action in kept.scaler.decide(time.monotonic()):
+        actions = kept.scaler.decide(time.monotonic())
+        if actions:
+            self._describe()  # a provider may take its time, and what it does is to be seen
+        for action in actions:
             match action:
                 case RequestBlock(name):
                     self._submit(kept, name)
@@ -338,7 +349,11 @@ class BlockKeeper:
 
     def _publish(self) -> None:
         self._announce()
+        self._describe()
+
+    def _describe(self) -> None:
         self._infos = tuple(info for kept in self._kept for info in kept.scaler.describe())
+        self._outlooks = tuple(replace(kept.scaler.outlook(), trouble=kept.trouble) for kept in self._kept)
 
     def _announce(self) -> None:
         """Tell the interchange which blocks exist, if that has changed."""

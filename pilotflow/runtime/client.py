@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from typing import Any, TypeAlias
 
 from pilotflow.bodies import digest
+from pilotflow.core.block_records import BlockInfo, Outlook
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
@@ -43,8 +44,10 @@ from pilotflow.messages import (
     Task,
     Welcome,
 )
+from pilotflow.questions import LookUp, TaskView
 from pilotflow.resources import Request
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.lookup import with_blocks
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
 from pilotflow.runtime.store import Store
@@ -64,8 +67,8 @@ class Client:
     Args:
         connection: where the interchange is.
         interchange_pid: its process, watched for its death.
-        listener: called in the loop's thread with each `Load`, `ManagerUp`, `ManagerDown` and
-            `SetupFailed`, and with the `InterchangeLost` that ended the run.
+        listener: called in the loop's thread with each `Load`, `ManagerUp`, `ManagerDown`, `SetupFailed`
+            and `LookUp` (which it must `answer`), and with the `InterchangeLost` that ended the run.
         store: where ended tasks are recorded, or None.
         log: the run's log.
     """
@@ -196,6 +199,16 @@ class Client:
         if self._asleep:
             self._wake()
 
+    def answer(self, question: LookUp, blocks: Sequence[BlockInfo], outlooks: Sequence[Outlook]) -> None:
+        """Say what is known of a task, of these blocks and of what becomes of them; called in the loop's thread."""
+        self._take_inbox()  # it may be about a task that was submitted just now
+        try:
+            view = with_blocks(self._book.look_up(question.task), blocks, outlooks, time.monotonic())
+        except Exception:  # noqa: BLE001  a question must not end the run; without an answer it is said that there is none
+            self._log.exception("cannot tell what is known of task %s", question.task)
+        else:
+            self._say_of_tasks(TaskView(question.token, view))
+
     def cancel(self, future: AppFuture[Any]) -> None:
         """End a task whose future was cancelled, running or not."""
 
@@ -321,6 +334,11 @@ class Client:
             if self._store is not None:
                 self._store.tasks(rows)
             self._book.rows = []
+        ends = self._book.ends.rows
+        if ends:
+            if self._store is not None:
+                self._store.ends(ends)
+            self._book.ends.rows = []
 
     def _beat(self, now: float) -> None:
         if now < self._beat_at:
@@ -351,7 +369,7 @@ class Client:
         elif isinstance(message, Cancelled):
             self._book.take_cancelled(message)
             self._settle_idle()
-        elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed, Notice)):
+        elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed, Notice, LookUp)):
             self._listener(message)
         elif isinstance(message, Welcome):
             self.welcome.set()

@@ -10,7 +10,9 @@ from typing import Any
 
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import InfrastructureError, RunClosed
-from pilotflow.messages import BadMessage, Refused, StatusQuery, StatusReport, to_control
+from pilotflow.explanation import Explanation
+from pilotflow.messages import BadMessage, ControlMessage, Refused, StatusQuery, StatusReport, ToControl, to_control
+from pilotflow.questions import Explained, ExplainTask
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop
@@ -23,7 +25,7 @@ class _Conversation:
 
     def __init__(self) -> None:
         self.post = Post(time.time_ns())
-        self.answer: StatusReport | Refused | None = None
+        self.answer: ToControl | None = None
         self.hung_up = False
         self._decode = to_control()
 
@@ -59,6 +61,32 @@ def ask_status(connection: Connection, timeout_s: float) -> StatusReport:
         InfrastructureError: the interchange cannot be reached from here, does not answer in time,
             or is of another version.
     """
+    answer = _ask(connection, StatusQuery(), timeout_s)
+    if isinstance(answer, StatusReport):
+        return answer
+    raise _no_answer(connection, answer, timeout_s)
+
+
+def ask_explanation(connection: Connection, task: str, timeout_s: float) -> Explanation:
+    """Why a task is not running, or where it runs.
+
+    Args:
+        connection: the run's connection file.
+        task: its number, or its name.
+        timeout_s: how long the interchange may take to answer, in seconds. It waits itself, for
+            the run's program and for a manager, so allow it 5.
+
+    Raises:
+        RunClosed, InfrastructureError: see `ask_status`.
+    """
+    answer = _ask(connection, ExplainTask(1, task), timeout_s)
+    if isinstance(answer, Explained):
+        return answer.explanation
+    raise _no_answer(connection, answer, timeout_s)
+
+
+def _ask(connection: Connection, question: ControlMessage, timeout_s: float) -> ToControl | None:
+    """The answer; None if none came in time."""
     endpoint = connection.control[0]
     if endpoint.startswith("unix:") and connection.host != socket.gethostname():
         raise InfrastructureError(
@@ -81,7 +109,7 @@ def ask_status(connection: Connection, timeout_s: float) -> StatusReport:
         loop.close()
         raise _over(connection) from None
     try:
-        for _, header, frames in conversation.post.send({_PEER: Letter([StatusQuery()])}):
+        for _, header, frames in conversation.post.send({_PEER: Letter([question])}):
             channel.send(header, frames)
         deadline = time.monotonic() + timeout_s
         while not conversation.is_over and (left := deadline - time.monotonic()) > 0:
@@ -89,18 +117,15 @@ def ask_status(connection: Connection, timeout_s: float) -> StatusReport:
     finally:
         channel.close()
         loop.close()
-    return _report(connection, conversation, timeout_s)
-
-
-def _report(connection: Connection, conversation: _Conversation, timeout_s: float) -> StatusReport:
-    answer = conversation.answer
-    if isinstance(answer, StatusReport):
-        return answer
-    if isinstance(answer, Refused):
-        raise InfrastructureError(f"Run {connection.run_id} refuses to answer: {answer.reason}")
-    if conversation.hung_up:
+    if conversation.answer is None and conversation.hung_up:
         raise _over(connection)
-    raise InfrastructureError(
+    return conversation.answer
+
+
+def _no_answer(connection: Connection, answer: ToControl | None, timeout_s: float) -> InfrastructureError:
+    if isinstance(answer, Refused):
+        return InfrastructureError(f"Run {connection.run_id} refuses to answer: {answer.reason}")
+    return InfrastructureError(
         f"Run {connection.run_id} has not answered within {timeout_s:g} s. Its interchange may be stopped or very "
         f"busy. Its log is {connection.directory}/pilotflow.log."
     )

@@ -177,8 +177,8 @@ class Interchange:
             self._exchange.on_manager(key, messages, frames, now)
 
     def _from_control(self, key: Key, arrived: Any, now: float) -> None:
-        for _ in arrived or ():
-            self._exchange.on_control(key, now)
+        for messages, _ in arrived or ():
+            self._exchange.on_control(key, messages, now)
 
     def _note(self, key: Key, message: Any) -> None:
         self._servers[key[0]].send(key[1], self._post.stranger_note(message), ())

@@ -26,6 +26,7 @@ import msgspec
 
 from pilotflow.core.pool import Pool
 from pilotflow.core.post import Letter, Post
+from pilotflow.core.whereabouts import place_of
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
 from pilotflow.messages import (
@@ -48,6 +49,7 @@ from pilotflow.messages import (
     Stop,
     to_manager,
 )
+from pilotflow.questions import IsAt, WhereIs
 from pilotflow.runtime import limits, zygote
 from pilotflow.runtime.channels import Channel, connect
 from pilotflow.runtime.connection import Connection, read_connection
@@ -178,6 +180,9 @@ class Manager:
                 self._pool.drain()
             elif isinstance(message, Stop):
                 self._leave(message.reason)
+            elif isinstance(message, WhereIs):
+                place = place_of(self._pool, message.task, message.attempt, time.monotonic())
+                self._say_if_heard(IsAt(message.token, place))
             else:
                 assert isinstance(message, AliveReply)
 
@@ -287,9 +292,12 @@ class Manager:
             what = "answered no heartbeat" if self._manager_id else "could not be reached"
             self._end(f"the interchange ({_choose(self._connection)}) {what} for {silent:.0f} s", 1)
             return
-        header = self._post.sign_of_life(_INTERCHANGE, [ManagerAlive(self._time_left())])
         if self._manager_id:
-            self._channel.send(header, ())
+            self._say_if_heard(ManagerAlive(self._time_left()))
+
+    def _say_if_heard(self, message: ManagerAlive | IsAt) -> None:
+        """Something that may be lost."""
+        self._channel.send(self._post.sign_of_life(_INTERCHANGE, [message]), ())
 
     def _dispatch(self) -> None:
         letter = self._pool.take_letter()

@@ -25,6 +25,8 @@ FLUSH_PERIOD_S = 0.5
 
 TaskRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int | None, tuple[int, ...], tuple[int, ...]]
 """An ended attempt, in the order of the columns of `tasks`; cores and GPUs are lists of logical indices."""
+EndRow: TypeAlias = tuple[int, int, str, str, float]
+"""(task, function number, "failed" or "cancelled", in words why, Unix time)"""
 
 _COLUMNS = (
     "task",
@@ -52,6 +54,7 @@ CREATE TABLE IF NOT EXISTS managers (
     manager INTEGER PRIMARY KEY, executor TEXT, block TEXT, node TEXT, cpus_milli INTEGER, memory_bytes INTEGER,
     gpus TEXT
 );
+CREATE TABLE IF NOT EXISTS ends (task INTEGER, fn INTEGER, how TEXT, words TEXT, time REAL);
 CREATE TABLE IF NOT EXISTS events (time REAL, kind TEXT, subject TEXT, detail TEXT);
 """
 _VALUES = ", ".join(f"json_extract(value, '$[{number}]')" for number in range(len(_COLUMNS)))
@@ -93,6 +96,11 @@ class Store:
     def tasks(self, rows: list[TaskRow]) -> None:
         """Record ended attempts."""
         self._tasks += rows
+        self._wake.set()
+
+    def ends(self, rows: list[EndRow]) -> None:
+        """Record how tasks ended that did not end well."""
+        self._others += [("INSERT INTO ends VALUES (?, ?, ?, ?, ?)", row) for row in rows]
         self._wake.set()
 
     def function(self, fn: int, name: str) -> None:

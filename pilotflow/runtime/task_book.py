@@ -17,6 +17,9 @@ from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.futures import AppFuture, dependency_failed
 from pilotflow.memfile import keepable
 from pilotflow.messages import Cancelled, CancelTasks, ResultBatch, Status, Task
+from pilotflow.questions import ClientView
+from pilotflow.runtime.ends import Ends
+from pilotflow.runtime.lookup import look_up
 from pilotflow.runtime.store import TaskRow
 from pilotflow.serialize import Packed, pack
 
@@ -41,6 +44,7 @@ class TaskBook:
     Attributes:
         graph: the pending tasks and their dependencies.
         rows: ended attempts, to be recorded.
+        ends: those of tasks that have not ended well, in words.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class TaskBook:
         self._max_bytes = max_bytes
         self.graph: Graph[AppFuture[Any]] = Graph(max_bytes=max_bytes)
         self.rows: list[TaskRow] = []
+        self.ends = Ends()
         self._say = say
         self._call = call
         self._foreign_ids = itertools.count(-1, -1)
@@ -110,12 +115,18 @@ class TaskBook:
             value = need.result(0)
         except BaseException:  # noqa: BLE001  whatever the task raised
             future.fail(dependency_failed(need, future.name))
+            self.ends.of(future)
             return None
         try:
             return pack(value)
         except SerializationError as error:
             future.fail(SerializationError(f"the result that '{future.name}' needs cannot be sent to it: {error}"))
+            self.ends.of(future)
         return None
+
+    def look_up(self, asked: str) -> ClientView:
+        """What is known of the pending task with this number or name."""
+        return look_up(asked, self.graph, self._foreign)
 
     # ---- results ----------------------------------------------------------------------------
 
@@ -164,6 +175,8 @@ class TaskBook:
                 future.settle(status, Packed(result.payload, layout, tuple(map(keepable, parts))))
             else:
                 future.settle(status, Packed(result.payload))
+            if status:
+                self.ends.of_result(future, status, Packed(result.payload, layout, tuple(parts)))
         return at
 
     def begin(self, tasks: Sequence[tuple[int, int]]) -> None:
@@ -181,6 +194,7 @@ class TaskBook:
                 future = self.graph.finish(dependent)
                 if future is not None:
                     future.fail(dependency_failed(need, future.name, error))
+                    self.ends.of(future)
                     failed.append((dependent, future))
 
     def _fail_oversized(self) -> None:
@@ -189,6 +203,7 @@ class TaskBook:
             future = self.graph.finish(task.id)
             if future is not None:
                 future.fail(_too_long(future.name, task, self._max_bytes))
+                self.ends.of(future)
                 self._fail_dependents(task.id, future)
 
     # ---- cancelling -------------------------------------------------------------------------
@@ -200,6 +215,7 @@ class TaskBook:
             return
         waiting = self.graph.is_waiting(id)
         self.graph.finish(id)
+        self.ends.of(future)
         self._fail_dependents(id, future)
         if not waiting:
             self._say(CancelTasks(0, [id], running=True))
@@ -238,6 +254,7 @@ class TaskBook:
         future = self.graph.finish(id)
         if future is not None:
             future.withdraw()
+            self.ends.of(future)
             self._fail_dependents(id, future)
 
     # ---- the end ----------------------------------------------------------------------------
@@ -248,6 +265,7 @@ class TaskBook:
         self.graph = Graph(max_bytes=self._max_bytes)
         for future in pending:
             future.fail(_copy(error))
+            self.ends.of(future)
         for answer in self._answers.values():
             answer.done.set()
 

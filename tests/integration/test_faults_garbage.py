@@ -53,6 +53,7 @@ from pilotflow.messages import (
     from_control,
     from_manager,
 )
+from pilotflow.questions import BlockView, ClientView, ExplainTask, IsAt, TaskView, Whereabouts
 from pilotflow.resources import Capacity, Request
 from pilotflow.runtime import packets
 from tests.integration import fault_tasks as tasks
@@ -158,6 +159,7 @@ def client_messages(run: Run) -> list[Any]:
         DrainBlocks(["nowhere-0"]),
         FailExecutor("nowhere", "reason"),
         ClientAlive(),
+        TaskView(1, ClientView(900_001, "f", blocks=(BlockView("b", "nowhere", None, "pending", "", 1.5),))),
     ]
 
 
@@ -177,11 +179,12 @@ def manager_messages(run: Run) -> list[Any]:
         ManagerAlive(50.0),
         Leaving("reason", [(900_001, 1)]),
         WorkerSetupFailed(b"payload"),
+        IsAt(1, Whereabouts(True, 3, 1.5, 2)),
     ]
 
 
 def control_messages(run: Run) -> list[Any]:
-    return [StatusQuery()]
+    return [StatusQuery(), ExplainTask(1, "900001")]
 
 
 SPEAKERS: dict[str, tuple[Callable[[Run], list[Any]], Any]] = {

@@ -1,0 +1,78 @@
+"""`pilotflow explain`: why a task is not running, asked from another terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pilotflow.cli.status import find_run
+from pilotflow.errors import ConfigError
+from pilotflow.explanation import NEXT_STEP, Explanation
+from pilotflow.runtime.explaining import explain
+
+
+def show_explanation(first: str | None, second: str | None, as_json: bool) -> None:
+    """Ask a run about a task, and print the answer.
+
+    Args:
+        first, second: where the run is (see `find_run`) and the task's number or name; or the task
+            alone, and the newest run in `runs/` is meant.
+        as_json: print it for programs.
+
+    Raises:
+        ConfigError: there is no such run or task.
+        RunClosed: the run is over, and its record does not have the task.
+        InfrastructureError: nobody who would know answers.
+    """
+    if first is None or (second is None and Path(first).is_dir()):
+        raise ConfigError("Name a task by its number or its name, such as `pilotflow explain 17`.")
+    where, task = ("runs", first) if second is None else (first, second)
+    explanation = explain(find_run(Path(where), "explain runs/0001 17"), task)
+    if as_json:
+        print(json.dumps(as_data(explanation), indent=2))
+    else:
+        _print(explanation)
+
+
+def as_data(explanation: Explanation) -> dict[str, Any]:
+    """The answer for programs; only more may come into it."""
+    return {
+        "task": explanation.task,
+        "name": explanation.name,
+        "state": explanation.state.value,
+        "reasons": [
+            {
+                "kind": reason.kind.value,
+                "executor": reason.executor or None,
+                "text": reason.text,
+                "numbers": {number.name: number.value for number in reason.numbers},
+                "tasks": list(reason.tasks),
+                "block": reason.block or None,
+                "node": reason.node or None,
+                "advice": reason.advice or None,
+            }
+            for reason in explanation.reasons
+        ],
+        "advice": explanation.advice or None,
+        "chain": [{"task": one.task, "name": one.name} for one in explanation.chain],
+        "chain_length": explanation.links,
+        "root": as_data(explanation.root) if explanation.root is not None else None,
+    }
+
+
+def _print(explanation: Explanation) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    headlines = {explanation.headline}
+    if explanation.root is not None:
+        headlines.add(explanation.root.headline)
+    for line in explanation.lines(console.width if console.is_terminal else None):
+        text = Text(line)
+        if line.strip() in headlines:
+            text.stylize("bold")
+        elif line.startswith(NEXT_STEP):
+            text.stylize("bold", 0, len(NEXT_STEP.rstrip()))
+        console.print(text, soft_wrap=True)

@@ -1,0 +1,58 @@
+"""How tasks ended that did not end well, in words, for the run store."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final
+
+from pilotflow.messages import Status
+from pilotflow.remote_errors import summary
+from pilotflow.runtime.store import EndRow
+from pilotflow.serialize import Packed
+
+ENDS_MAX: Final = 10_000
+"""Ends of a run that are put into words; a run with more of them is not told better by all."""
+WORDS_MAX: Final = 500
+"""Characters of one."""
+
+
+class Ends:
+    """Collects ends in words. Nothing is unpickled that a user has made.
+
+    Attributes:
+        rows: those that have not been recorded.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[EndRow] = []
+        self._left = ENDS_MAX
+
+    def of_result(self, future: Any, status: Status, packed: Packed) -> None:
+        """The task's last attempt has ended with this."""
+        if self._left > 0:
+            if status is Status.ERROR:
+                self._add(future, "failed", summary(packed))
+            else:
+                self.of(future)
+
+    def of(self, future: Any) -> None:
+        """The future has ended without a result of its task."""
+        if self._left > 0:
+            error = _error_of(future)
+            if error is None:
+                self._add(future, "cancelled", "")
+            else:
+                self._add(future, "failed", f"{type(error).__name__}: {error}")
+
+    def _add(self, future: Any, how: str, words: str) -> None:
+        self._left -= 1
+        text = words[:WORDS_MAX].encode("utf-8", "replace").decode()  # SQLite takes no lone surrogates
+        self.rows.append((future.task_id, future.fn, how, text, time.time()))
+
+
+def _error_of(future: Future[Any]) -> BaseException | None:
+    try:
+        return future.exception(0)
+    except CancelledError:
+        return None
