@@ -106,8 +106,10 @@ def test_a_block_carries_its_environment_from_the_first_moment(tmp_path: Path) -
     """Were it set by the script, a block whose script has not come so far could not be recognised."""
     provider = LocalProvider()
     batch_id = provider.submit(replace(job(tmp_path, "sleep 600"), environment={"MARK": "a 'b'"}))
-    pid = int(batch_id.partition(":")[0])
-    assert b"MARK=a 'b'" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    environ = Path(f"/proc/{int(batch_id.partition(':')[0])}/environ")
+    while not (shown := environ.read_bytes()):  # in the middle of its exec a process shows none at all
+        pass
+    assert b"MARK=a 'b'" in shown.split(b"\0")
     provider.cancel([batch_id])
     final(provider, batch_id)
 
