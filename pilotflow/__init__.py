@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from pilotflow.executor import PilotExecutor
     from pilotflow.futures import AppFuture
     from pilotflow.ids import VERSION as __version__  # noqa: N811  the name that everybody looks for
+    from pilotflow.launchers.mpirun import MpiexecLauncher, MpirunLauncher
+    from pilotflow.launchers.simple import SimpleLauncher, WrappedLauncher
     from pilotflow.launchers.single_node import SingleNodeLauncher
+    from pilotflow.launchers.srun import SrunLauncher, SrunMPILauncher
     from pilotflow.providers.local import LocalProvider
     from pilotflow.run import Run, load
+    from pilotflow.runtime.ranks_result import RankError
 
 _HOMES = {
     "pilotflow.context": ("TaskContext", "current_task"),
@@ -56,9 +60,13 @@ _HOMES = {
     ),
     "pilotflow.executor": ("PilotExecutor",),
     "pilotflow.futures": ("AppFuture",),
+    "pilotflow.launchers.mpirun": ("MpiexecLauncher", "MpirunLauncher"),
+    "pilotflow.launchers.simple": ("SimpleLauncher", "WrappedLauncher"),
     "pilotflow.launchers.single_node": ("SingleNodeLauncher",),
+    "pilotflow.launchers.srun": ("SrunLauncher", "SrunMPILauncher"),
     "pilotflow.providers.local": ("LocalProvider",),
     "pilotflow.run": ("Run", "load"),
+    "pilotflow.runtime.ranks_result": ("RankError",),
 }
 
 __all__ = [
@@ -74,16 +82,23 @@ __all__ = [
     "LocalProvider",
     "MemoryLimitExceeded",
     "MissingOutputs",
+    "MpiexecLauncher",
+    "MpirunLauncher",
     "PilotExecutor",
     "PilotflowError",
+    "RankError",
     "Run",
     "RunClosed",
     "SerializationError",
+    "SimpleLauncher",
     "SingleNodeLauncher",
+    "SrunLauncher",
+    "SrunMPILauncher",
     "TaskContext",
     "TaskTimeout",
     "WalltimeExceeded",
     "WorkerLost",
+    "WrappedLauncher",
     "__version__",
     "bash_app",
     "current_task",
