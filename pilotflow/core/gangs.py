@@ -6,7 +6,9 @@ looked at only where a manager has become empty, and a search passes over blocks
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import Task
@@ -44,12 +46,16 @@ class Block:
 class Gangs:
     """Managers by block, and the multi-node tasks that have some of them.
 
+    Args:
+        classes: all request classes by id.
+
     Attributes:
         by_task: the gang of each multi-node task that holds nodes, by the task's id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: Mapping[int, RequestClass]) -> None:
         self.by_task: dict[int, Gang] = {}
+        self._classes = classes
         self._blocks: dict[str, Block] = {}
 
     def add(self, manager: Manager) -> None:
@@ -154,18 +160,27 @@ class Gangs:
         """
         count = cls.request.num_nodes
         best: tuple[Manager, ...] = ()
-        least = -1
+        least = (inf, inf)
         for block in self._blocks.values():
             if len(block.managers) < count:
                 continue
             usable = [manager for manager in block.managers.values() if _may_join(manager, cls, now)]
             if len(usable) < count:
                 continue
-            chosen = sorted(usable, key=_load)[:count]
-            load = sum(_load(manager)[0] for manager in chosen)
-            if least < 0 or load < least:
-                best, least = tuple(sorted(chosen, key=_by_id)), load
+            chosen = sorted((*self._load(manager), manager.id) for manager in usable)[:count]
+            load = chosen[-1][0], sum(tasks for _, tasks, _ in chosen)
+            if not best or load < least:
+                best, least = tuple(block.managers[id] for id in sorted(id for *_, id in chosen)), load
         return best
+
+    def _load(self, manager: Manager) -> tuple[float, int]:
+        """How long a node may take to be empty, as far as its tasks have said, and how many they are."""
+        running = list(manager.active)
+        if manager.gang is not None:
+            running.append(self.by_task[manager.gang].task.cls)
+        runtimes = [self._classes[id].request.runtime_s for id in running]
+        longest = max((inf if runtime is None else runtime for runtime in runtimes), default=0.0)
+        return longest, len(manager.leases) + (manager.gang is not None)
 
 
 def _join(gang: Gang, manager: Manager) -> None:
@@ -182,10 +197,6 @@ def _may_join(manager: Manager, cls: RequestClass, now: float) -> bool:
         and manager.could_ever_run(cls)
         and manager.lasts(cls, now)
     )
-
-
-def _load(manager: Manager) -> tuple[int, int]:
-    return len(manager.leases) + (manager.gang is not None), manager.id
 
 
 def _by_id(manager: Manager) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 
 from pilotflow.core.gangs import Gangs
 from pilotflow.core.needs import NOTHING, Needs
@@ -126,10 +127,14 @@ class Patience:
         return freed
 
     def _reserve(self, lane: Lane, cls: RequestClass, changed: Collection[Manager], now: float) -> list[Manager]:
-        if cls.request.num_nodes > 1:
-            chosen = () if self._gangs.find(cls, now) else self._gangs.soonest(cls, now)
-        else:
+        if cls.request.num_nodes == 1:
             chosen = self._node_for(lane, cls, changed, now)
+        elif self._gangs.find(cls, now):
+            return []
+        else:
+            chosen = self._gangs.soonest(cls, now)
+            if not chosen:
+                cls.blocked_since = now  # all nodes have been looked at, which is not to be done in each step
         if not chosen:
             return []
         holder = self._holders.get(cls.executors)
@@ -149,7 +154,26 @@ class Patience:
             return ()
         some = [manager for section in lane.sections for manager in islice(section.able(cls, now), CANDIDATES)]
         may = {manager.id: manager for manager in (*changed, *some) if _may_wait_for(manager, cls, now)}
-        return (max(may.values(), key=lambda manager: (_share_free(manager, cls), -manager.id)),) if may else ()
+        if not may:
+            return ()
+        return (min(may.values(), key=lambda one: (self._wait_s(one, cls), -_share_free(one, cls), one.id)),)
+
+    def _wait_s(self, manager: Manager, cls: RequestClass) -> float:
+        """How long at most until enough is free, as far as the tasks there have said how long they run."""
+        if manager.gang is not None:
+            return self._classes[self._gangs.by_task[manager.gang].task.cls].request.runtime_s or inf
+        wanted = cls.needs
+        slots, cpus, memory, gpus = manager.free_slots, manager.free_cpus, manager.free_memory, sum(manager.free_gpus)
+        running = [(self._classes[id], count) for id, count in manager.active.items()]
+        wait_s = 0.0
+        for other, count in sorted(running, key=lambda entry: entry[0].request.runtime_s or inf):
+            if slots > 0 and cpus >= wanted.cpus and memory >= wanted.memory and gpus >= wanted.gpus:
+                break
+            needs = other.needs
+            slots, cpus, memory = slots + count, cpus + count * needs.cpus, memory + count * needs.memory
+            gpus += count * needs.gpus
+            wait_s = other.request.runtime_s or inf
+        return wait_s
 
 
 def _may_wait_for(manager: Manager, cls: RequestClass, now: float) -> bool:

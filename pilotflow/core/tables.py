@@ -29,7 +29,7 @@ class Tables:
         self.classes: dict[int, RequestClass] = {}
         self.managers: dict[int, Manager] = {}
         self.tasks: dict[int, Task] = {}
-        self.gangs = Gangs()
+        self.gangs = Gangs(self.classes)
         self.vacated: list[tuple[Manager, int]] = []
         self._waiting: dict[int, RequestClass] = {}  # classes with something in their queue
         self._fresh: dict[int, RequestClass] = {}  # those of them that have searched for nothing yet
