@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher, quote_command
@@ -27,7 +27,10 @@ class SingleNodeLauncher(Launcher):
     not end the others. Ranks are started by Open MPI's `mpirun`, on this machine only.
     """
 
-    starts_ranks: ClassVar[bool] = True
+    @property
+    def starts_ranks(self) -> bool:
+        """See `Launcher.starts_ranks`."""
+        return True
 
     def wrap(self, command: Sequence[str], nodes: int) -> str:
         """See `Launcher.wrap`."""

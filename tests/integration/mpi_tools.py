@@ -20,6 +20,14 @@ def openmpi() -> str:
     return _program("mpirun.openmpi", OPENMPI_PACKAGES)
 
 
+def plain_openmpi() -> None:
+    """Skip the test if the `mpirun` that is found first is not Open MPI's."""
+    openmpi()
+    found = subprocess.run(["mpirun", "--version"], capture_output=True, text=True, timeout=30, check=False)
+    if "Open MPI" not in found.stdout:
+        pytest.skip("mpirun is not Open MPI's here: update-alternatives --config mpirun")
+
+
 def openmpi_compiler() -> str:
     return _program("mpicc.openmpi", OPENMPI_PACKAGES)
 
