@@ -174,6 +174,8 @@ class Scheduler(Tables):
                 any_placed = True
                 if first is not None:
                     first, looked, after = None, 0, ()
+            if rival is not None and len(self._waiting) > 1:
+                self._put(cls)  # its next task may come after the rival's
         if any_placed:
             self._refresh(manager)
 

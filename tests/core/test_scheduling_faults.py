@@ -328,3 +328,19 @@ def test_a_class_whose_last_waiting_tasks_were_cancelled_is_served_when_it_has_n
     desk.end(4)
     assert desk.step() == {1: [5]}
     assert manager.leases == {5}
+
+
+def test_a_class_that_let_an_older_task_of_another_pass_has_its_turn_on_the_same_manager() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1000))
+    desk.cls(2, Request(cpus_milli=999))
+    manager = desk.manager(8, left_s=10.0)
+    for cls in (1, 2, 1, 2, 1, 1):
+        desk.submit(1, cls=cls)
+    assert desk.step() == {1: [1, 2, 3, 4, 5, 6]}
+    manager.closed = True
+    for cls in (1, 2, 1, 2, 1):
+        desk.submit(1, cls=cls)
+    assert desk.step() == {}
+    desk.manager(4)
+    assert desk.step() == {2: [7, 8, 9, 10]}
