@@ -102,14 +102,16 @@ class SrunLauncher(Launcher):
         """See `Launcher.step`. The command runs in the job's batch script, beside the managers.
 
         Raises:
-            ConfigError: the step is for logical nodes of one host, which Slurm knows nothing of.
+            ConfigError: the step is for several logical nodes of one host, which Slurm knows nothing of.
         """
-        if step.local:
+        if step.local and len(step.nodes) > 1:
             raise ConfigError(
                 f"{type(self).__name__} starts ranks on nodes of a Slurm job, and step {step.name} is for logical "
                 "nodes of one machine. Give the executor launcher: single_node or mpirun."
             )
-        nodes = step.hostfile or ",".join(step.host_of_rank)
+        nodes = step.hostfile
+        if nodes is None or step.local:  # the host file of a local step has no name that Slurm knows
+            nodes = ",".join(node for node in step.nodes for _ in range(step.ranks_per_node))
         argv = [
             "srun",
             f"--job-name={step.name}",

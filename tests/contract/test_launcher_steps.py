@@ -38,6 +38,7 @@ FULL = Step(
     runtime_s=90.5,
     directory="/runs/0001/steps/it's/train-1.1",
 )
+HERE = Step(name="fit-1.1", nodes=("node1",), ranks_per_node=3, local=True, directory="/runs/0001/steps/fit-1.1")
 LOCAL = Step(name="train-1.1", nodes=("vm-0", "vm-1"), ranks_per_node=2, local=True)
 
 
@@ -47,6 +48,7 @@ LOCAL = Step(name="train-1.1", nodes=("vm-0", "vm-1"), ranks_per_node=2, local=T
         (SrunLauncher(), TWO, "step_srun.txt"),
         (SrunLauncher(mpi="pmix", options=("-v",), step_options=("--network=x",)), FULL, "step_srun_full.txt"),
         (SrunMPILauncher(), TWO, "step_srun_mpi.txt"),
+        (SrunLauncher(), HERE, "step_srun_here.txt"),
         (MpirunLauncher(), TWO, "step_mpirun.txt"),
         (MpirunLauncher(options=("-q",), step_options=("--bind-to", "core")), FULL, "step_mpirun_full.txt"),
         (MpirunLauncher(), LOCAL, "step_mpirun_local.txt"),
