@@ -12,7 +12,9 @@ from typing import Final
 import msgspec
 
 _SHOWN: Final = 9
-"""Links of a chain, and executors in a row, that text names."""
+"""Words of a list that text names."""
+_LINKS_SHOWN: Final = 5
+"""Links of a chain that text names; the last two are among them."""
 
 
 class State(Enum):
@@ -74,6 +76,9 @@ NEXT_STEP: Final = "What now: "
 """What the last lines of an explanation begin with."""
 RANKS: Final = {kind: rank for rank, kind in enumerate(Kind)}
 """Their order: what stands in the way soonest to be gone comes before what never goes."""
+
+HOPELESS: Final = frozenset({Kind.TOO_BIG, Kind.GIVEN_UP})
+"""An executor with such a reason never takes the task, as far as anybody knows."""
 
 
 class Number(msgspec.Struct, frozen=True, array_like=True):
@@ -171,7 +176,7 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
         for reason in self.reasons:
             if reason.executor and reason.kind is not Kind.NOT_BOUND:
                 first.setdefault(reason.executor, reason.kind)
-        return bool(first) and all(kind in {Kind.TOO_BIG, Kind.GIVEN_UP} for kind in first.values())
+        return bool(first) and all(kind in HOPELESS for kind in first.values())
 
     def __str__(self) -> str:
         return "\n".join(self.lines(100))
@@ -218,10 +223,10 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
 
     def _chain(self) -> str:
         words = [f"{one.task} ({one.name})" if one.task else str(one) for one in self.chain]
-        missing = self.links - len(self.chain)
-        if missing > 0:
-            half = len(words) // 2
-            words[half:half] = [f"... {missing:,} more ..."]
+        if self.links > _LINKS_SHOWN:
+            shown = [*words[:-2][: _LINKS_SHOWN - 2], "", *words[-2:]]
+            shown[-3] = f"... {self.links - len(shown) + 1:,} more ..."
+            words = shown
         return " <- ".join([f"{self.task} ({self.name})", *words])
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pilotflow.core.block_records import Phase
+from pilotflow.core.line import Line
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.shortage import why_not
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import (
+    HOPELESS,
     RANKS,
     Explanation,
     Kind,
@@ -74,8 +76,10 @@ def explain_queued(scheduler: Scheduler, task: Task, name: str, facts: Facts, no
     parts.sort(key=lambda part: RANKS[part[0].kind])
     reasons = [_behind(facts.behind)] if facts.behind else []
     reasons += [reason for part in parts for reason in part]
-    admitted = [label for label in labels if cls.admits(label)]
-    reasons += _order(scheduler, cls, task, {label: managers.get(label, []) for label in admitted})
+    hopeless = {part[0].executor for part in parts if part[0].kind in HOPELESS}
+    hopeful = [label for label in labels if cls.admits(label) and label not in hopeless]
+    if hopeful:
+        reasons += _order(scheduler, cls, task, {label: managers.get(label, []) for label in hopeful})
     return Explanation(task.id, name, State.QUEUED, (*reasons, *_lost(cls, facts)))
 
 
@@ -91,7 +95,8 @@ def explain_leased(
         advice = "It starts when all nodes have said so, which takes moments."
         state, reason = State.LEASED, _at(manager, Kind.SENT, text, (Number("missing", facts.gathering),), advice)
     else:
-        state, reason = _place(place, where, manager, facts.holder_heard_s)
+        runtime_s = scheduler.classes[task.cls].request.runtime_s
+        state, reason = _place(place, where, manager, facts.holder_heard_s, runtime_s)
     reasons = [reason]
     if facts.cancelling:
         reasons.insert(0, Reason(Kind.ENDING, "It is being cancelled."))
@@ -289,28 +294,36 @@ def _order(
     """How many tasks come first, for each executor that may run it; once, if that is the same for all."""
     same = _position(cls, task)
     waiting = [other for other in scheduler.classes.values() if other is not cls and other.queued]
-    counts = {}
-    for label, present in managers.items():
-        small_end = bool(present) and all(manager.capacity.depth_limited for manager in present)
-        mine = _urgency(cls)
-        counts[label] = sum(
-            other.queued
-            for other in waiting
-            if other.admits(label) and (_urgency(other) > mine if small_end else _urgency(other) < mine)
-        )
+    counts = {label: _others_first(cls, label, present, waiting) for label, present in managers.items()}
     if len(set(counts.values())) <= 1:
         return [_ahead("", same, next(iter(counts.values()), 0))] if same or any(counts.values()) else []
     return [_ahead(label, same, others) for label, others in counts.items() if same or others]
+
+
+def _others_first(cls: RequestClass, label: str, managers: Sequence[Manager], waiting: Sequence[RequestClass]) -> int:
+    """Tasks of other classes that an executor takes first; what none of its nodes could run is in nobody's way."""
+    line = Line(small_first=bool(managers) and all(manager.capacity.depth_limited for manager in managers))
+    kinds = list({manager.capacity: manager for manager in managers}.values())
+    mine = line.key_of(cls)
+    count = 0
+    for other in waiting:
+        if other.admits(label) and (not kinds or any(kind.could_ever_run(other) for kind in kinds)):
+            key = line.key_of(other)
+            if key is not None and mine is not None and key < mine:
+                count += other.queued
+    return count
 
 
 def _ahead(label: str, same: int, others: int) -> Reason:
     count = same + others
     text = f"{count:,} task{'s are' if count > 1 else ' is'} ahead of it in the queue"
     if same and others:
-        text += f": {same:,} like it and {others:,} more urgent"
+        text += f": {same:,} like it and {others:,} of {'another kind' if others == 1 else 'other kinds'}"
     elif others:
-        text += ", more urgent" if count == 1 else ", all of them more urgent"
-    numbers = Number("ahead", count), Number("ahead_like_it", same), Number("ahead_more_urgent", others)
+        text = (
+            f"{count:,} task{'s of other kinds are' if count > 1 else ' of another kind is'} ahead of it in the queue"
+        )
+    numbers = Number("ahead", count), Number("ahead_like_it", same), Number("ahead_others", others)
     return Reason(Kind.AHEAD, f"{text}.", label, numbers)
 
 
@@ -322,11 +335,6 @@ def _position(cls: RequestClass, task: Task) -> int:
             break
         count += other.attempt >= 0
     return count
-
-
-def _urgency(cls: RequestClass) -> tuple[tuple[float, ...], int]:
-    first = cls.first()
-    return cls.order, first.id if first is not None else 0
 
 
 # ---- other reasons --------------------------------------------------------------------------
@@ -350,16 +358,22 @@ def _lost(cls: RequestClass, facts: Facts) -> list[Reason]:
     return [Reason(Kind.CRASHES, text, "", numbers)]
 
 
-def _place(place: Whereabouts | None, where: str, manager: Manager, heard_s: float) -> tuple[State, Reason]:
+def _place(
+    place: Whereabouts | None, where: str, manager: Manager, heard_s: float, runtime_s: float | None
+) -> tuple[State, Reason]:
     if place is None:
         text = f"It was handed to {where}. The manager there has not answered; it was last heard of "
         text += f"{format_duration(round(heard_s, 1))} ago."
         advice = "If it stays silent it is given up, and its tasks run elsewhere."
         return State.LEASED, _at(manager, Kind.SILENT, text, (Number("heard_s", heard_s),), advice)
     if place.running_s is not None:
-        text = f"It has been running for {format_duration(round(place.running_s, 1))} on {where}"
-        text += f", in worker {place.worker}." if place.worker is not None else "."
-        return State.RUNNING, _at(manager, Kind.RUNS, text, (Number("running_s", place.running_s),))
+        numbers = [Number("running_s", place.running_s)]
+        text = f"It has been running for {format_duration(round(place.running_s, 1))}"
+        if runtime_s is not None:
+            numbers.append(Number("runtime_s", runtime_s))
+            text += f" of at most {format_duration(runtime_s)}"
+        text += f" on {where}, in worker {place.worker}." if place.worker is not None else f" on {where}."
+        return State.RUNNING, _at(manager, Kind.RUNS, text, tuple(numbers))
     if not place.held:
         return State.LEASED, _at(manager, Kind.SENT, f"It is on its way to {where}, or back from there.")
     text = f"It was sent ahead to {where}. "

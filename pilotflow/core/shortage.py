@@ -189,8 +189,9 @@ def _no_slot(executor: str, managers: Sequence[Manager]) -> Reason:
     numbers = Number("slots", slots), Number("free_slots", 0), Number("nodes", nodes)
     if any(manager.capacity.depth_limited for manager in managers):
         most = max(manager.capacity.slots for manager in managers)
-        text = f"A node runs at most {most} task{'s' * (most > 1)} at once (max_parallel_jobs), and "
-        text += f"{'its node does' if nodes == 1 else f'all {nodes} nodes do'}."
+        text = "Its node runs" if nodes == 1 else f"Each of its {nodes} nodes runs"
+        text += f" at most {most} task{'s' * (most > 1)} at once (max_parallel_jobs), and "
+        text += "is full." if nodes == 1 else "all are full."
         return Reason(Kind.DEPTH, text, executor, numbers)
     text = f"The only slot {where} is taken." if slots == 1 else f"All {slots} slots {where} are taken."
     return Reason(Kind.SLOTS, text, executor, numbers)
@@ -254,7 +255,7 @@ def _too_few_nodes(cls: RequestClass, executor: str, managers: Sequence[Manager]
     largest = max(blocks.values(), key=len)
     if len(largest) < wanted:
         text = f"It asks for {wanted} nodes of one block. The largest block here ({largest[0].block}) has "
-        text += f"{len(largest)} of that kind."
+        text += f"{len(largest)} that can take it."
         numbers = Number("asked_nodes", wanted), Number("nodes", len(largest))
         advice = f"It starts in a block with nodes_per_block={wanted} or more."
         return Reason(Kind.NODES, text, executor, numbers, block=largest[0].block, advice=advice)

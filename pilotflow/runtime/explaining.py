@@ -45,7 +45,8 @@ def explain(connection_file: Path, task: AppFuture[Any] | int | str) -> Explanat
     except RunClosed:
         past = explain_past(record, asked)
         if past is None:
-            raise RunClosed(f"Run {connection.run_id} is over, and its record has no task '{asked}'.") from None
+            hint = "" if asked.isdecimal() else did_you_mean(asked, past_names(record))
+            raise RunClosed(f"Run {connection.run_id} is over, and its record has no task '{asked}'{hint}.") from None
         return past
     if answer.state not in {State.UNKNOWN, State.ENDED}:
         return answer

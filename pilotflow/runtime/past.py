@@ -96,7 +96,8 @@ def _end(database: sqlite3.Connection, id: int) -> _End | None:
     at, duration_s, state, words = 0.0, None, State.DONE, ""
     if attempts:
         _, status, started_us, duration_us = attempts[-1]
-        at, duration_s = (started_us + duration_us) / 1e6, duration_us / 1e6
+        if started_us:  # else it was given up without having run
+            at, duration_s = (started_us + duration_us) / 1e6, duration_us / 1e6
         state = _HOW.get(status, State.FAILED)
     if ends:
         _, how, words, at = ends[-1]
@@ -105,11 +106,13 @@ def _end(database: sqlite3.Connection, id: int) -> _End | None:
 
 
 def _explanation(end: _End) -> Explanation:
-    numbers = [Number("ended_at", end.at)]
-    when = f"{datetime.fromtimestamp(end.at).astimezone():%Y-%m-%d %H:%M:%S}"
-    ago = max(0.0, time.time() - end.at)
-    when += f" ({format_duration(round(ago))} ago)" if ago >= 1 else " (just now)"
-    took = ""
+    numbers: list[Number] = []
+    when = took = ""
+    if end.at:
+        numbers.append(Number("ended_at", end.at))
+        ago = max(0.0, time.time() - end.at)
+        when = f" on {datetime.fromtimestamp(end.at).astimezone():%Y-%m-%d %H:%M:%S}"
+        when += f" ({format_duration(round(ago))} ago)" if ago >= 1 else " (just now)"
     if end.duration_s is not None:
         numbers.append(Number("duration_s", end.duration_s))
         took = f", after {format_duration(end.duration_s)} of work"
@@ -117,7 +120,7 @@ def _explanation(end: _End) -> Explanation:
         numbers.append(Number("attempts", end.attempts))
         took += f" in the last of {end.attempts} attempts"
     kind = {State.DONE: Kind.DONE, State.CANCELLED: Kind.CANCELLED}.get(end.state, Kind.FAILED)
-    text = f"It ended on {when}{took}."
+    text = f"It ended{when}{took}."
     if end.state is State.FAILED:
         words = end.words or "Why is not in the run's record; its future has the exception."
         text = f"{words.rstrip()}\n{text}"

@@ -113,7 +113,6 @@ def test_a_task_that_finds_no_room_says_what_is_short_and_what_to_do(tmp_path: P
             "Task 3 (wait_for) is queued, and nothing that is known of can run it.\n"
             "\n"
             "  local  It is too big: it asks for 99 cores on one node, and the largest has 2.\n"
-            "  1 task is ahead of it in the queue, more urgent.\n"
             "\n"
             "What now: Ask for less (at most num_cpus=2), or cancel it: it would wait for ever.\n"
         )

@@ -181,7 +181,7 @@ def test_the_depth_limit_is_reached() -> None:
     *_, task = site.submit(7)
     assert first(site.why(task)) == (
         Kind.DEPTH,
-        "A node runs at most 3 tasks at once (max_parallel_jobs), and all 2 nodes do.",
+        "Each of its 2 nodes runs at most 3 tasks at once (max_parallel_jobs), and all are full.",
     )
 
 
@@ -305,21 +305,34 @@ def test_tasks_ahead_are_counted_by_why_they_are_ahead() -> None:
     assert site.why(last).reasons[-1].text == "2 tasks are ahead of it in the queue."
     site.submit(1, 2)
     why = site.why(last)
-    assert why.reasons[-1].text == "3 tasks are ahead of it in the queue: 2 like it and 1 more urgent."
-    assert numbers(why, -1) == {"ahead": 3, "ahead_like_it": 2, "ahead_more_urgent": 1}
+    assert why.reasons[-1].text == "3 tasks are ahead of it in the queue: 2 like it and 1 of another kind."
+    assert numbers(why, -1) == {"ahead": 3, "ahead_like_it": 2, "ahead_others": 1}
     (urgent,) = site.submit(1, 2)
     assert site.why(urgent).reasons[-1].text == "1 task is ahead of it in the queue."
 
 
 def test_a_depth_limited_executor_counts_from_its_end_of_the_queue() -> None:
     site = Site()
-    site.cls(1, Request(cpus_milli=8000, priority=1), executors=["shallow"])
+    site.cls(1, Request(memory_bytes=GIB), executors=["shallow"])
     site.cls(2, Request(), executors=["shallow"])
     site.manager(executor="shallow", slots=1, depth_limited=True)
     site.submit(1, 1)
-    (urgent,) = site.submit(1, 1)
+    (big,) = site.submit(1, 1)
+    (small, _) = site.submit(2, 2)
+    assert site.why(big).reasons[-1].text == "2 tasks of other kinds are ahead of it in the queue."
+    assert [reason.kind for reason in site.why(small).reasons] == [Kind.DEPTH]
+
+
+def test_what_no_node_could_run_is_not_ahead_of_anybody() -> None:
+    site = Site()
+    site.cls(1, Request(cpus_milli=99_000, priority=1))
+    site.cls(2, Request(cpus_milli=8000, priority=1))
+    site.cls(3)
+    site.manager()
+    site.submit(5, 1)
     site.submit(2, 2)
-    assert site.why(urgent).reasons[-1].text == "2 tasks are ahead of it in the queue, all of them more urgent."
+    (task,) = site.submit(1, 3)
+    assert site.why(task).reasons[-1].text == "1 task of another kind is ahead of it in the queue."
 
 
 def test_too_few_nodes_of_one_block_are_empty() -> None:
@@ -347,7 +360,7 @@ def test_no_block_has_so_many_nodes() -> None:
     why = site.why(task)
     assert first(why) == (
         Kind.NODES,
-        "It asks for 4 nodes of one block. The largest block here (cpu-0) has 2 of that kind.",
+        "It asks for 4 nodes of one block. The largest block here (cpu-0) has 2 that can take it.",
     )
     assert why.advice == "It starts in a block with nodes_per_block=4 or more."
 
@@ -639,6 +652,37 @@ def test_a_long_chain_is_cut_in_the_middle_and_counted() -> None:
     assert "The chain: 100 (step) <- 99 (step) <- 98 (step) <- ... 95 more ... <- 2 (step) <- 1 (step)" in str(
         why
     ).replace("\n             ", " ")
+
+
+def test_a_chain_that_travelled_longer_is_shown_as_short() -> None:
+    chain = tuple(Named(id, "f") for id in range(20, 0, -1))
+    why = explain_waiting(ClientView(21, "f", needs=chain[:1], needed=1, chain=chain, links=20), None)
+    assert "  The chain: 21 (f) <- 20 (f) <- 19 (f) <- 18 (f) <- ... 15 more ... <- 2 (f) <- 1 (f)" in str(why)
+
+
+def test_executors_that_never_take_it_have_no_queue_to_speak_of() -> None:
+    site = Site()
+    site.cls(1, Request(cpus_milli=4000), executors=[])
+    site.cls(2, Request(priority=1), executors=["small"])
+    site.manager(executor="big", cpus_milli=4000)
+    site.manager(executor="small", cpus_milli=1000)
+    site.submit(2, 1)
+    site.submit(3, 2)
+    (task,) = site.submit(1, 1)
+    assert [(reason.executor, reason.kind) for reason in site.why(task).reasons] == [
+        ("big", Kind.CORES),
+        ("small", Kind.TOO_BIG),
+        ("", Kind.AHEAD),
+    ]
+
+
+def test_a_running_task_with_a_runtime_says_how_long_it_may() -> None:
+    site = Site()
+    site.cls(1, Request(runtime_s=1800.0))
+    manager = site.manager()
+    (task,) = site.submit()
+    why = explain_leased(site.scheduler, task, "square", manager, Whereabouts(True, 0, 60.0), Facts())
+    assert why.reasons[0].text == "It has been running for 1m of at most 30m on node n1 (block cpu-0), in worker 0."
 
 
 def test_a_future_of_another_kind_can_be_waited_for() -> None:
