@@ -30,6 +30,8 @@ _ABORTED: Final = re.compile(
     re.DOTALL,
 )
 """What Open MPI 4.1 and MPICH 4.0 print."""
+_OF_A_RANK: Final = range(2, 125)
+"""Exit codes that launchers pass on from a rank: srun and mpirun fail with 1, 205, 213, ..., shells with 125 to 127."""
 _SIGNALLED: Final = 128
 """A shell's exit code above this is that of a program ended by a signal."""
 
@@ -38,14 +40,16 @@ class RankError(TaskError):
     """A task over several ranks failed; its `__cause__` has what the first failing rank raised.
 
     Attributes:
-        rank: the rank that failed first.
-        host: where it ran.
+        rank: the rank that failed first, or None if that is not known.
+        host: where it ran, or empty.
         failed: all ranks that failed by themselves, in order; others were ended because of them.
         exit_code: the exit code of the first, minus the signal's number if a signal ended it, or None if
             it raised an exception.
     """
 
-    def __init__(self, message: str, rank: int, host: str, failed: tuple[int, ...], exit_code: int | None) -> None:
+    def __init__(
+        self, message: str, rank: int | None, host: str, failed: tuple[int, ...], exit_code: int | None
+    ) -> None:
         super().__init__(message)
         self.rank = rank
         self.host = host
@@ -153,6 +157,9 @@ def outcome_of(ran: Ran) -> StepOutcome:
         rank, code = int(aborted["rank"] or aborted["process"]), int(aborted["code"] or aborted["reason"])
         words = f"Rank {rank} of {ran.ranks} of '{ran.name}' called MPI_Abort with code {code}."
         return _error(RankError(words + _shown(ran.tail), rank, "", (rank,), code), ran, None)
+    if first is None and ran.exit_code in _OF_A_RANK:
+        words = f"A rank of '{ran.name}' ended with exit code {ran.exit_code}, and was killed before it could say more."
+        return _error(RankError(words + _shown(ran.tail), None, "", (), ran.exit_code), ran, None)
     if first is None:
         return _lost(ran, f"The step of '{ran.name}' ended {_code_in_words(ran.exit_code)}, and no rank said why.")
     return _failed(ran, first)

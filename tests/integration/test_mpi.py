@@ -19,6 +19,7 @@ from tests.integration import mpi_tasks as tasks
 from tests.integration import mpi_tools
 from tests.integration.step_tools import call_of, error_of, is_there, local, outcome, runner, value_of, wait_for
 
+HERE = os.uname().nodename
 ALLREDUCE = r"""
 #include <mpi.h>
 #include <stdio.h>
@@ -92,8 +93,8 @@ def test_a_function_with_mpi4py_adds_up_over_all_ranks_of_two_logical_nodes(
     [
         ("raises", StepEnd.ERROR, "raised tests.integration.mpi_tasks.OurError: rank 1 does not like this."),
         ("aborts", StepEnd.ERROR, ""),  # its own code, or what mpirun says if it was the faster
-        ("SIGSEGV", StepEnd.LOST, "was killed by signal 11 (SIGSEGV)."),
-        ("SIGKILL", StepEnd.LOST, "was killed by signal 9 (SIGKILL)."),
+        ("SIGSEGV", StepEnd.LOST, f"Rank 1 of 2 of 'mpi_failing' (on {HERE}) was killed by signal 11 (SIGSEGV)."),
+        ("SIGKILL", StepEnd.LOST, f"Rank 1 of 2 of 'mpi_failing' (on {HERE}) was killed by signal 9 (SIGKILL)."),
     ],
 )
 def test_a_rank_that_fails_ends_the_others_that_wait_for_it_in_mpi(
@@ -101,14 +102,14 @@ def test_a_rank_that_fails_ends_the_others_that_wait_for_it_in_mpi(
 ) -> None:
     done = outcome(runner(tmp_path, openmpi()).call(local(), call_of(tasks.mpi_failing, 1, how), time.monotonic()))
     error = error_of(done, end)
-    assert "Rank 1 of 2 of 'mpi_failing'" in str(error)
     assert words in str(error)
     if how == "aborts":
         assert isinstance(error, RankError)
-        assert (error.rank, error.exit_code) == (1, 5)
+        assert error.rank in {1, None}
+        assert error.exit_code == 5
     elif how == "raises":
         assert isinstance(error, RankError)
-        assert error.host == os.uname().nodename
+        assert (error.rank, error.host) == (1, HERE)
         assert error.__cause__ is not None
         assert isinstance(error.__cause__.__cause__, tasks.OurError)
         assert "raise OurError(world.rank)" in str(error.__cause__)  # the line of the rank's function

@@ -48,10 +48,21 @@ def test_a_rank_that_could_say_more_is_believed_more_than_what_was_printed(tmp_p
     assert done.words.startswith("Rank 2 of 4 of 'solve' (on node3) was killed by signal 11 (SIGSEGV).")
 
 
+def test_a_code_that_no_launcher_has_of_its_own_is_a_ranks(tmp_path: Path) -> None:
+    """As after MPI_Abort, when mpirun kills the rank before its message has arrived."""
+    done = outcome_of(Ran("solve", tmp_path, 4, 5, "ORTE_ERROR_LOG: Data unpack would read past end", range(1)))
+    assert done.end is StepEnd.ERROR
+    error = unpack_exception(*done.packed)
+    assert isinstance(error, RankError)
+    assert (error.rank, error.exit_code, error.failed) == (None, 5, ())
+    assert str(error).startswith("A rank of 'solve' ended with exit code 5, and was killed before it could say more.")
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
         (1, "The step of 'solve' ended with exit code 1, and no rank said why."),
+        (205, "The step of 'solve' ended with exit code 205, and no rank said why."),
         (127, "The step of 'solve' ended with exit code 127 (command not found), and no rank said why."),
         (-9, "The step of 'solve' ended by signal 9 (SIGKILL), and no rank said why."),
     ],
