@@ -54,6 +54,12 @@ class Scheduler(Tables):
     def step(self, now: float) -> Leases:
         """Lease waiting tasks to managers; returns the new leases by manager."""
         leases: Leases = {}
+        if not self._waiting:
+            self._free()
+            return leases
+        is_lone = len(self._waiting) == len(self._fresh) == 1 and not self._dirty and not self.vacated
+        if is_lone and self._place_lone(now, leases):
+            return leases
         if self._fresh or (self._moved and len(self._waiting) > 1):
             self._line_up(now)
         if self.vacated:
@@ -74,32 +80,66 @@ class Scheduler(Tables):
         self._send_ahead(touched, now, leases)
         return leases
 
+    def _free(self) -> None:
+        """Nothing waits: note what is free now."""
+        self.settle()
+        for manager in self._dirty.values():
+            if manager.prefilled:
+                self._ahead.start(manager, self.classes, self.tasks)
+            self._refresh(manager)
+        self._dirty = {}
+        self._moved.clear()
+
+    def _place_lone(self, now: float, leases: Leases) -> bool:
+        """Place the only class that waits, which has just begun to; False if there is no room for all of it.
+
+        This is how a run is that is not full, and it should not cost what the order of many classes does.
+        """
+        (cls,) = self._fresh.values()
+        if cls.request.num_nodes > 1:
+            return False
+        for lane in self._lanes_of(cls):
+            for section in () if lane.depth_limited else lane.sections:
+                for manager in section.with_room(cls, now):
+                    while manager.fits(cls, now) and (task := cls.first()) is not None:
+                        cls.queue.popleft()
+                        manager.take(cls, task.id)
+                        self._lease(manager, task, leases)
+                    self._refresh(manager)
+                    if cls.first() is None:
+                        self._stop_waiting(cls)
+                        return True
+        return False
+
     def _hand_over(self, now: float, leases: Leases) -> None:
         """Let the next tasks of the most urgent class take over the shares of those that have ended."""
         vacated, self.vacated = self.vacated, []
         classes, dirty = self.classes, self._dirty
-        heirs: dict[Section, tuple[RequestClass | None, int]] = {}  # and how many of their tasks wait
+        heirs: dict[Section, tuple[RequestClass | None, bool]] = {}  # and whether nodes may lose their balance by them
         section: Section | None = None
         heir: RequestClass | None = None
         wanted: int | None = None
         queue = _NOBODY
-        in_balance = True
+        may_lean = False
+        waited: dict[int, int] = {}  # how many tasks of them
         for manager, cls_id in vacated:
             if manager.section is not section:
                 section = manager.section
                 if section not in heirs:
                     heir = self._heir(section, len(vacated))
-                    heirs[section] = heir, 0 if heir is None else len(heir.queue)
-                heir = heirs[section][0]
+                    may_lean = heir is not None and self._may_wait(heir, manager) and section.leans(heir, manager)
+                    heirs[section] = heir, may_lean
+                    if heir is not None:
+                        waited.setdefault(heir.id, len(heir.queue))
+                heir, may_lean = heirs[section]
                 wanted, queue = (None, _NOBODY) if heir is None else (heir.id, heir.queue)
-                in_balance = heir is None or not self._may_wait(heir, manager) or not section.leans(heir, manager)
             if (
                 cls_id != wanted
                 or manager.closed
                 or manager.reserved is not None
                 or manager.prefilled
-                or not (in_balance or heir is None or manager.is_balanced_with(heir))
-                or (manager.end_at is not None and (heir is None or not manager.lasts(heir, now)))
+                or (may_lean and heir is not None and not manager.is_balanced_with(heir))
+                or (manager.end_at is not None and heir is not None and not manager.lasts(heir, now))
             ):
                 manager.give_back(classes[cls_id], 0)
                 dirty[manager.id] = manager
@@ -112,9 +152,9 @@ class Scheduler(Tables):
                     leases[id].append(task)
                 else:
                     leases[id] = [task]
-        for heir, before in heirs.values():
-            if heir is not None and len(heir.queue) < before:
-                self._was_placed(heir, now)
+        for id, count in waited.items():
+            if len(classes[id].queue) < count:
+                self._was_placed(classes[id], now)
 
     @staticmethod
     def _heir(section: Section, count: int) -> RequestClass | None:
@@ -145,6 +185,8 @@ class Scheduler(Tables):
 
     def _serve(self, manager: Manager, now: float, leases: Leases) -> None:
         """Give a manager what the most urgent classes ask for, until nothing fits."""
+        if manager.free_slots <= 0:
+            return
         section = manager.section
         after: Key = ()
         first: RequestClass | None = None  # of those that were held back for the balance
@@ -258,7 +300,8 @@ class Scheduler(Tables):
             return
         managers = {**changed, **{id: self.managers[id] for id in leases}}
         for cls in sorted(classes, key=_urgency):
-            may = [one for one in managers.values() if cls.id in one.active and not _is_wanted(one.section, cls)]
+            calm = {section for section in self._sections.values() if not _is_wanted(section, cls)}
+            may = [manager for manager in managers.values() if cls.id in manager.active and manager.section in calm]
             self._ahead.send(cls, may, now, lambda manager, task: self._lease(manager, task, leases))
             if cls.first() is None:
                 self._stop_waiting(cls)
