@@ -2,6 +2,7 @@
 
     PilotflowError
     ├── ConfigError           your configuration or call is wrong; nothing was started
+    │   └── RequestTooLarge       a task asks for more than any node of its executors has
     ├── TaskError             your code failed, in a way that pilotflow noticed
     │   ├── BashExitError         a command ended with a non-zero exit code
     │   ├── TaskTimeout           a task ran longer than it may
@@ -41,6 +42,10 @@ def _rebuild(cls: type[PilotflowError], args: tuple[Any, ...], state: dict[str, 
 
 class ConfigError(PilotflowError, ValueError):
     """A configuration, a decorator or a call is wrong. Nothing was started or changed."""
+
+
+class RequestTooLarge(ConfigError):
+    """A task asks for more than any node, or block, of its executors has; the message has both numbers."""
 
 
 class TaskError(PilotflowError):

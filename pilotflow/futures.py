@@ -23,6 +23,7 @@ from pilotflow.errors import (
     InternalError,
     MemoryLimitExceeded,
     PilotflowError,
+    RequestTooLarge,
     SerializationError,
     TaskError,
     TaskTimeout,
@@ -312,6 +313,8 @@ def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
             "Look for crashes or memory exhaustion in the task; raise crash_limit if the nodes are at fault.",
             tuple(lines),
         )
+    if status is Status.TOO_LARGE:
+        return RequestTooLarge(f"Task '{name}' can run nowhere in this run. {' '.join(lines)}")
     if status is Status.UNSTARTABLE:
         return BlockStartError("\n".join(lines))
     return InternalError(f"task '{name}' ended as {status!r}, which no future understands")

@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 
 from pilotflow.questions import Explained, ExplainTask, IsAt, LookUp, TaskView, WhereIs
-from pilotflow.resources import Capacity, Request
+from pilotflow.resources import BlockShape, Capacity, Request
 
 PROTOCOL: Final = 1
 """Raised whenever the meaning or shape of any message changes."""
@@ -39,6 +39,7 @@ class Status(IntEnum):
     CANCELLED = 4  # ended on the client's order
     UNSTARTABLE = 5  # payload: as for LOST; no block of its executors will ever come
     EXCEEDED = 6  # payload: an `Excess`; the task was ended because it took more than it had asked for
+    TOO_LARGE = 7  # payload: as for LOST; no node of its executors has what it asks for
 
 
 class _Message(msgspec.Struct, array_like=True, tag_field="kind"):
@@ -234,6 +235,13 @@ class Close(_Message, tag=12):
     """The run ends: stop all managers, then exit."""
 
 
+class DefineExecutors(_Message, tag=13):
+    """The executors of the run. If `closed`, managers come from their blocks alone: nobody joins by hand."""
+
+    executors: list[BlockShape]
+    closed: bool
+
+
 # ---- interchange -> client ------------------------------------------------------------------
 
 
@@ -291,11 +299,23 @@ class BlockLoad(msgspec.Struct, array_like=True):
     draining: bool
 
 
+class ClassLoad(msgspec.Struct, array_like=True):
+    """How many tasks wait that ask for the same; `executors` as in `DefineClass`.
+
+    None of them fits into what is free now: that was offered to them before they were counted.
+    """
+
+    request: Request
+    executors: tuple[str, ...]
+    queued: int
+
+
 class Load(_Message, tag=6):
     """The state of the queue, for scaling and for people; sent on change, a few times a second."""
 
     executors: list[ExecutorLoad]
     blocks: list[BlockLoad]
+    classes: list[ClassLoad] = []
 
 
 class ManagerUp(_Message, tag=7):
@@ -548,6 +568,7 @@ ClientMessage: TypeAlias = (
     Hello
     | DefineFunction
     | DefineClass
+    | DefineExecutors
     | DefineSetup
     | Submit
     | CancelTasks

@@ -73,4 +73,50 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
         return self.slots if self.depth_limited else min(self.slots, max(1, self.cpus_milli // 1000))
 
 
+class NodeShape(msgspec.Struct, frozen=True, array_like=True):
+    """What a node of an executor has, as far as that is known; what is None limits nothing.
+
+    Attributes:
+        cpus_milli, memory_bytes: as in `Capacity`.
+        gpus: how many there are.
+        slots, depth_limited: as in `Capacity`.
+        resources: as in `Capacity`; what is not named there is not on the node.
+    """
+
+    cpus_milli: int | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    slots: int | None = None
+    depth_limited: bool = False
+    resources: tuple[tuple[str, int], ...] | None = None
+
+    @classmethod
+    def of(cls, capacity: Capacity) -> NodeShape:
+        """The shape of a node that a manager has told about."""
+        return cls(
+            capacity.cpus_milli,
+            capacity.memory_bytes or None,  # 0 is a manager that does not know
+            len(capacity.gpus),
+            capacity.slots,
+            capacity.depth_limited,
+            capacity.resources,
+        )
+
+
+class BlockShape(msgspec.Struct, frozen=True, array_like=True):
+    """What the blocks of one executor are like, before any of them has come.
+
+    Attributes:
+        executor: its label.
+        node: what each node has.
+        nodes: nodes of a block.
+        walltime_s: how long a block lives, or None for no limit.
+    """
+
+    executor: str
+    node: NodeShape = NodeShape()
+    nodes: int = 1
+    walltime_s: float | None = None
+
+
 DEFAULT_REQUEST = Request()

@@ -22,7 +22,7 @@ from pilotflow.core.blocks import BlockInfo
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
-from pilotflow.messages import ExecutorLoad, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
+from pilotflow.messages import DefineExecutors, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
 from pilotflow.questions import LookUp
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.resources import SortMethod
@@ -34,7 +34,7 @@ from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.interchange_process import InterchangeProcess
 from pilotflow.runtime.store import Store
 from pilotflow.serialize import unpack
-from pilotflow.supplies import kept_executors
+from pilotflow.supplies import kept_executors, shape_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,6 +103,8 @@ class Run:
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
+        shapes = [shape_of(executor) for executor in config.executors]
+        self.client.say(DefineExecutors(shapes, closed=True))
         for label, payload in setups.items():
             from pilotflow.messages import DefineSetup
 
@@ -255,7 +257,7 @@ class Run:
         """Called in the client's loop with what the interchange reports."""
         if isinstance(event, Load):
             self._load = event
-            self._keeper.on_load(_with_unbound(event, [executor.label for executor in self.config.executors]))
+            self._keeper.on_load(event)
         elif isinstance(event, LookUp):
             self.client.answer(event, self._keeper.describe(), self._keeper.outlooks())
         elif isinstance(event, ManagerUp):
@@ -363,15 +365,3 @@ def current_run() -> Run:
     if any(run is not None and run._pid != os.getpid() for run in (ref() for ref in _runs)):
         raise RunClosed("This process was forked from the one that loaded the run; load a run of its own here.")
     raise RunClosed("There is no run to submit to. Call apps inside `with pilotflow.load(): ...`.")
-
-
-def _with_unbound(load: Load, labels: list[str]) -> Load:
-    """The load as each executor's blocks should see it: unbound work may come to any of them."""
-    by_label = {entry.executor: entry for entry in load.executors}
-    unbound = by_label.get("*")
-    entries = []
-    for label in labels:
-        own = by_label.get(label) or ExecutorLoad(label, 0, 0, 0)
-        queued = own.queued + (unbound.queued if unbound else 0)
-        entries.append(ExecutorLoad(label, queued, own.leased, own.slots))
-    return Load(entries, load.blocks)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from pilotflow.core.blocks import BlockLimits
 from pilotflow.providers.local import LocalProvider
+from pilotflow.resources import BlockShape, NodeShape
 from pilotflow.runtime import rundir
 from pilotflow.runtime.block_keeper import KeptExecutor
 from pilotflow.runtime.manager_options import Offer, manager_argv
 
 if TYPE_CHECKING:
     from pilotflow.config.model import Config, ExecutorConfig
-
-SLOTS_GUESS = 1
-"""Slots of a node before one of its managers has registered, if nothing says otherwise."""
 
 
 def kept_executors(
@@ -59,15 +57,30 @@ def _kept(
         ]
 
     limits = BlockLimits(
+        shape=shape_of(executor),
         init_blocks=provider.init_blocks,
         min_blocks=provider.min_blocks,
         max_blocks=provider.max_blocks,
         parallelism=provider.parallelism,
-        nodes_per_block=provider.nodes_per_block,
-        slots_per_node_guess=offer.max_parallel_jobs or offer.max_workers or offer.num_cpus or SLOTS_GUESS,
         max_idletime_s=config.max_idletime_s,
+        min_life_s=config.min_block_life_s,
     )
     return KeptExecutor(executor.label, provider, executor.launcher, argv, limits)
+
+
+def shape_of(executor: ExecutorConfig) -> BlockShape:
+    """What an executor's blocks are like, as far as its configuration says it; managers tell the rest."""
+    provider, cores = executor.provider, executor.max_workers_per_node or executor.num_cpus
+    if executor.max_parallel_jobs is not None:
+        node = NodeShape(slots=executor.max_parallel_jobs, depth_limited=True)
+    else:
+        node = NodeShape(
+            cpus_milli=None if cores is None else 1000 * cores,
+            memory_bytes=executor.memory_bytes,
+            gpus=executor.num_gpus,
+            resources=tuple(sorted(executor.resources.items())),  # nodes have no others
+        )
+    return BlockShape(executor.label, node, provider.nodes_per_block, provider.walltime_s)
 
 
 def _write_launcher(executor: ExecutorConfig, run_directory: Path) -> Path | None:

@@ -111,6 +111,7 @@ class Config:
         crash_limit: attempts at a task that may end with the loss of its worker or manager; 1
             means that no task is ever run twice.
         max_idletime: a block idle for so long is ended, down to `min_blocks`. Seconds or "2m".
+        min_block_life: a block is kept for so long after its first manager has joined, idle or not. Seconds or "30s".
         heartbeat_limit: a process silent for so long is given up. Seconds or "30s".
         encrypted: protect TCP links with CURVE. Without it anyone who can reach their ports can
             run code as you; Unix sockets stay protected by their 0700 directory.
@@ -131,6 +132,7 @@ class Config:
     retries: int = 0
     crash_limit: int = 5
     max_idletime: float | str = 120.0
+    min_block_life: float | str = 30.0
     heartbeat_limit: float | str = 30.0
     encrypted: bool = True
     tcp: bool = False
@@ -156,7 +158,7 @@ class Config:
             hint = did_you_mean(self.job_sort_method, methods)
             problem = f"{show(self.job_sort_method)} is no sort method{hint}. Valid: {', '.join(methods)}."
             raise field_error(self, "job_sort_method", problem)
-        for key, least in (("max_idletime", 0.0), ("heartbeat_limit", 0.1)):
+        for key, least in (("max_idletime", 0.0), ("min_block_life", 0.0), ("heartbeat_limit", 0.1)):
             _parse(self, key, parse_duration, least, format_duration)
         _parse(self, "max_message_bytes", parse_memory, 1 << 20, format_memory)
 
@@ -164,6 +166,11 @@ class Config:
     def max_idletime_s(self) -> float:
         """`max_idletime` in seconds."""
         return float(self.max_idletime)
+
+    @property
+    def min_block_life_s(self) -> float:
+        """`min_block_life` in seconds."""
+        return float(self.min_block_life)
 
     @property
     def heartbeat_limit_s(self) -> float:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from pilotflow.resources import BlockShape
+
 
 class BlockState(Enum):
     """What a provider says about a block."""
@@ -60,32 +62,33 @@ class BlockLimits:
     """What an executor allows its blocks.
 
     Attributes:
+        shape: what its blocks are like, as far as that is configured.
         init_blocks: blocks to start with.
         min_blocks, max_blocks: there are always between so many.
         parallelism: slots to provide for each task, 0 to 1; less than 1 makes tasks share.
-        nodes_per_block: managers that one block brings.
-        slots_per_node_guess: tasks one node takes at once, until a manager has told.
         max_idletime_s: seconds without work after which a block is drained.
+        min_life_s: seconds after its first manager has joined in which no block is drained.
         start_retries: blocks in a row that may end before a manager has joined.
         start_limit_s: seconds in which a running block's first manager must join.
     """
 
+    shape: BlockShape
     init_blocks: int
     min_blocks: int
     max_blocks: int
     parallelism: float
-    nodes_per_block: int
-    slots_per_node_guess: int
     max_idletime_s: float
+    min_life_s: float = 0.0
     start_retries: int = 3
     start_limit_s: float = 300.0
 
 
 @dataclass(frozen=True)
 class RequestBlock:
-    """Submit a block of this name."""
+    """Submit a block of this name, on other nodes than these if the provider can choose."""
 
     name: str
+    exclude_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 """How many blocks one executor has, and what becomes of blocks that do not start.
 
 A `BlockScaler` is told what happens (`on_...`) and asked what to do (`decide`). Both take `now`, in
-seconds of a monotonic clock. Its promises:
+seconds of a monotonic clock. How many blocks the load is worth is said by `scaling`, which looks at
+all executors together: `supply` is what it must know of this one. The promises:
 
 - never more than `max_blocks` blocks that may exist, and never fewer than `min_blocks` for long;
-- no block with running work is ended, and none that the load would call for again at once;
+- no block with running work is ended, none that has just joined, and none that could run what waits;
 - an end without a manager that ever joined is a start failure. Tries come one at a time, later
   and later; after `start_retries` in a row with no other block left there is one `GiveUp`;
 - blocks that join and then die young are replaced later and later, too.
+
+Only blocks that are idle as a whole are drained. To drain one that still runs something would not
+end it any sooner, because its tasks are left to end; and new work does not go there anyway, since
+the scheduler fills the oldest nodes first. So under low load the youngest blocks run empty.
 
     REQUESTED -> PENDING -> RUNNING -> WORKING -> DRAINING -> ENDING -> ENDED
     (submit)     (queued)   (no        (managers) (no more    (cancel   (final)
@@ -19,8 +24,8 @@ A block may skip any of the states between the first and the last, and never goe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from pilotflow.core.block_records import (
@@ -37,7 +42,12 @@ from pilotflow.core.block_records import (
     RequestBlock,
     how_it_ended,
 )
+from pilotflow.core.block_state import STARTING, Block
+from pilotflow.core.node_losses import NodeLosses
+from pilotflow.core.scaling import IdleBlock, Queue, Supply
+from pilotflow.core.shapes import Nodes
 from pilotflow.messages import BlockLoad
+from pilotflow.resources import Capacity, NodeShape
 
 __all__ = [
     "Action",
@@ -54,8 +64,6 @@ __all__ = [
     "RequestBlock",
 ]
 
-STUCK_S: Final = 1.0
-"""Tasks that wait this long beside free slots are too big for what is free: another block may help."""
 LEAVE_S: Final = 2.0
 """A block whose managers left as planned ends by itself within this time, or is cancelled."""
 LOST_S: Final = 5.0
@@ -71,43 +79,6 @@ YOUNG_S: Final = 30.0
 MAX_BACKOFF_S: Final = 60.0
 KEEP_ENDED: Final = 200
 """Ended blocks that are remembered, for people."""
-_EPSILON: Final = 1e-9
-
-
-_STARTING: Final = frozenset({Phase.REQUESTED, Phase.PENDING, Phase.RUNNING})
-_SUPPLY: Final = _STARTING | {Phase.WORKING}
-
-
-@dataclass
-class _Block:
-    name: str
-    number: int
-    since: float  # when it entered its phase
-    phase: Phase = Phase.REQUESTED
-    batch_id: str | None = None
-    managers: dict[str, int] = field(default_factory=dict)  # node: slots, of those that are there
-    seen: set[str] = field(default_factory=set)  # nodes whose manager has ever joined
-    working_since: float = 0.0
-    empty_since: float = 0.0  # when the last manager went
-    idle_since: float | None = None
-    missing_since: float | None = None
-    leased: int = 0
-    left_planned: bool = False
-    refusal: str = ""
-    counted: bool = False  # its end is already accounted for
-    reason: str = ""
-    said: str = ""  # by its provider, about its state
-
-    @property
-    def deserted(self) -> bool:
-        return bool(self.seen) and not self.managers
-
-    @property
-    def supplies(self) -> bool:
-        return self.phase in _SUPPLY and not self.deserted
-
-    def enter(self, phase: Phase, now: float) -> None:
-        self.phase, self.since = phase, now
 
 
 class BlockScaler:
@@ -121,13 +92,13 @@ class BlockScaler:
     def __init__(self, label: str, limits: BlockLimits) -> None:
         self.label = label
         self._limits = limits
-        self._live: dict[str, _Block] = {}
-        self._ended: dict[str, _Block] = {}
+        self._live: dict[str, Block] = {}
+        self._ended: dict[str, Block] = {}
         self._next_number = 0
-        self._slots_per_node = max(1, limits.slots_per_node_guess)
-        self._ever_joined = False
-        self._queued = self._leased = 0
-        self._waiting_since: float | None = None  # since when tasks wait although slots are free
+        self._nodes = Nodes(limits.shape)
+        self._bad_nodes = NodeLosses()
+        self._suspects: dict[str, Block] = {}  # blocks with managers that were lost
+        self._queue = Queue()
         self._failures = 0  # start failures in a row
         self._losses = 0  # blocks lost young, in a row
         self._hold_until = -math.inf
@@ -168,6 +139,39 @@ class BlockScaler:
         live, most = len(self._live), self._limits.max_blocks
         return Outlook(self.label, live, most, self._failures, name, how, self._hold_until)
 
+    def supply(self, now: float) -> Supply:
+        """What its blocks offer to the queue as of the last load, and what they could."""
+        limits, full = self._limits, self._limits.shape.nodes
+        if self._given_up:
+            return Supply(self._nodes)
+        coming = Counter[int]()
+        idle: dict[tuple[tuple[NodeShape, ...], int], IdleBlock] = {}  # of equal ones the one that lasts longest
+        leased = 0
+        for block in self._live.values():
+            if block.phase in STARTING:
+                coming[full] += 1
+            elif block.supplies:
+                missing = full - len(block.seen) if now - block.working_since < limits.start_limit_s else 0
+                if missing > 0 and not block.leased:
+                    coming[full] += 1  # as a whole, for tasks on several nodes
+                elif nodes := max(0, missing) + len(block.arrived):
+                    coming[nodes] += 1
+                elif not block.leased:
+                    found = block.as_idle(now, limits.shape.walltime_s)
+                    known = idle.setdefault((found.kinds, found.nodes), found)
+                    if known.time_left_s < found.time_left_s:
+                        idle[found.kinds, found.nodes] = found
+                leased += block.leased
+        return Supply(
+            nodes=self._nodes,
+            parallelism=limits.parallelism,
+            room=limits.max_blocks - len(self._live),
+            coming=tuple(sorted(coming.items())),
+            leased=leased,
+            idle=tuple(idle.values()) if self._queue.classes else (),
+            failing=bool(self._failures or self._losses),
+        )
+
     # ---- what it is told --------------------------------------------------------------------
 
     def on_submitted(self, name: str, batch_id: str, now: float) -> None:
@@ -181,6 +185,8 @@ class BlockScaler:
         """The provider has not taken the block."""
         if block := self._live.get(name):
             self._end(block, f"could not be submitted: {reason}", now)
+            if self._bad_nodes.excluded(now):
+                self._bad_nodes.forgive()  # it may be that nothing is left without them
             if not block.seen:
                 self._count_start_failure(block, now)
 
@@ -199,32 +205,39 @@ class BlockScaler:
         block.said = status.reason
         if status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
             block.enter(Phase.RUNNING, now)
+            block.started = now
         elif status.state.terminal or status.state is BlockState.MISSING:
             self._on_end(block, status, now)
 
-    def on_manager_up(self, name: str, node: str, slots: int, now: float) -> None:
+    def on_manager_up(self, name: str, node: str, capacity: Capacity, now: float) -> None:
         """A manager of the block has joined, or joined again."""
         block = self._live.get(name)
         if block is None:
             return
-        block.managers[node] = slots
+        block.managers[node] = NodeShape.of(capacity)
         block.seen.add(node)
+        block.arrived.add(node)
+        block.lost.pop(node, None)
         block.left_planned = False
-        self._slots_per_node = max(1, slots)
-        self._ever_joined = True
+        self._nodes = self._nodes.learn(capacity)
         self._failures = 0
         if not self._losses:
             self._hold_until = -math.inf
-        if block.phase in _STARTING:
+        if block.phase in STARTING:
+            block.started = now if block.started is None else block.started
             block.enter(Phase.WORKING, now)
             block.working_since = block.idle_since = now
 
     def on_manager_down(self, name: str, node: str, now: float, *, planned: bool) -> None:
-        """A manager of the block has left (`planned`) or was lost."""
-        block = self._live.get(name)
+        """A manager of the block has left (`planned`) or was lost. It may be known only after the block's end."""
+        block = self._live.get(name) or self._ended.get(name)
         if block is None or block.managers.pop(node, None) is None:
             return
         block.left_planned = planned
+        block.arrived.discard(node)
+        if not planned and block.phase in {Phase.WORKING, Phase.ENDED}:
+            block.lost[node] = now
+            self._suspects[name] = block
         if not block.managers:
             block.empty_since, block.leased = now, 0
 
@@ -233,29 +246,33 @@ class BlockScaler:
         if block := self._live.get(name):
             block.refusal = reason
 
-    def on_load(self, queued: int, leased: int, blocks: Iterable[BlockLoad], now: float) -> None:
-        """Tasks that wait, tasks handed out, and what each block with managers holds.
+    def on_load(self, blocks: Iterable[BlockLoad], queue: Queue, now: float) -> None:
+        """What each block with managers holds, and what waits for any executor.
 
         Blocks of other executors are passed over.
         """
-        self._queued, self._leased = queued, leased
+        self._queue = queue
+        for block in self._live.values():
+            block.arrived.clear()  # the queue is what they have left
         for load in blocks:
-            block = self._live.get(load.block)
-            if block is not None and not block.deserted:
-                block.leased = load.leased
-                block.idle_since = None if load.leased else now - load.idle_s
+            known = self._live.get(load.block)
+            if known is not None and not known.deserted:
+                known.leased = load.leased
+                known.idle_since = None if load.leased else now - load.idle_s
 
     # ---- what to do -------------------------------------------------------------------------
 
-    def decide(self, now: float) -> list[Action]:
-        """What to do now, in this order. What it returns counts as done."""
+    def decide(self, now: float, wanted: int = 0) -> list[Action]:
+        """What to do now, in this order, if the load is worth so many more blocks. What it returns counts as done."""
+        self._judge_losses(now)
         actions: list[Action] = self._enforce_bounds(now)
         if self._given_up:
             return actions
-        if not self._live and self._failures >= max(1, self._limits.start_retries) and self._missing_blocks(now) > 0:
+        missing = max(wanted, self._below_floor())
+        if not self._live and self._failures >= max(1, self._limits.start_retries) and missing > 0:
             self._given_up = True
             return [*actions, GiveUp(self._why_given_up(), self._last_failed)]
-        actions += self._scale_out(now)
+        actions += self._scale_out(missing, now)
         actions += self._scale_in(now)
         return actions
 
@@ -290,69 +307,40 @@ class BlockScaler:
                 actions.append(CancelBlock(block.name))
         return actions
 
-    def _scale_out(self, now: float) -> list[Action]:
-        wanted = self._missing_blocks(now)
+    def _below_floor(self) -> int:
+        limits = self._limits
+        floor = limits.min_blocks if self._nodes.kinds else max(limits.min_blocks, limits.init_blocks)
+        return floor - sum(block.supplies for block in self._live.values())
+
+    def _scale_out(self, missing: int, now: float) -> list[Action]:
         if now < self._hold_until:
             return []
         if self._failures:  # one try at a time until something joins
-            wanted = min(wanted, 0 if any(b.phase in _STARTING for b in self._live.values()) else 1)
+            missing = min(missing, 0 if any(b.phase in STARTING for b in self._live.values()) else 1)
         room = self._limits.max_blocks - len(self._live)
-        return [self._request(now) for _ in range(min(wanted, room))]
+        return [self._request(now) for _ in range(min(missing, room))]
 
     def _request(self, now: float) -> RequestBlock:
         name = f"{self.label}-{self._next_number}"
-        self._live[name] = _Block(name, self._next_number, now)
+        self._live[name] = Block(name, self._next_number, now)
         self._next_number += 1
-        self._waiting_since = None
-        return RequestBlock(name)
-
-    def _missing_blocks(self, now: float) -> int:
-        """Blocks that the limits or the load ask for beyond those that work or will."""
-        limits = self._limits
-        usable = [block for block in self._live.values() if block.supplies]
-        floor = limits.min_blocks if self._ever_joined else max(limits.min_blocks, limits.init_blocks)
-        missing = floor - len(usable)
-        need = (self._queued + self._leased) * limits.parallelism - sum(map(self._slots, usable))
-        if need > _EPSILON:
-            slots_per_block = limits.nodes_per_block * self._slots_per_node
-            missing = max(missing, math.ceil(need / slots_per_block - _EPSILON))
-        if self._is_stuck(usable, now) or (self._queued and not usable):
-            missing = max(missing, 1)
-        return missing
-
-    def _is_stuck(self, usable: Sequence[_Block], now: float) -> bool:
-        """Whether tasks have long waited although slots look free, and every block has something to do.
-
-        Slots count tasks of one core; bigger ones fill a node before its slots are used up.
-        """
-        slots = sum(map(self._slots, usable)) * min(1.0, self._limits.parallelism)
-        full = all(block.phase is Phase.WORKING and block.leased for block in usable)
-        if not (self._queued and usable and full and self._leased < slots):
-            self._waiting_since = None
-            return False
-        if self._waiting_since is None:
-            self._waiting_since = now
-        return now - self._waiting_since >= STUCK_S
-
-    def _slots(self, block: _Block) -> int:
-        to_come = max(0, self._limits.nodes_per_block - len(block.seen))
-        return sum(block.managers.values()) + to_come * self._slots_per_node
+        suspects = {node for block in self._suspects.values() for node in block.suspects}
+        return RequestBlock(name, self._bad_nodes.excluded(now, suspects))
 
     def _scale_in(self, now: float) -> list[Action]:
-        if self._queued:
-            return []
-        usable = [block for block in self._live.values() if block.supplies]
-        spare = sum(block.phase is Phase.WORKING for block in usable) - self._limits.min_blocks
-        slots = sum(map(self._slots, usable))
+        limits = self._limits
+        working = [block for block in self._live.values() if block.phase is Phase.WORKING and block.supplies]
+        spare = len(working) - limits.min_blocks
         actions: list[Action] = []
-        idle = [(b.idle_since, -b.number, b) for b in usable if b.phase is Phase.WORKING and b.idle_since is not None]
+        idle = [(block.idle_since, -block.number, block) for block in working if block.idle_since is not None]
         for since, _, block in sorted(idle, key=lambda entry: entry[:2]):
-            if spare <= 0 or now - since < self._limits.max_idletime_s:
+            if spare <= 0 or now - since < limits.max_idletime_s:
                 break
-            left = slots - self._slots(block)
-            if left + _EPSILON < self._leased * self._limits.parallelism:
+            if now - block.working_since < limits.min_life_s:
+                continue
+            if self._queue.wants(self.label, block.as_idle(now, limits.shape.walltime_s), limits.shape.walltime_s):
                 continue  # the load would ask for it again at once
-            slots, spare = left, spare - 1
+            spare -= 1
             block.reason = f"idle for {now - since:.0f} s"
             block.enter(Phase.DRAINING, now)
             actions.append(DrainBlock(block.name))
@@ -360,11 +348,12 @@ class BlockScaler:
 
     # ---- ends -------------------------------------------------------------------------------
 
-    def _on_end(self, block: _Block, status: BlockStatus, now: float) -> None:
+    def _on_end(self, block: Block, status: BlockStatus, now: float) -> None:
         how = how_it_ended(status)
         if block.refusal and not block.seen:
             how += f" Its manager was refused: {block.refusal}"
         asked = block.phase in {Phase.DRAINING, Phase.ENDING}
+        block.excused = asked or status.state not in {BlockState.FAILED, BlockState.MISSING}
         self._end(block, f"{block.reason}; {how}" if block.reason else how, now)
         if asked:
             return
@@ -374,24 +363,31 @@ class BlockScaler:
             ended_well = status.state in {BlockState.COMPLETED, BlockState.TIMEOUT}
             self._count_loss(block, now, planned=block.left_planned or ended_well)
 
-    def _end(self, block: _Block, reason: str, now: float) -> None:
+    def _end(self, block: Block, reason: str, now: float) -> None:
         del self._live[block.name]
         block.reason = reason
-        block.managers.clear()
         block.leased = 0
         block.enter(Phase.ENDED, now)
         self._ended[block.name] = block
         if len(self._ended) > KEEP_ENDED:
             del self._ended[next(name for name in self._ended if name != self._last_failed)]
 
-    def _count_start_failure(self, block: _Block, now: float) -> None:
+    def _judge_losses(self, now: float) -> None:
+        """Hold lost managers against their nodes, when it is known what has become of the rest of their block."""
+        for name, block in list(self._suspects.items()):
+            over = block.phase is Phase.ENDED and not block.managers
+            if over or now - max(block.lost.values(), default=-math.inf) >= LOST_S:
+                del self._suspects[name]
+                self._bad_nodes.on_lost(block.take_suspects(), now)
+
+    def _count_start_failure(self, block: Block, now: float) -> None:
         if not block.counted:
             block.counted = True
             self._failures += 1
             self._last_failed = block.name
             self._hold_until = max(self._hold_until, now + _backoff_s(self._failures))
 
-    def _count_loss(self, block: _Block, now: float, *, planned: bool) -> None:
+    def _count_loss(self, block: Block, now: float, *, planned: bool) -> None:
         if block.counted:
             return
         block.counted = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
-from pilotflow.messages import BadMessage, DefineClass, Register, Result, Task
+from pilotflow.messages import BadMessage, DefineClass, DefineExecutors, Register, Result, Task
 
 ATTEMPT_LIMIT = 1 << 62
 """Attempts are below this, so that counting on from one never leaves 64 bits."""
@@ -52,6 +52,23 @@ def check_class(message: DefineClass) -> None:
         or (runtime is not None and not (isfinite(runtime) and runtime >= 0))
     ):
         raise BadMessage(f"request class {message.cls} asks for impossible amounts")
+
+
+def check_executors(message: DefineExecutors) -> None:
+    """See that executors have blocks that can exist.
+
+    Raises:
+        BadMessage: they have not.
+    """
+    for blocks in message.executors:
+        node, walltime_s = blocks.node, blocks.walltime_s
+        known = [node.cpus_milli, node.memory_bytes, node.gpus, node.slots, *(n for _, n in node.resources or ())]
+        if (
+            not all(amount is None or 0 <= amount < AMOUNT_LIMIT for amount in known)
+            or not 1 <= blocks.nodes < AMOUNT_LIMIT
+            or not (walltime_s is None or (isfinite(walltime_s) and walltime_s > 0))
+        ):
+            raise BadMessage(f"executor {blocks.executor[:200]!r} has impossible blocks")
 
 
 def check_attempts(pairs: Iterable[tuple[int, int]]) -> None:

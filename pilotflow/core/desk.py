@@ -122,7 +122,7 @@ class Desk(Fleet):
         peer = self.by_id.get(task.manager)
         return explain.Facts(
             view,
-            self._failed,
+            self._hope.failed,
             self.outbox.unacknowledged if self.outbox.full else 0,
             self._history.get(task.id, ()),
             task.id in self.cancels,

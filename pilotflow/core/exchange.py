@@ -11,10 +11,11 @@ Peers are opaque keys. Everything a peer sends is treated as hostile until it ha
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from math import inf
 from typing import Any
 
 from pilotflow.core.cancels import Asked
-from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, frame_counts
+from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, check_executors, frame_counts
 from pilotflow.core.desk import Desk
 from pilotflow.core.peers import Peer, load_of
 from pilotflow.core.post import Letter
@@ -30,6 +31,7 @@ from pilotflow.messages import (
     Close,
     Crashed,
     DefineClass,
+    DefineExecutors,
     DefineFunction,
     DefineSetup,
     Drain,
@@ -52,7 +54,7 @@ from pilotflow.questions import TaskView
 LOAD_PERIOD_S = 0.25
 """The client hears of a changed load at most this often..."""
 LOAD_SHARE = 1e-4
-"""...and less often where there are many managers: this many seconds for each."""
+"""...and less often where there are many managers or request classes: this many seconds for each."""
 IDLE_LOAD_PERIOD_S = 5.0
 """It hears of an unchanged one this often, so that idle times move on."""
 BALANCE_PERIOD_S = 0.25
@@ -184,8 +186,9 @@ class Exchange(Desk):
             crash_limit = max(1, message.crash_limit)
             cls = RequestClass(message.cls, message.request, message.executors, crash_limit, self.sort_method)
             self.scheduler.add_class(cls)
-            if self._failed:
-                self._fail_hopeless()
+            verdict = self._hope.judge(cls)
+            if verdict is not None:
+                self._hopeless[cls.id] = verdict
 
     def _cancel(self, message: CancelTasks) -> None:
         token = message.token
@@ -223,7 +226,11 @@ class Exchange(Desk):
         elif isinstance(message, DrainBlocks):
             self._drain(set(message.blocks))
         elif isinstance(message, FailExecutor):
-            self._failed[message.executor] = message.reason
+            self._hope.fail(message.executor, message.reason)
+            self._fail_hopeless()
+        elif isinstance(message, DefineExecutors):
+            check_executors(message)
+            self._hope.define(message.executors, closed=message.closed)
             self._fail_hopeless()
         elif isinstance(message, TaskView):
             self.inquiries.client_said(message)
@@ -235,11 +242,13 @@ class Exchange(Desk):
     def _drain(self, blocks: set[str]) -> None:
         self._draining |= blocks
         self._load_changed = True
+        judge = False
         for peer in self.peers.values():
             if peer.manager.block in blocks and not peer.manager.closed:
                 peer.manager.closed = True
+                judge = self._hope.part(peer.manager) or judge
                 self._send(peer.key, Drain())
-        if self._failed:
+        if judge:
             self._fail_hopeless()
 
     def close(self, reason: str) -> None:
@@ -326,8 +335,10 @@ class Exchange(Desk):
                 self._send_cancel(peer, [(id, attempt)])
 
     def _load_due(self) -> float:
+        if self.outbox.full:  # then nothing is handed out, and what waits says nothing about room
+            return inf
         if self._load_changed:
-            return self._load_sent + LOAD_PERIOD_S + LOAD_SHARE * len(self.peers)
+            return self._load_sent + LOAD_PERIOD_S + LOAD_SHARE * (len(self.peers) + len(self.scheduler.classes))
         return self._load_sent + IDLE_LOAD_PERIOD_S
 
 

@@ -134,7 +134,7 @@ class Fleet(Ledger):
         if message.block in self._draining:
             manager.closed = True
             self._send(key, Drain())
-        if self._failed:
+        elif self._hope.meet(manager, message.time_left_s):
             self._fail_hopeless()
         if self.closing:
             self._send(key, Stop("the run has ended"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pilotflow.core.cancels import Asked, Cancels
 from pilotflow.core.gatherings import Gatherings
-from pilotflow.core.hope import hopeless_classes
+from pilotflow.core.hope import Hope, Verdict
 from pilotflow.core.inquiries import Inquiries
 from pilotflow.core.outbox import Outbox
 from pilotflow.core.peers import Peer
@@ -85,8 +85,8 @@ class Ledger:
         self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
-        self._failed: dict[str, str] = {}
-        self._hopeless: dict[int, str] = {}
+        self._hope = Hope()
+        self._hopeless: dict[int, Verdict] = {}
         self._lost: list[Hashable] = []
         self._load_changed = True
         self._load_sent = -1e9
@@ -101,9 +101,9 @@ class Ledger:
         """A task waits for a manager, if there is hope for one."""
         if task.attempt < self._first_attempt:  # of an earlier life, in which there may have been later ones
             task.attempt = self._first_attempt
-        why = self._hopeless.get(task.cls) if self._hopeless else None
-        if why is not None:
-            self._give_up(task.id, task.attempt + 1, [why], Status.UNSTARTABLE)
+        verdict = self._hopeless.get(task.cls) if self._hopeless else None
+        if verdict is not None:
+            self._give_up(task.id, task.attempt + 1, [verdict.why], verdict.status)
         elif first:
             self.scheduler.requeue(task)
         else:
@@ -134,9 +134,8 @@ class Ledger:
         self._cut.pop(id, None)
 
     def _fail_hopeless(self) -> None:
-        """Executors have failed: end what can run nowhere any more, and remember which classes those are."""
-        managers = (peer.manager for peer in self.peers.values())
-        self._hopeless = hopeless_classes(self.scheduler.classes.values(), self._failed, managers)
+        """End what can run nowhere any more, and remember which classes those are."""
+        self._hopeless = self._hope.judge_all(self.scheduler.classes.values())
         for id in self._hopeless:
             for task in self.scheduler.take_waiting(self.scheduler.classes[id]):
                 self._queue(task)
@@ -172,6 +171,7 @@ class Ledger:
     def _lose(self, peer: Peer, reason: str, planned: bool) -> None:
         """A manager is gone. What it held runs again, unless it was lost too often."""
         manager = peer.manager
+        was_closed = manager.closed
         asked = self.cancels.put_to(manager.id) if self.cancels else []
         held = self.scheduler.remove_manager(manager)
         del self.peers[peer.key]
@@ -193,7 +193,7 @@ class Ledger:
             if id in self.cancels:
                 self._resolve(id)
         self._send_client(ManagerDown(manager.executor, manager.block, manager.node, reason, planned))
-        if self._failed:
+        if not was_closed and self._hope.part(manager):
             self._fail_hopeless()
         self._load_changed = True
 

@@ -6,7 +6,7 @@ from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import BlockLoad, ExecutorLoad, Load
+from pilotflow.messages import BlockLoad, ClassLoad, ExecutorLoad, Load
 
 
 @dataclass(eq=False)
@@ -26,7 +26,10 @@ class Peer:
 def load_of(
     peers: Iterable[Peer], classes: Iterable[RequestClass], draining: Container[str], waiting: int, now: float
 ) -> Load:
-    """The state of the queue. `waiting` tasks wait for what is not the queue, after a restart."""
+    """The state of the queue. `waiting` tasks wait for what is not the queue, after a restart.
+
+    They ask for no blocks: the managers that may hold them are still expected.
+    """
     executors: dict[str, ExecutorLoad] = {}
     blocks: dict[str, BlockLoad] = {}
     for peer in peers:
@@ -45,10 +48,12 @@ def load_of(
             load = executors[m.executor] = ExecutorLoad(m.executor, 0, 0, 0)
         load.leased += leased
         load.slots += slots
+    queue: list[ClassLoad] = []
     for cls in classes:
-        if cls.queued:
+        if queued := cls.queued:
+            queue.append(ClassLoad(cls.request, tuple(sorted(cls.executors)), queued))
             for name in cls.executors or ("*",):
-                executors.setdefault(name, ExecutorLoad(name, 0, 0, 0)).queued += cls.queued
+                executors.setdefault(name, ExecutorLoad(name, 0, 0, 0)).queued += queued
     if waiting:
         executors.setdefault("*", ExecutorLoad("*", 0, 0, 0)).queued += waiting
-    return Load(list(executors.values()), list(blocks.values()))
+    return Load(list(executors.values()), list(blocks.values()), queue)

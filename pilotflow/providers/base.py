@@ -35,6 +35,8 @@ class BlockJob:
         walltime_s: seconds after which the block is ended, or None for no limit.
         environment: variables for all processes of the block, by which they can be found. The script
             of `script_text` exports them; a provider that starts processes itself starts them with these.
+        exclude_nodes: host names of nodes that keep losing their managers. A provider that can choose
+            nodes asks for others; one that cannot passes them over.
     """
 
     name: str
@@ -45,6 +47,7 @@ class BlockJob:
     nodes: int
     walltime_s: float | None
     environment: Mapping[str, str] = field(default_factory=dict)
+    exclude_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

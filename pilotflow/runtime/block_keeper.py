@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,8 +31,10 @@ from pilotflow.core.blocks import (
     Phase,
     RequestBlock,
 )
+from pilotflow.core.scaling import Planner, Queue, Supply
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages import (
+    BlockLoad,
     ClientMessage,
     DrainBlocks,
     FailExecutor,
@@ -52,6 +55,8 @@ ANNOUNCE_S: Final = 0.5
 """While many blocks are submitted, those that exist are announced this often."""
 BLIND_S: Final = 60.0
 """An executor whose blocks are starting fails when its provider cannot tell their state for so long."""
+SUBMIT_S: Final = 1.0
+"""After so long in a provider's `submit` the other executors have their turn, and whoever wants to close."""
 CLOSE_POLL_S: Final = 0.05
 
 Event: TypeAlias = Load | ManagerUp | ManagerDown
@@ -86,6 +91,7 @@ class _Kept:
     blind_since: float | None = None
     trouble: str = ""  # what its provider cannot do now
     broken: bool = False
+    to_submit: deque[RequestBlock] = field(default_factory=deque)
     phases: dict[str, Phase] = field(default_factory=dict)
 
     def due_at(self) -> float:
@@ -122,6 +128,8 @@ class BlockKeeper:
     ) -> None:
         self._environment = environment or {}
         self._kept = [_Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
+        self._planner = Planner()
+        self._queue = Queue()
         self._run_dir = run_dir.absolute()
         self._send = send
         self._log = log
@@ -186,8 +194,7 @@ class BlockKeeper:
     def _run(self) -> None:
         while self._closing is None:
             try:
-                for kept in self._kept:
-                    self._turn(kept)
+                self._turn()
                 self._publish()
                 self._take_events()
             except Exception as error:  # noqa: BLE001  the loop's top: nothing may end this thread silently
@@ -199,17 +206,29 @@ class BlockKeeper:
         except Exception:  # noqa: BLE001  the thread's last act
             self._log.exception("the block keeper failed while it ended the blocks: %s", self._names_of_live())
 
-    def _turn(self, kept: _Kept) -> None:
+    def _turn(self) -> None:
+        supplies: list[Supply] = []
+        for kept in self._kept:
+            self._guard(kept, lambda kept: supplies.append(self._look(kept)))
+        missing = self._planner.missing(self._queue, supplies)
+        for kept in self._kept:
+            self._guard(kept, lambda kept: self._act(kept, missing.get(kept.executor.label, 0)))
+            self._guard(kept, self._submit_some)
+
+    def _guard(self, kept: _Kept, step: Callable[[_Kept], None]) -> None:
         if kept.broken:
             return
         try:
-            now = time.monotonic()
-            if now >= kept.due_at():
-                self._poll(kept, now)
-            self._act(kept)
+            step(kept)
         except Exception as error:  # noqa: BLE001  the loop's top for one executor: the others go on
             self._log.exception("keeping the blocks of executor '%s' failed", kept.executor.label)
             self._break(kept, error)
+
+    def _look(self, kept: _Kept) -> Supply:
+        now = time.monotonic()
+        if now >= kept.due_at():
+            self._poll(kept, now)
+        return kept.scaler.supply(now)
 
     def _break(self, kept: _Kept, error: Exception) -> None:
         if not kept.broken:
@@ -220,7 +239,7 @@ class BlockKeeper:
     def _take_events(self) -> None:
         """Sleep until something is due or happens, then take in all that has happened."""
         now = time.monotonic()
-        due = [now + TICK_S]
+        due = [now if any(kept.to_submit and not kept.broken for kept in self._kept) else now + TICK_S]
         for kept in self._kept:
             if not kept.broken:
                 due += [kept.due_at()] + ([kept.scaler.hold_until] if kept.scaler.hold_until > now else [])
@@ -237,17 +256,23 @@ class BlockKeeper:
 
     def _on_event(self, event: Event, now: float) -> None:
         if isinstance(event, Load):
-            for load in event.executors:
-                if kept := self._of(load.executor):
-                    kept.scaler.on_load(load.queued, load.leased, event.blocks, now)
+            self._on_load(event, now)
         elif kept := self._of(event.executor):
             if isinstance(event, ManagerUp):
-                kept.scaler.on_manager_up(event.block, event.node, event.capacity.slots_of_one_core, now)
+                kept.scaler.on_manager_up(event.block, event.node, event.capacity, now)
             elif event.refused:
                 kept.scaler.on_manager_refused(event.block, event.reason)
             else:
                 kept.scaler.on_manager_down(event.block, event.node, now, planned=event.planned)
                 kept.polled_at = float("-inf")  # its block has probably ended
+
+    def _on_load(self, load: Load, now: float) -> None:
+        self._queue = Queue(load.classes)
+        by_executor = defaultdict[str, list[BlockLoad]](list)
+        for block in load.blocks:
+            by_executor[block.block.rpartition("-")[0]].append(block)
+        for kept in self._kept:
+            kept.scaler.on_load(by_executor[kept.executor.label], self._queue, now)
 
     def _of(self, label: str) -> _Kept | None:
         return next((kept for kept in self._kept if kept.executor.label == label), None)
@@ -281,17 +306,17 @@ class BlockKeeper:
 
     # ---- doing what the core decides --------------------------------------------------------
 
-    def _act(self, kept: _Kept) -> None:
+    def _act(self, kept: _Kept, missing: int) -> None:
         provider = kept.executor.provider
         drain: list[str] = []
         cancel: list[str] = []
-        actions = kept.scaler.decide(time.monotonic())
+        actions = kept.scaler.decide(time.monotonic(), missing)
         if actions:
             self._describe()  # a provider may take its time, and what it does is to be seen
         for action in actions:
             match action:
-                case RequestBlock(name):
-                    self._submit(kept, name)
+                case RequestBlock():
+                    kept.to_submit.append(action)
                 case DrainBlock(name):
                     drain.append(name)
                 case CancelBlock(name):
@@ -304,10 +329,20 @@ class BlockKeeper:
         if cancel:
             live = kept.scaler.live
             self._cancel(provider, [live[name] for name in cancel if name in live])
+
+    def _submit_some(self, kept: _Kept) -> None:
+        until = time.monotonic() + SUBMIT_S
+        while kept.to_submit:
+            self._submit(kept, kept.to_submit.popleft())
+            if time.monotonic() >= until:
+                break
         self._log_changes(kept)
 
-    def _submit(self, kept: _Kept, name: str) -> None:
-        executor, now = kept.executor, time.monotonic
+    def _submit(self, kept: _Kept, request: RequestBlock) -> None:
+        executor, name, now = kept.executor, request.name, time.monotonic
+        if request.exclude_nodes:
+            bad = ", ".join(request.exclude_nodes)
+            self._log.info("block %s should not get these nodes, whose managers were lost: %s", name, bad)
         folder = self._run_dir / "blocks" / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -321,6 +356,7 @@ class BlockKeeper:
                 nodes=nodes,
                 walltime_s=executor.provider.walltime_s,
                 environment=self._environment,
+                exclude_nodes=request.exclude_nodes,
             )
             batch_id = executor.provider.submit(job)
         except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end

@@ -158,6 +158,7 @@ class SimClient:
         self.definitions: list[Any] = []
         self.loads: list[Load] = []
         self.events: list[Any] = []
+        self.listener: Callable[[Any], None] = lambda _: None  # hears of loads and events, in order
         self.unanswered: dict[int, set[int]] = {}  # token -> tasks whose cancel has no answer
         self._post = Post(1)
         self._decode = to_client()
@@ -262,10 +263,12 @@ class SimClient:
                 self.graph.crashed(*crash)
         elif isinstance(message, Load):
             self.loads.append(message)
+            self.listener(message)
         elif isinstance(message, HelloAgain):
             self._hello_again()
         else:
             self.events.append(message)
+            self.listener(message)
 
     def _hello_again(self) -> None:
         self._post.forget(INTERCHANGE)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import pilotflow as pf
-from pilotflow.errors import ConfigError, RunClosed
+from pilotflow.errors import ConfigError, RequestTooLarge, RunClosed
 from pilotflow.explanation import Explanation, Kind, State
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus
 from pilotflow.runtime.past import explain_past
@@ -100,7 +100,6 @@ def test_a_task_that_finds_no_room_says_what_is_short_and_what_to_do(tmp_path: P
         running = app(str(gate))
         until_running(run, running)
         wide = pf.python_app(num_cpus=2)(wait_for)(str(gate))
-        huge = pf.python_app(num_cpus=99)(wait_for)(str(gate))
         assert said("2", cwd=tmp_path) == (
             "Task 2 (wait_for) is queued.\n"
             "\n"
@@ -109,14 +108,12 @@ def test_a_task_that_finds_no_room_says_what_is_short_and_what_to_do(tmp_path: P
             "What now: It starts when enough of what runs there has ended. For more nodes, raise max_blocks of "
             "executor 'local' (now 1).\n"
         )
-        assert said("runs/0001", "3", cwd=tmp_path) == (
-            "Task 3 (wait_for) is queued, and nothing that is known of can run it.\n"
-            "\n"
-            "  local  It is too big: it asks for 99 cores on one node, and the largest has 2.\n"
-            "\n"
-            "What now: Ask for less (at most num_cpus=2), or cancel it: it would wait for ever.\n"
-        )
-        huge.cancel()
+        huge = pf.python_app(num_cpus=99)(wait_for)(str(gate))
+        with pytest.raises(RequestTooLarge):
+            huge.result(60)
+        lines = said("runs/0001", "3", cwd=tmp_path).splitlines()
+        assert lines[0] == "Task 3 (wait_for) has failed."
+        assert lines[2].endswith("It asks for 99 cores a node; the largest node has 2 (executor 'local').")
         gate.touch()
         assert running.result() + wide.result() == 2
 

@@ -1,20 +1,32 @@
-"""A scaler of one executor's blocks, its clock, and short words for what happens to it."""
+"""A scaler of one executor's blocks, its clock, the load, and short words for what happens to it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from pilotflow.core.blocks import Action, BlockLimits, BlockScaler, BlockState, BlockStatus, Phase, RequestBlock
-from pilotflow.messages import BlockLoad
+from msgspec import Struct, structs
 
+from pilotflow.core.blocks import (
+    Action,
+    BlockLimits,
+    BlockScaler,
+    BlockState,
+    BlockStatus,
+    Phase,
+    RequestBlock,
+)
+from pilotflow.core.scaling import Queue, missing_blocks
+from pilotflow.messages import BlockLoad, ClassLoad
+from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
+
+SHAPE = BlockShape("cpu", NodeShape(cpus_milli=2000, slots=2))
 LIMITS = BlockLimits(
+    shape=SHAPE,
     init_blocks=1,
     min_blocks=0,
     max_blocks=4,
     parallelism=1.0,
-    nodes_per_block=1,
-    slots_per_node_guess=2,
     max_idletime_s=10.0,
 )
 RUNNING = BlockStatus(BlockState.RUNNING)
@@ -23,15 +35,19 @@ DONE = BlockStatus(BlockState.COMPLETED, "", 0)
 
 
 class Bench:
-    """A scaler, its clock, and short words for what happens to it."""
+    """A scaler, its clock, and short words for what happens to it. `nodes` and so on are those of its shape."""
 
     def __init__(self, **changes: Any) -> None:
-        self.scaler = BlockScaler("cpu", replace(LIMITS, **changes))
+        node = structs.replace(SHAPE.node, **_those_of(NodeShape, changes))
+        shape = structs.replace(SHAPE, node=node, **_those_of(BlockShape, changes))
+        self.scaler = BlockScaler("cpu", replace(LIMITS, shape=shape, **changes))
         self.now = 1000.0
+        self.queue = Queue()
 
     def decide(self, after_s: float = 0.0) -> list[Action]:
         self.now += after_s
-        return self.scaler.decide(self.now)
+        missing = missing_blocks(self.queue, [self.scaler.supply(self.now)])
+        return self.scaler.decide(self.now, missing.get("cpu", 0))
 
     def requested(self, after_s: float = 0.0) -> list[str]:
         """What is requested now, and nothing else."""
@@ -43,8 +59,8 @@ class Bench:
         for name in names:
             self.scaler.on_submitted(name, f"id-{name}", self.now)
 
-    def up(self, name: str, node: str = "n0", slots: int = 2) -> None:
-        self.scaler.on_manager_up(name, node, slots, self.now)
+    def up(self, name: str, node: str = "n0", slots: int = 2, **has: Any) -> None:
+        self.scaler.on_manager_up(name, node, Capacity(1000 * slots, slots=slots, **has), self.now)
 
     def down(self, name: str, node: str = "n0", *, planned: bool = False) -> None:
         self.scaler.on_manager_down(name, node, self.now, planned=planned)
@@ -52,19 +68,20 @@ class Bench:
     def status(self, name: str, status: BlockStatus) -> None:
         self.scaler.on_status(name, status, self.now)
 
-    def load(self, queued: int = 0, leased: int = 0, **held: int) -> None:
-        """Tasks that wait, are handed out; and what each block (`cpu_0=2`) holds."""
+    def load(self, queued: int = 0, request: Request | None = None, **held: int) -> None:
+        """Tasks that find no room where there are managers; and what each block (`cpu_0=2`) holds."""
         loads = [BlockLoad(name.replace("_", "-"), 1, count, 2, 0.0, False) for name, count in held.items()]
-        self.scaler.on_load(queued, leased, loads, self.now)
+        self.queue = Queue([ClassLoad(request or Request(), (), queued)] if queued else [])
+        self.scaler.on_load(loads, self.queue, self.now)
 
-    def working(self, count: int = 1) -> list[str]:
+    def working(self, count: int = 1, slots: int = 2) -> list[str]:
         """Bring up what is requested now."""
         names = self.requested()
         assert len(names) == count
         self.submit(*names)
         for name in names:
             self.status(name, RUNNING)
-            self.up(name)
+            self.up(name, slots=slots)
         return names
 
     def fail_start(self, after_s: float = 0.0) -> str:
@@ -75,3 +92,7 @@ class Bench:
 
     def phases(self) -> dict[str, Phase]:
         return {info.block: info.phase for info in self.scaler.describe()}
+
+
+def _those_of(kind: type[Struct], changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: changes.pop(name) for name in kind.__struct_fields__ if name in changes}

@@ -1,4 +1,4 @@
-"""What holds after any history of an executor's blocks."""
+"""Blocks of one executor under any history of events: its promises hold, and nothing is ever a storm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pilotflow.core.blocks import (
     Action,
@@ -20,10 +21,10 @@ from pilotflow.core.blocks import (
     Phase,
     RequestBlock,
 )
-from pilotflow.messages import BlockLoad
-from tests.core.blocks_bench import DONE, FAILED, LIMITS, RUNNING, Bench
-
-# ---- any history ----------------------------------------------------------------------------
+from pilotflow.core.scaling import Queue, missing_blocks
+from pilotflow.messages import BlockLoad, ClassLoad
+from pilotflow.resources import Capacity, Request
+from tests.core.blocks_bench import DONE, FAILED, LIMITS, RUNNING, SHAPE, Bench
 
 WORDS = ("submit", "refuse", "run", "complete", "fail", "miss", "up", "up2", "lost", "left", "busy", "free", "wait")
 HISTORY = st.lists(
@@ -36,7 +37,7 @@ ANY_LIMITS = st.builds(
         init_blocks=init,
         min_blocks=low,
         parallelism=parallelism,
-        nodes_per_block=nodes,
+        shape=structs.replace(SHAPE, nodes=nodes),
         max_idletime_s=idle,
     ),
     st.integers(0, 3),
@@ -63,16 +64,25 @@ class World:
         self.failed_in_a_row = 0
         self.give_ups = 0
         self.cancelled: set[str] = set()
+        self.waiting = 0
+
+    def decide(self) -> list[Action]:
+        queue = Queue([ClassLoad(Request(), (), self.waiting)] if self.waiting else [])
+        missing = missing_blocks(queue, [self.scaler.supply(self.now)])
+        return self.scaler.decide(self.now, missing.get("cpu", 0))
+
+    def tell_load(self, waiting: int = 0) -> None:
+        self.waiting = waiting
+        loads = [BlockLoad(name, 1, int(name in self.busy), 2, 1.0, False) for name in sorted(self.managed)]
+        queue = Queue([ClassLoad(Request(), (), waiting)] if waiting else [])
+        self.scaler.on_load(loads, queue, self.now)
 
     def apply(self, word: str, which: int, wait_s: float) -> None:
         self.now += wait_s
-        self.scaler.on_load(0 if word != "wait" else which, len(self.busy), self._loads(), self.now)
+        self.tell_load(0 if word != "wait" else which)
         if self.exists:
             self._apply_to(self.exists[which % len(self.exists)], word)
-        self.check(self.scaler.decide(self.now))
-
-    def _loads(self) -> list[BlockLoad]:
-        return [BlockLoad(name, 1, int(name in self.busy), 2, 1.0, False) for name in sorted(self.managed)]
+        self.check(self.decide())
 
     def _apply_to(self, name: str, word: str) -> None:
         scaler, now = self.scaler, self.now
@@ -92,7 +102,7 @@ class World:
                 if name not in {i.block for i in scaler.describe() if i.phase is not Phase.ENDED}:
                     self._ended(name)
             case "up" | "up2":
-                scaler.on_manager_up(name, word, 2, now)
+                scaler.on_manager_up(name, word, Capacity(2000, slots=2), now)
                 self.joined.add(name)
                 self.managed.add(name)
                 self.failed_in_a_row = 0
@@ -101,13 +111,13 @@ class World:
                     scaler.on_manager_down(name, node, now, planned=word == "left")
                 self.busy.discard(name)
                 self.managed.discard(name)
-                scaler.on_load(0, len(self.busy), self._loads(), now)
+                self.tell_load()
             case "busy" if name in self.managed:
                 self.busy.add(name)
-                scaler.on_load(0, len(self.busy), self._loads(), now)
+                self.tell_load()
             case _:
                 self.busy.discard(name)
-                scaler.on_load(0, len(self.busy), self._loads(), now)
+                self.tell_load()
 
     def _ended(self, name: str) -> None:
         self.exists.remove(name)
@@ -137,14 +147,14 @@ class World:
                     assert self.failed_in_a_row >= self.limits.start_retries
         assert len(self.exists) <= self.limits.max_blocks
         assert self.give_ups <= 1
-        assert self.scaler.decide(self.now) == [], "the same moment asks for something again"
+        assert self.decide() == [], "the same moment asks for something again"
 
 
 @given(limits=ANY_LIMITS, history=HISTORY)
 @settings(deadline=None, max_examples=150)
 def test_no_history_breaks_a_promise(limits: BlockLimits, history: list[tuple[str, int, float]]) -> None:
     world = World(limits)
-    world.check(world.scaler.decide(world.now))
+    world.check(world.decide())
     for word, which, wait_s in history:
         world.apply(word, which, wait_s)
 
@@ -155,16 +165,16 @@ def test_after_any_history_waiting_work_gets_a_block_or_an_end(
     limits: BlockLimits, history: list[tuple[str, int, float]]
 ) -> None:
     world = World(limits)
-    world.check(world.scaler.decide(world.now))
+    world.check(world.decide())
     for word, which, wait_s in history:
         world.apply(word, which, wait_s)
     scaler = world.scaler
     for name in list(world.exists):  # whatever there was, ends
         scaler.on_status(name, FAILED, world.now)
-    scaler.on_load(1, 0, [], world.now)
+    world.tell_load(1)
     for _ in range(200):
         world.now += 1
-        if any(isinstance(action, (RequestBlock, GiveUp)) for action in scaler.decide(world.now)):
+        if any(isinstance(action, (RequestBlock, GiveUp)) for action in world.decide()):
             return
         if scaler.given_up:
             return

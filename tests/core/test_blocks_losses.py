@@ -1,11 +1,12 @@
-"""Blocks that are lost, that stay though they should go, and that never start."""
+"""Blocks that are lost, that stay though they should go, and that never start; and nodes that are at fault."""
 
 from __future__ import annotations
 
 import pytest
 
 from pilotflow.core import blocks as rules
-from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase
+from pilotflow.core import node_losses
+from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase, RequestBlock
 from tests.core.blocks_bench import DONE, FAILED, RUNNING, Bench
 
 # ---- losses ---------------------------------------------------------------------------------
@@ -133,6 +134,144 @@ def test_only_so_many_ended_blocks_are_remembered() -> None:
     assert len(bench.scaler.describe()) == rules.KEEP_ENDED
 
 
+# ---- nodes that fail ------------------------------------------------------------------------
+
+
+def lose_node(bench: Bench, node: str, status: BlockStatus = FAILED) -> RequestBlock:
+    """A one-node block comes to that node, loses its manager, and ends; returns what is requested next."""
+    name = next(iter(bench.scaler.live))
+    bench.up(name, node)
+    bench.now += 100
+    bench.load(queued=1)
+    bench.down(name, node)
+    bench.status(name, status)
+    (request,) = bench.decide(60)
+    assert isinstance(request, RequestBlock)
+    bench.submit(request.name)
+    return request
+
+
+def first_of(bench: Bench) -> Bench:
+    bench.submit(*bench.requested())
+    return bench
+
+
+def test_a_node_that_lost_its_manager_twice_is_excluded_from_the_next_blocks() -> None:
+    bench = first_of(Bench(max_blocks=1))
+    assert lose_node(bench, "bad").exclude_nodes == ()
+    assert lose_node(bench, "other").exclude_nodes == ()
+    assert lose_node(bench, "bad").exclude_nodes == ("bad",)
+    assert lose_node(bench, "other").exclude_nodes == ("bad", "other")
+
+
+def test_a_node_that_is_lost_for_the_second_time_is_excluded_from_the_block_that_replaces_it_at_once() -> None:
+    bench = first_of(Bench())
+    for number, excluded in ((0, ()), (1, ("bad",))):
+        bench.up(f"cpu-{number}", "bad")
+        bench.now += 100
+        bench.load(queued=1)
+        bench.down(f"cpu-{number}", "bad")
+        assert bench.decide() == [RequestBlock(f"cpu-{number + 1}", excluded)]  # its end has not been seen yet
+        bench.status(f"cpu-{number}", FAILED)
+        bench.submit(f"cpu-{number + 1}")
+
+
+def test_an_excluded_node_gets_another_chance_after_a_while() -> None:
+    bench = first_of(Bench(max_blocks=1))
+    lose_node(bench, "bad")
+    assert lose_node(bench, "bad").exclude_nodes == ("bad",)
+    bench.now += node_losses.EXCLUDED_S
+    assert lose_node(bench, "good").exclude_nodes == ()
+
+
+@pytest.mark.parametrize("state", [BlockState.TIMEOUT, BlockState.CANCELLED, BlockState.COMPLETED])
+def test_a_block_that_was_ended_from_outside_is_not_its_nodes_fault(state: BlockState) -> None:
+    bench = first_of(Bench(max_blocks=1))
+    for _ in range(3):
+        assert lose_node(bench, "fine", BlockStatus(state)).exclude_nodes == ()
+
+
+def test_of_a_block_on_several_nodes_only_the_one_that_fails_alone_is_at_fault() -> None:
+    bench = Bench(max_blocks=1, nodes=3)
+    for _ in range(2):
+        (name,) = bench.requested(100)
+        bench.submit(name)
+        for node in ("a", "b", "c"):
+            bench.up(name, node)
+        bench.now += 100
+        bench.down(name, "b")
+        bench.load(queued=50)
+        assert bench.decide(rules.LOST_S) == []  # it goes on without
+        bench.down(name, "a")
+        bench.down(name, "c")
+        bench.status(name, FAILED)
+    (request,) = bench.decide(100)
+    assert request == RequestBlock("cpu-2", ("b",))
+
+
+def test_a_node_is_at_fault_too_if_its_loss_is_known_after_the_end_of_its_block() -> None:
+    bench = Bench(max_blocks=1, nodes=2)
+    for _ in range(2):
+        (request,) = bench.decide(100)
+        assert isinstance(request, RequestBlock)
+        name = request.name
+        bench.submit(name)
+        bench.up(name, "a")
+        bench.up(name, "b")
+        bench.now += 100
+        bench.load(queued=1)
+        bench.status(name, BlockStatus(BlockState.FAILED, "node failure"))
+        bench.down(name, "a", planned=True)
+        bench.down(name, "b")
+    assert bench.decide(100) == [RequestBlock("cpu-2", ("b",))]
+
+
+def test_when_all_nodes_of_a_larger_block_are_lost_at_once_none_is_at_fault() -> None:
+    bench = Bench(max_blocks=1, nodes=2)
+    for number in range(3):
+        (request,) = bench.decide(100)
+        assert request == RequestBlock(f"cpu-{number}")
+        bench.submit(request.name)
+        for node in ("a", "b"):
+            bench.up(request.name, node)
+        bench.now += 100
+        bench.load(queued=1)
+        for node in ("a", "b"):
+            bench.down(request.name, node)
+        bench.status(request.name, FAILED)
+
+
+def test_a_manager_that_comes_back_was_not_lost() -> None:
+    bench = first_of(Bench(max_blocks=1))
+    for _ in range(3):
+        bench.up("cpu-0", "n")
+        bench.down("cpu-0", "n")
+        assert bench.decide(1) == []
+    bench.up("cpu-0", "n")
+    bench.now += 100
+    bench.load(queued=1)
+    bench.status("cpu-0", FAILED)
+    assert bench.decide() == [RequestBlock("cpu-1")]
+
+
+def test_when_no_block_can_be_had_without_the_excluded_nodes_they_are_taken_again() -> None:
+    bench = first_of(Bench(max_blocks=1))
+    lose_node(bench, "bad")
+    assert lose_node(bench, "bad").exclude_nodes == ("bad",)
+    name = lose_node(bench, "good").name
+    bench.scaler.on_submit_failed(name, "Requested node configuration is not available", bench.now)
+    (request,) = bench.decide(60)
+    assert isinstance(request, RequestBlock)
+    assert request.exclude_nodes == ()
+
+
+def test_only_so_many_nodes_are_excluded_at_once() -> None:
+    losses = node_losses.NodeLosses()
+    for number in range(50):
+        losses.on_lost([f"n{number:02}"] * 2, float(number))
+    assert losses.excluded(50.0) == tuple(f"n{number:02}" for number in range(34, 50))
+
+
 # ---- blocks that do not start ---------------------------------------------------------------
 
 
@@ -240,7 +379,7 @@ def test_it_does_not_give_up_while_a_block_works_but_tries_less_and_less_often()
     bench.working()
     tries = 0
     for _ in range(600):
-        bench.load(queued=50, leased=2, cpu_0=2)
+        bench.load(queued=50, cpu_0=2)
         for name in bench.requested(1):
             tries += 1
             bench.submit(name)

@@ -22,6 +22,7 @@ from pilotflow.messages import (
     Close,
     Decoder,
     DefineClass,
+    DefineExecutors,
     DefineFunction,
     DefineSetup,
     Done,
@@ -54,7 +55,7 @@ from pilotflow.messages import (
     to_client,
     to_manager,
 )
-from pilotflow.resources import Capacity, Request
+from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 from pilotflow.testing.simulator_checks import check_exchange
 
 HUGE = (1 << 64) - 1
@@ -129,6 +130,12 @@ def done(task: Task, seq: int = 1, status: Status = Status.OK) -> Done:
         DefineClass(2, Request(num_nodes=0), (), 5),
         DefineClass(2, Request(priority=-HUGE), (), 5),
         DefineClass(2, Request(resources=(("licence", -1),)), (), 5),
+        DefineExecutors([BlockShape("cpu", NodeShape(cpus_milli=-1))], True),
+        DefineExecutors([BlockShape("cpu", NodeShape(memory_bytes=HUGE))], True),
+        DefineExecutors([BlockShape("cpu", NodeShape(resources=(("licence", -1),)))], True),
+        DefineExecutors([BlockShape("cpu", nodes=0)], True),
+        DefineExecutors([BlockShape("cpu", walltime_s=float("nan"))], True),
+        DefineExecutors([BlockShape("cpu", walltime_s=0.0)], True),
     ],
 )
 def test_nonsense_of_a_client_is_refused_as_a_whole(message: Any) -> None:

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from pilotflow.core.blocks import BlockLimits, BlockStatus, Phase
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.messages import (
     BlockLoad,
+    ClassLoad,
     ClientMessage,
     DrainBlocks,
-    ExecutorLoad,
     FailExecutor,
     LiveBlocks,
     Load,
@@ -31,16 +32,15 @@ from pilotflow.messages import (
 from pilotflow.providers import processes
 from pilotflow.providers.base import BlockJob
 from pilotflow.providers.local import LocalProvider
-from pilotflow.resources import Capacity
-from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
+from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
+from pilotflow.runtime.block_keeper import SUBMIT_S, BlockKeeper, KeptExecutor
 
 LIMITS = BlockLimits(
+    shape=BlockShape("cpu", NodeShape(cpus_milli=2000, slots=2)),
     init_blocks=1,
     min_blocks=0,
     max_blocks=3,
     parallelism=1.0,
-    nodes_per_block=1,
-    slots_per_node_guess=2,
     max_idletime_s=300.0,
 )
 SLEEPER = "echo $$ > pid.new.$1; mv pid.new.$1 pid.$1; exec sleep 600"
@@ -85,7 +85,8 @@ def kept(folder: Path, manager: str = SLEEPER, label: str = "cpu", **changes: An
     def argv(block: str) -> list[str]:
         return ["bash", "-c", f"cd '{folder}'; {manager}", "manager", block]
 
-    return KeptExecutor(label, provider, SingleNodeLauncher(), argv, replace(LIMITS, **changes))
+    shape = structs.replace(LIMITS.shape, executor=label, nodes=provider.nodes_per_block)
+    return KeptExecutor(label, provider, SingleNodeLauncher(), argv, replace(LIMITS, shape=shape, **changes))
 
 
 @contextmanager
@@ -99,17 +100,20 @@ def keeping(run_dir: Path, *executors: KeptExecutor) -> Iterator[tuple[BlockKeep
         assert keeper.close(20.0)
 
 
-def up(block: str, slots: int = 2) -> ManagerUp:
-    return ManagerUp(block.rpartition("-")[0], block, "n0", Capacity(1000 * slots, slots=slots))
+def up(block: str, slots: int = 2, node: str = "n0") -> ManagerUp:
+    return ManagerUp(block.rpartition("-")[0], block, node, Capacity(1000 * slots, slots=slots))
 
 
-def down(block: str, *, planned: bool = False, refused: bool = False, reason: str = "gone") -> ManagerDown:
-    return ManagerDown(block.rpartition("-")[0], block, "n0", reason, planned, refused)
+def down(
+    block: str, *, planned: bool = False, refused: bool = False, reason: str = "gone", node: str = "n0"
+) -> ManagerDown:
+    return ManagerDown(block.rpartition("-")[0], block, node, reason, planned, refused)
 
 
-def load(queued: int = 0, leased: int = 0, label: str = "cpu", idle_s: float = 0.0, **held: int) -> Load:
-    blocks = [BlockLoad(name.replace("_", "-"), 1, count, 2, idle_s, False) for name, count in held.items()]
-    return Load([ExecutorLoad(label, queued, leased, 2)], blocks)
+def load(queued: int = 0, label: str = "", **held: int) -> Load:
+    """So many tasks wait, for that executor or for any; and each block (`cpu_0=2`) holds so many."""
+    blocks = [BlockLoad(name.replace("_", "-"), 1, count, 2, 0.0, False) for name, count in held.items()]
+    return Load([], blocks, [ClassLoad(Request(), (label,) if label else (), queued)] if queued else [])
 
 
 def phases(keeper: BlockKeeper) -> dict[str, Phase]:
@@ -190,7 +194,7 @@ def test_a_killed_manager_has_its_block_replaced_at_once_while_work_waits(tmp_pa
     with keeping(tmp_path / "run", kept(tmp_path)) as (keeper, client):
         pid = manager_pid(client, tmp_path, "cpu-0")
         keeper.on_manager_up(up("cpu-0"))
-        keeper.on_load(load(queued=0, leased=2, cpu_0=2))
+        keeper.on_load(load(cpu_0=2))
         client.until(lambda: phases(keeper) == {"cpu-0": Phase.WORKING})
         started = time.monotonic()
         os.kill(pid, signal.SIGKILL)
@@ -222,9 +226,9 @@ def test_load_brings_blocks_and_idleness_drains_them(tmp_path: Path) -> None:
             manager_pid(client, tmp_path, name)
         for name in ("cpu-0", "cpu-1", "cpu-2"):
             keeper.on_manager_up(up(name))
-        keeper.on_load(load(leased=6, cpu_0=2, cpu_1=2, cpu_2=2))
+        keeper.on_load(load(cpu_0=2, cpu_1=2, cpu_2=2))
         client.until(lambda: set(phases(keeper).values()) == {Phase.WORKING})
-        keeper.on_load(load(leased=1, cpu_0=1, cpu_1=0, cpu_2=0))
+        keeper.on_load(load(cpu_0=1, cpu_1=0, cpu_2=0))
         client.until(lambda: sorted(n for said in client.all(DrainBlocks) for n in said.blocks) == ["cpu-1", "cpu-2"])
         for name in ("cpu-1", "cpu-2"):
             keeper.on_manager_down(down(name, planned=True))
@@ -233,9 +237,21 @@ def test_load_brings_blocks_and_idleness_drains_them(tmp_path: Path) -> None:
     assert client.all(FailExecutor) == []
 
 
+def test_load_for_any_executor_makes_one_of_them_grow(tmp_path: Path) -> None:
+    executors = [kept(tmp_path, label=label, init_blocks=0) for label in ("a", "b")]
+    with keeping(tmp_path / "run", *executors) as (keeper, client):
+        keeper.on_load(load(queued=4))
+        client.until(lambda: client.live == ["a-0", "a-1"])
+        keeper.on_load(load(queued=8))
+        client.until(lambda: client.live == ["a-0", "a-1", "a-2", "b-0"])
+        keeper.on_load(load(queued=2, label="b"))
+        client.until(keeper._events.empty)
+        assert client.live == ["a-0", "a-1", "a-2", "b-0"]
+
+
 def test_several_nodes_start_several_managers(tmp_path: Path) -> None:
     manager = "echo $$ > pid.new.$PILOTFLOW_NODE_INDEX; mv pid.new.$PILOTFLOW_NODE_INDEX pid.$PILOTFLOW_NODE_INDEX; exec sleep 600"
-    executor = kept(tmp_path, manager, provider=LocalProvider(nodes_per_block=3), nodes_per_block=3)
+    executor = kept(tmp_path, manager, provider=LocalProvider(nodes_per_block=3))
     with keeping(tmp_path / "run", executor) as (_, client):
         pids = {manager_pid(client, tmp_path, str(index)) for index in range(3)}
         assert len(pids) == 3
@@ -247,7 +263,7 @@ def test_walltime_ends_a_block_and_the_load_brings_the_next(tmp_path: Path) -> N
     with keeping(tmp_path / "run", executor) as (keeper, client):
         manager_pid(client, tmp_path, "cpu-0")
         keeper.on_manager_up(up("cpu-0"))
-        keeper.on_load(load(leased=1, cpu_0=1))
+        keeper.on_load(load(queued=1))
         manager_pid(client, tmp_path, "cpu-1")
         assert "walltime" in keeper.describe()[0].reason
     assert client.all(FailExecutor) == []
@@ -333,6 +349,51 @@ def test_a_provider_that_takes_no_block_fails_its_executor_and_no_other(tmp_path
         keeper.on_manager_up(up("cpu-0"))
         client.until(lambda: phases(keeper)["cpu-0"] is Phase.WORKING)
         assert client.live == ["cpu-0"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(LocalProvider):
+    """Takes its time for each block."""
+
+    def submit(self, job: BlockJob) -> str:
+        time.sleep(1.5 * SUBMIT_S)
+        return LocalProvider.submit(self, job)
+
+
+def test_a_provider_that_is_slow_to_take_blocks_holds_up_neither_the_others_nor_the_end(tmp_path: Path) -> None:
+    slow = kept(tmp_path, label="slow", provider=Slow(), init_blocks=3)
+    with keeping(tmp_path / "run", slow, kept(tmp_path, init_blocks=0)) as (keeper, client):
+        keeper.on_load(load(queued=1, label="cpu"))
+        client.until(lambda: "cpu-0" in client.live)
+        assert "slow-2" not in client.live
+        began = time.monotonic()
+    assert time.monotonic() - began < 10 * SUBMIT_S
+    assert "slow-2" not in client.live
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noting(LocalProvider):
+    """Keeps what it was asked for."""
+
+    jobs: list[BlockJob] = field(default_factory=list, init=False, compare=False)
+
+    def submit(self, job: BlockJob) -> str:
+        self.jobs.append(job)
+        return LocalProvider.submit(self, job)
+
+
+def test_a_node_that_has_lost_its_manager_twice_is_named_to_the_provider(tmp_path: Path) -> None:
+    provider = Noting()
+    with keeping(tmp_path / "run", kept(tmp_path, provider=provider)) as (keeper, client):
+        for number in range(2):
+            block = f"cpu-{number}"
+            pid = manager_pid(client, tmp_path, block)
+            keeper.on_manager_up(up(block, node="bad"))
+            keeper.on_load(load(queued=1))
+            os.kill(pid, signal.SIGKILL)
+            keeper.on_manager_down(down(block, node="bad"))
+            manager_pid(client, tmp_path, f"cpu-{number + 1}")
+        assert [job.exclude_nodes for job in provider.jobs] == [(), (), ("bad",)]
 
 
 def test_a_provider_that_is_blind_for_a_while_is_asked_again(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import pilotflow as pf
 from pilotflow import LocalProvider, TaskTimeout
+from pilotflow.errors import RequestTooLarge
 from pilotflow.launchers.mpirun import MpirunLauncher
 from tests.integration import limit_tasks, mpi_tools
 from tests.integration.faults import until
@@ -124,8 +125,8 @@ def test_a_step_can_be_cancelled_while_it_runs(tmp_path: Path) -> None:
     assert pf.python_app(num_nodes=3)(about_this_rank)(2).result(60)[1] == "3"
 
 
-def test_a_task_for_more_nodes_than_a_block_has_waits_with_others_going_on() -> None:
+def test_a_task_for_more_nodes_than_a_block_has_fails_at_once_with_others_going_on() -> None:
     future = pf.python_app(num_nodes=NODES + 1)(about_this_rank)(1)
     assert pf.python_app(span)(0.0).result(60)
-    assert not future.done()
-    future.cancel()
+    with pytest.raises(RequestTooLarge, match=f"It asks for {NODES + 1} nodes; the largest block has {NODES}"):
+        future.result(60)

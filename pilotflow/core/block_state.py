@@ -1,0 +1,98 @@
+"""One block as its scaler knows it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from pilotflow.core.block_records import Phase
+from pilotflow.core.scaling import IdleBlock
+from pilotflow.resources import NodeShape
+
+STARTING: Final = frozenset({Phase.REQUESTED, Phase.PENDING, Phase.RUNNING})
+_SUPPLY: Final = STARTING | {Phase.WORKING}
+
+
+@dataclass(eq=False)
+class Block:
+    """A block, and what has become of it.
+
+    Attributes:
+        name, number: what it is called, and its place among the executor's blocks.
+        since: when it entered its phase.
+        managers: what the node of each manager has that is there, by the node's name.
+        seen: nodes whose manager has ever joined.
+        arrived: nodes whose manager has joined since the last load, which does not know them.
+        lost: nodes whose manager was lost, and when, as far as nobody has judged that.
+        blamed: nodes that lost their manager while others went on.
+        excused: it was ended as planned or from outside, so that no node is to blame.
+        started: when it was first seen to run.
+        working_since: when its first manager joined.
+        empty_since: when its last manager went.
+        idle_since: since when it holds no task.
+        missing_since: since when its provider does not know it.
+        leased: tasks that it holds.
+        left_planned: whether the last manager that went has left as planned.
+        refusal: why its manager was not let in.
+        counted: whether its end is accounted for already.
+        reason: why it is being ended, or how it has ended.
+        said: what its provider has said last about its state.
+    """
+
+    name: str
+    number: int
+    since: float
+    phase: Phase = Phase.REQUESTED
+    batch_id: str | None = None
+    managers: dict[str, NodeShape] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    arrived: set[str] = field(default_factory=set)
+    lost: dict[str, float] = field(default_factory=dict)
+    blamed: set[str] = field(default_factory=set)
+    excused: bool = False
+    started: float | None = None
+    working_since: float = 0.0
+    empty_since: float = 0.0
+    idle_since: float | None = None
+    missing_since: float | None = None
+    leased: int = 0
+    left_planned: bool = False
+    refusal: str = ""
+    counted: bool = False
+    reason: str = ""
+    said: str = ""
+
+    @property
+    def deserted(self) -> bool:
+        """Whether managers have joined, and none is there."""
+        return bool(self.seen) and not self.managers
+
+    @property
+    def supplies(self) -> bool:
+        """Whether it runs tasks, or will."""
+        return self.phase in _SUPPLY and not self.deserted
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """It is in this phase from now on."""
+        self.phase, self.since = phase, now
+
+    def as_idle(self, now: float, walltime_s: float | None) -> IdleBlock:
+        """What it could run if it holds nothing."""
+        started = now if self.started is None else self.started
+        left = math.inf if walltime_s is None else walltime_s - (now - started)
+        return IdleBlock(tuple(dict.fromkeys(self.managers.values())), len(self.managers), left)
+
+    @property
+    def suspects(self) -> list[str]:
+        """Nodes that may be to blame for the loss of their managers; none if all of several went together."""
+        if self.excused or 1 < len(self.seen) <= len(self.blamed) + len(self.lost):
+            return []
+        return list(self.lost)
+
+    def take_suspects(self) -> list[str]:
+        """The same, once: now they are to blame."""
+        found = self.suspects
+        self.blamed.update(found)
+        self.lost.clear()
+        return found
