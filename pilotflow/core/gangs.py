@@ -153,6 +153,15 @@ class Gangs:
                         return tuple(sorted(chosen, key=_by_id))
         return ()
 
+    def enough(self, cls: RequestClass, now: float) -> bool:
+        """Whether the nodes of some block, if they were empty, are enough for a task of the class."""
+        count = cls.request.num_nodes
+        return any(
+            len(block.managers) >= count
+            and sum(_is_able(manager, cls, now) for manager in block.managers.values()) >= count
+            for block in self._blocks.values()
+        )
+
     def soonest(self, cls: RequestClass, now: float) -> tuple[Manager, ...]:
         """The nodes of one block that are likely to be empty first, or () if no block has enough for the class.
 
@@ -189,14 +198,18 @@ def _join(gang: Gang, manager: Manager) -> None:
     manager.gang = gang.task.id
 
 
-def _may_join(manager: Manager, cls: RequestClass, now: float) -> bool:
+def _is_able(manager: Manager, cls: RequestClass, now: float) -> bool:
     return (
         not manager.closed
         and not manager.capacity.depth_limited
-        and (manager.reserved is None or manager.reserved.cls is cls or cls.order < manager.reserved.cls.order)
         and manager.could_ever_run(cls)
         and manager.lasts(cls, now)
     )
+
+
+def _may_join(manager: Manager, cls: RequestClass, now: float) -> bool:
+    kept = manager.reserved
+    return (kept is None or kept.cls is cls or cls.is_before(kept.cls)) and _is_able(manager, cls, now)
 
 
 def _by_id(manager: Manager) -> int:

@@ -39,7 +39,7 @@ class Reservation:
     def delays(self, manager: Manager, cls: RequestClass, now: float) -> bool:
         """Whether a task of another class would take what the node is kept free for."""
         first = self.cls
-        if cls is first or cls.order < first.order:
+        if cls is first or cls.is_before(first):
             return False
         needs, room = cls.needs, self.room(manager, now)
         return (
@@ -87,7 +87,7 @@ class Patience:
     def possible(self, lane: Lane, cls: RequestClass, now: float) -> bool:
         """Whether the managers that are here could ever run a task of the class."""
         if cls.request.num_nodes > 1:
-            return bool(self._gangs.soonest(cls, now))
+            return self._gangs.enough(cls, now)
         return any(True for section in lane.sections for _ in section.able(cls, now))
 
     @staticmethod
@@ -180,7 +180,7 @@ def _may_wait_for(manager: Manager, cls: RequestClass, now: float) -> bool:
     return (
         not manager.closed
         and not manager.capacity.depth_limited
-        and (manager.reserved is None or cls.order < manager.reserved.cls.order)
+        and (manager.reserved is None or cls.is_before(manager.reserved.cls))
         and manager.could_ever_run(cls)
         and manager.lasts(cls, now)
     )

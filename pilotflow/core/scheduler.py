@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from pilotflow.core.ahead import PREFILL_MAX, newest
 from pilotflow.core.line import Key
@@ -185,18 +186,16 @@ class Scheduler(Tables):
 
     def _serve(self, manager: Manager, now: float, leases: Leases) -> None:
         """Give a manager what the most urgent classes ask for, until nothing fits."""
-        if manager.free_slots <= 0:
-            return
         section = manager.section
         after: Key = ()
         first: RequestClass | None = None  # of those that were held back for the balance
         looked = 0
         any_placed = False
-        while True:
+        while manager.free_slots > 0:
             found = self._pick(manager, after, now) if looked < COUNTERWEIGHTS else None
             if first is not None and (found is None or found[1].order[:2] != first.order[:2]):
-                cls, first, looked, after = first, None, 0, ()
-                any_placed = self._fill(manager, cls, now, leases, None, one=True) or any_placed
+                any_placed = self._fill(manager, first, now, leases, None, most=1) or any_placed
+                first, looked, after = None, 0, ()
                 continue
             if found is None:
                 break
@@ -206,15 +205,16 @@ class Scheduler(Tables):
                 self._put(cls)
                 continue
             rival = section.rival(after) if len(cls.queue) > 1 else None
+            wary = first is not None or self._may_wait(cls, manager)
             if cls.request.num_nodes > 1:
                 self._place_gangs(cls, now, leases, rival, near=manager)
-            elif (first is not None or self._may_wait(cls, manager)) and not manager.is_balanced_by(cls):
+            elif wary and not manager.is_balanced_by(cls):
                 if manager.fits(cls, now):
                     first = first or cls
                     looked += 1
-            elif self._fill(manager, cls, now, leases, rival):
+            elif self._fill(manager, cls, now, leases, rival, most=1 if wary else inf):
                 any_placed = True
-                if first is not None:
+                if wary:
                     first, looked, after = None, 0, ()
             if rival is not None and len(self._waiting) > 1:
                 self._put(cls)  # its next task may come after the rival's
@@ -223,10 +223,10 @@ class Scheduler(Tables):
 
     def _pick(self, manager: Manager, after: Key, now: float) -> tuple[Key, RequestClass] | None:
         """The next class whose needs seem to be met there, and its place."""
-        kept = manager.reserved
-        if kept is not None and after > kept.cls.order:
-            return manager.section.pick(kept.room(manager, now), after)
-        return manager.section.pick(manager.room(now, self.gangs.nodes_with(manager)), after)
+        kept, section = manager.reserved, manager.section
+        if kept is not None and after >= section.key(kept.cls):
+            return section.pick(kept.room(manager, now), after)
+        return section.pick(manager.room(now, self.gangs.nodes_with(manager)), after)
 
     def _may_wait(self, cls: RequestClass, manager: Manager) -> bool:
         """Whether one of many tasks of a class may be passed by work that uses what they leave idle there."""
@@ -264,20 +264,20 @@ class Scheduler(Tables):
                     return
 
     def _fill(
-        self, manager: Manager, cls: RequestClass, now: float, leases: Leases, rival: float | None, one: bool = False
+        self, manager: Manager, cls: RequestClass, now: float, leases: Leases, rival: float | None, most: float = inf
     ) -> bool:
-        """Give a manager tasks of a class that are older than a rival's, as long as it is right; False if none."""
-        any_placed = False
+        """Give a manager tasks of a class that are older than a rival's until something is exhausted; False if none."""
+        count = 0
         while manager.fits(cls, now) and (task := cls.first()) is not None and (rival is None or task.id < rival):
             cls.queue.popleft()
             manager.take(cls, task.id)
             self._lease(manager, task, leases)
-            any_placed = True
-            if one or (self._may_wait(cls, manager) and not manager.is_balanced_by(cls)):
+            count += 1
+            if count == most:
                 break
-        if any_placed:
+        if count:
             self._was_placed(cls, now)
-        return any_placed
+        return count > 0
 
     def _place_gangs(
         self, cls: RequestClass, now: float, leases: Leases, rival: float | None, near: Manager | None = None

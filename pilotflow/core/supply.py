@@ -74,6 +74,13 @@ class RequestClass:
         """Whether its tasks may run on that executor."""
         return not self.executors or executor in self.executors
 
+    def is_before(self, other: RequestClass) -> bool:
+        """Whether its first task comes before that of another class."""
+        if self.order != other.order:
+            return self.order < other.order
+        mine, theirs = self.first(), other.first()
+        return mine is not None and (theirs is None or mine.id < theirs.id)
+
     def first(self) -> Task | None:
         """The task that is next, left where it is."""
         queue = self.queue

@@ -108,9 +108,12 @@ class Tables:
         cls_id = task.cls
         if manager.gang is not None and manager.gang == id:
             self._offer(self.gangs.dissolve(id))
-        elif manager.prefilled and cls_id in manager.prefilled:
+        elif manager.prefilled and (ahead := manager.prefilled.get(cls_id)):
             cls = self._moved[cls_id] = self.classes[cls_id]
-            self._ahead.hand_on(manager, cls, id, self.tasks)
+            if ahead > 1 and not manager.gpu_shares:
+                manager.prefilled[cls_id] = ahead - 1
+            else:
+                self._ahead.hand_on(manager, cls, id, self.tasks)
             self._dirty[manager.id] = manager
         elif manager.gpu_shares and id in manager.gpu_shares:
             manager.give_back(self.classes[cls_id], id)

@@ -344,3 +344,47 @@ def test_a_class_that_let_an_older_task_of_another_pass_has_its_turn_on_the_same
     assert desk.step() == {}
     desk.manager(4)
     assert desk.step() == {2: [7, 8, 9, 10]}
+
+
+def test_a_node_kept_free_for_a_task_is_given_to_it_when_older_tasks_of_its_rank_wait_too() -> None:
+    desk = Desk()
+    desk.cls(1, executors=("cpu",))
+    desk.cls(2)
+    desk.manager(1)
+    desk.submit(3, cls=1)
+    desk.submit(1, cls=2)
+    got = [desk.step()]
+    for id in (1, 2, 3):
+        desk.now += 10.0
+        desk.end(id)
+        got.append(desk.step())
+    assert got == [{1: [1]}, {1: [2]}, {1: [3]}, {1: [4]}]
+
+
+def test_many_new_tasks_of_a_kind_take_all_the_room_that_there_is() -> None:
+    desk = Desk()
+    desk.cls(1)
+    desk.cls(2, executors=("none",))
+    desk.manager(2, memory_bytes=1 << 30)
+    desk.step()
+    desk.submit(20)
+    desk.submit(1, cls=2)
+    assert desk.step() == {1: [1, 2]}
+
+
+def test_a_multi_node_task_that_comes_while_one_of_its_nodes_is_kept_free_has_its_turn() -> None:
+    desk = Desk()
+    desk.cls(1)
+    desk.cls(2, MPI)
+    desk.manager(block="b")
+    desk.manager(block="b")
+    desk.submit(3)
+    desk.step()
+    desk.now = 5.0
+    desk.submit(1, cls=2)
+    assert desk.step() == {}
+    assert desk.scheduler.classes[1].reserved
+    desk.end(1)
+    assert desk.step() == {1: [3]}
+    desk.end(2, 3)
+    assert desk.step() == {1: [4]}
