@@ -205,6 +205,7 @@ class World:
         for manager_id, tasks in new.items():
             for task in tasks:
                 self._begin(self.nodes[manager_id], task)
+        self._check_order({task.id for tasks in new.values() for task in tasks if task.id in self.begun_at})
         self.check()
 
     def _take_back(self, node: Node, tasks: list[Task]) -> None:
@@ -260,6 +261,36 @@ class World:
         self._check_books()
         self._check_nothing_fits()
         self._check_reservations()
+
+    def _check_order(self, new: set[int]) -> None:
+        """Nobody took a place that was right for a task of higher priority, or for an older one of the same kind."""
+        waiting = [cls for cls in self.scheduler.classes.values() if cls.queued and cls.request.num_nodes == 1]
+        for cls in waiting:
+            kind, first = self.kinds[cls.id], cls.first()
+            assert first is not None
+            same = {
+                i
+                for i, other in enumerate(self.kinds)
+                if (other.request, other.executors) == (kind.request, kind.executors)
+            }
+            late = [id for id in new if self.scheduler.tasks[id].cls in same and id > first.id]
+            assert not late, f"tasks {late} were not first come first served: {first.id} waits"
+            for node in self.nodes.values():
+                less = {
+                    id for id in new & node.running.keys() if node.running[id].request.priority < kind.request.priority
+                }
+                if (
+                    not less
+                    or kind.request.gpus_milli
+                    or node.manager.reserved is not None
+                    or not cls.admits(node.manager.executor)
+                    or not self._in_time(node, kind)
+                ):
+                    continue
+                before = node.running
+                node.running = {id: other for id, other in before.items() if id not in less}
+                assert not node.could_run(kind), f"tasks {less} took a place from a more urgent one of kind {cls.id}"
+                node.running = before
 
     def _check_gpus(self, node: Node) -> None:
         """Parts of a GPU are parts of one; what a task has stays what it has."""

@@ -1,0 +1,706 @@
+"""The rules of placement, one by one: small clusters, a clock set by hand, and exactly who goes where."""
+
+from __future__ import annotations
+
+import pytest
+
+from pilotflow.core.ahead import PREFILL_MAX
+from pilotflow.core.scheduler import PATIENCE_S, REBALANCE_MAX
+from pilotflow.resources import Request, SortMethod
+from tests.core.scheduling_desk import SHORT_US, Desk
+
+GIB = 1 << 30
+
+
+# ---- what fits ----------------------------------------------------------------------------------
+
+
+def test_parts_of_cores_add_up_to_whole_ones() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=300))
+    desk.manager(8, cpus=1)
+    desk.submit(5)
+    assert desk.step() == {1: [1, 2, 3]}
+    desk.end(2)
+    assert desk.step() == {1: [4]}
+
+
+def test_a_task_runs_on_one_node_whatever_several_have_together() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=3000, memory_bytes=3 * GIB))
+    for _ in range(4):
+        desk.manager(2, memory_bytes=2 * GIB)
+    desk.manager(4, memory_bytes=2 * GIB)
+    desk.manager(2, memory_bytes=4 * GIB)
+    desk.submit(1)
+    assert desk.step() == {}
+    desk.manager(4, memory_bytes=4 * GIB)
+    assert desk.step() == {7: [1]}
+
+
+def test_memory_that_nobody_knows_limits_nothing() -> None:
+    desk = Desk()
+    desk.cls(1, Request(memory_bytes=1 << 50))
+    desk.manager(2)
+    desk.submit(3)
+    assert desk.step() == {1: [1, 2]}
+
+
+def test_no_more_tasks_run_than_the_manager_has_slots() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1))
+    desk.manager(3, cpus=64)
+    desk.submit(5)
+    assert desk.step() == {1: [1, 2, 3]}
+
+
+def test_consumables_are_counted_on_the_node_that_has_them() -> None:
+    desk = Desk()
+    desk.cls(1, Request(resources=(("licence", 2),)))
+    desk.manager(8)
+    desk.manager(8, resources=(("licence", 5), ("tape", 1)))
+    desk.submit(3)
+    assert desk.step() == {2: [1, 2]}
+    desk.end(1)
+    assert desk.step() == {2: [3]}
+
+
+def test_parts_of_gpus_are_parts_of_one() -> None:
+    desk = Desk()
+    desk.cls(1, Request(gpus_milli=600))
+    desk.cls(2, Request(gpus_milli=400))
+    desk.cls(3, Request(gpus_milli=1000))
+    manager = desk.manager(8, gpus=("a", "b"))
+    desk.submit(3, cls=1)  # 0.8 GPUs are left over, and no two halves of them belong together
+    assert desk.step() == {1: [1, 2]}
+    desk.submit(3, cls=2)
+    assert desk.step() == {1: [4, 5]}
+    assert manager.free_gpus == [0, 0]
+    desk.end(1, 5)
+    desk.submit(1, cls=3)
+    assert desk.step() == {1: [3, 6]}
+
+
+def test_a_part_of_a_gpu_goes_to_one_that_is_shared_already() -> None:
+    desk = Desk()
+    desk.cls(1, Request(gpus_milli=250))
+    desk.cls(2, Request(gpus_milli=2000))
+    desk.manager(16, gpus=("a", "b", "c"))
+    desk.submit(3, cls=1)
+    desk.submit(1, cls=2)
+    assert desk.step() == {1: [4, 1, 2, 3]}
+
+
+def test_several_gpus_are_whole_ones() -> None:
+    desk = Desk()
+    desk.cls(1, Request(gpus_milli=500))
+    desk.cls(2, Request(gpus_milli=2000, priority=1))
+    desk.manager(8, gpus=("a", "b"))
+    desk.submit(1, cls=1)
+    desk.step()
+    desk.submit(1, cls=2)
+    assert desk.step() == {}
+    desk.end(1)
+    assert desk.step() == {1: [2]}
+
+
+# ---- time ---------------------------------------------------------------------------------------
+
+
+def test_a_task_starts_where_its_runtime_fits_into_what_is_left_of_the_block() -> None:
+    desk = Desk()
+    desk.cls(1, Request(runtime_s=600.0))
+    desk.manager(4, left_s=599.0)
+    desk.manager(1, left_s=600.0)
+    desk.manager(1, left_s=3600.0)
+    desk.submit(3)
+    assert desk.step() == {2: [1], 3: [2]}
+    desk.now = 3000.0
+    desk.end(2)
+    assert desk.step() == {3: [3]}
+    desk.submit(1)
+    desk.end(3)
+    desk.now = 3000.1
+    assert desk.step() == {}
+
+
+@pytest.mark.parametrize(("walltime_s", "last_start_s"), [(86_400.0, 86_100.0), (1000.0, 900.0)])
+def test_without_a_runtime_a_task_starts_while_five_minutes_or_a_tenth_of_a_short_block_are_left(
+    walltime_s: float, last_start_s: float
+) -> None:
+    desk = Desk()
+    desk.cls()
+    desk.manager(1, left_s=walltime_s)
+    desk.now = last_start_s
+    desk.submit(2)
+    assert desk.step() == {1: [1]}
+    desk.now += 0.01
+    desk.end(1)
+    assert desk.step() == {}
+
+
+def test_a_block_that_gets_more_time_takes_what_it_could_not() -> None:
+    desk = Desk()
+    desk.cls(1, Request(runtime_s=500.0))
+    manager = desk.manager(1, left_s=400.0)
+    desk.submit(1)
+    assert desk.step() == {}
+    assert manager.set_time_left(600.0, 0.0)
+    desk.scheduler.reopen(manager)
+    assert desk.step() == {1: [1]}
+
+
+# ---- order --------------------------------------------------------------------------------------
+
+A, B, C, D = Request(gpus_milli=1000), Request(runtime_s=600.0), Request(memory_bytes=2 * GIB), Request(priority=1)
+E = Request(runtime_s=300.0, memory_bytes=GIB)
+
+
+@pytest.mark.parametrize(
+    ("method", "order"),
+    [
+        (SortMethod.GPUS_RUNTIME_MEMORY, [4, 1, 2, 5, 3]),
+        (SortMethod.GPUS_MEMORY_RUNTIME, [4, 1, 3, 5, 2]),
+        (SortMethod.NONE, [4, 1, 2, 3, 5]),
+    ],
+)
+def test_tasks_start_by_priority_then_by_the_sort_method_then_first_come(method: SortMethod, order: list[int]) -> None:
+    desk = Desk(method)
+    for id, request in enumerate((A, B, C, D, E), 1):
+        desk.cls(id, request)
+        desk.submit(1, cls=id)
+    desk.manager(1, gpus=("a",), memory_bytes=8 * GIB)
+    started = []
+    while got := desk.step():
+        started += got[1]
+        desk.end(*got[1])
+    assert started == order
+
+
+def test_all_sort_keys_descend() -> None:
+    desk = Desk()
+    requests = [
+        Request(gpus_milli=g, runtime_s=t, memory_bytes=m) for g in (0, 1000) for t in (60.0, 120.0) for m in (1, 2)
+    ]
+    for id, request in enumerate(requests, 1):
+        desk.cls(id, request)
+        desk.submit(1, cls=id)
+    desk.manager(1, gpus=("a",))
+    started = []
+    while got := desk.step():
+        started += got[1]
+        desk.end(*got[1])
+    assert started == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_a_task_that_comes_back_is_first_of_its_kind_and_no_more_than_that() -> None:
+    desk = Desk()
+    desk.cls(1)
+    desk.cls(2, Request(priority=1))
+    manager = desk.manager(1)
+    tasks = desk.submit(3)
+    desk.step()
+    desk.submit(1, cls=2)
+    desk.scheduler.release(manager, tasks[0])
+    desk.scheduler.requeue(tasks[0])
+    started = []
+    while got := desk.step():
+        started += got[1]
+        desk.end(*got[1])
+    assert started == [4, 1, 2, 3]
+
+
+def test_old_managers_are_filled_first_so_that_young_ones_can_go() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=2000))
+    desk.cls(2)
+    for _ in range(3):
+        desk.manager(3)
+    desk.submit(2, cls=1)
+    desk.submit(3, cls=2)
+    assert desk.step() == {1: [1, 3], 2: [2, 4], 3: [5]}
+
+
+# ---- small work behind large work ---------------------------------------------------------------
+
+
+def test_small_work_passes_what_does_not_fit_until_patience_ends() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=4000))
+    desk.cls(2)
+    desk.manager(4)
+    desk.submit(4, cls=2)
+    assert desk.step() == {1: [1, 2, 3, 4]}
+    desk.submit(1, cls=1)
+    desk.submit(9, cls=2)
+    desk.now = 1.0
+    assert desk.step() == {}
+    desk.now = 1.0 + PATIENCE_S - 0.1
+    desk.end(1)
+    assert desk.step() == {1: [6]}
+    desk.now = 1.0 + PATIENCE_S
+    desk.end(2)
+    assert desk.step() == {}
+    desk.end(3, 4)
+    assert desk.step() == {}
+    desk.end(6)
+    assert desk.step() == {1: [5]}
+    desk.end(5)
+    assert desk.step() == {1: [7, 8, 9, 10]}
+
+
+def test_one_node_is_kept_free_and_the_others_go_on() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=4000))
+    desk.cls(2)
+    for _ in range(3):
+        desk.manager(4)
+    desk.submit(12, cls=2)
+    desk.step()
+    desk.submit(1, cls=1)
+    desk.submit(100, cls=2)
+    desk.step()
+    desk.now = 10.0
+    desk.end(5, 6, 9)  # two on the second, one on the third
+    assert desk.step() == {3: [14]}
+    desk.end(10, 1, 7)
+    assert desk.step() == {1: [15], 3: [16]}
+    desk.end(8)
+    assert desk.step() == {2: [13]}
+
+
+def test_small_work_goes_beside_what_must_end_first_anyway() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=3000))
+    desk.cls(2)
+    desk.manager(4)
+    desk.submit(2, cls=1)
+    desk.submit(3, cls=2)
+    assert desk.step() == {1: [1, 3]}
+    desk.now = 10.0
+    desk.end(3)
+    assert desk.step() == {1: [4]}  # the other large one must wait for the first, whatever runs beside that
+    assert desk.scheduler.classes[1].reserved
+    desk.end(1)
+    assert desk.step() == {1: [2]}
+
+
+def test_more_urgent_work_takes_what_was_kept_free() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=4000))
+    desk.cls(2)
+    desk.cls(3, Request(priority=5))
+    desk.manager(4)
+    desk.submit(4, cls=2)
+    desk.step()
+    desk.submit(1, cls=1)
+    desk.step()
+    desk.now = 10.0
+    desk.submit(1, cls=2)
+    desk.end(1)
+    assert desk.step() == {}
+    desk.submit(1, cls=3)
+    assert desk.step() == {1: [7]}
+
+
+def test_what_is_kept_free_is_freed_when_nobody_waits_for_it_any_more() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=4000))
+    desk.cls(2)
+    desk.manager(4)
+    desk.submit(4, cls=2)
+    desk.step()
+    (wide,) = desk.submit(1, cls=1)
+    desk.submit(4, cls=2)
+    desk.step()
+    desk.now = 10.0
+    desk.end(1, 2)
+    assert desk.step() == {}
+    desk.scheduler.forget(wide)
+    assert desk.step() == {1: [6, 7]}
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_another_node_is_kept_free_when_the_first_one_goes(lost: bool) -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=4000))
+    desk.cls(2)
+    first, second = desk.manager(4), desk.manager(4)
+    desk.submit(8, cls=2)
+    desk.step()
+    desk.submit(1, cls=1)
+    desk.submit(8, cls=2)
+    desk.step()
+    desk.now = 10.0
+    desk.end(1, 2)
+    assert desk.step() == {}
+    assert first.reserved is not None
+    if lost:
+        desk.scheduler.remove_manager(first)
+    else:
+        first.closed = True
+    desk.now = 20.0
+    desk.end(5)
+    assert desk.step() == {}
+    assert second.reserved is not None
+    desk.end(6, 7, 8)
+    assert desk.step() == {2: [9]}
+
+
+def test_the_node_kept_free_is_the_one_whose_tasks_say_that_they_end_first() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=2000, priority=1))
+    desk.cls(2, Request(runtime_s=3600.0))
+    desk.cls(3, Request(runtime_s=60.0))
+    slow, fast = desk.manager(2), desk.manager(2)
+    desk.submit(2, cls=2)
+    desk.submit(2, cls=3)
+    assert desk.step() == {1: [1, 2], 2: [3, 4]}
+    desk.submit(1, cls=1)
+    desk.step()
+    desk.now = 10.0
+    desk.submit(4, cls=3)
+    desk.step()
+    assert slow.reserved is None
+    assert fast.reserved is not None
+
+
+# ---- balance ------------------------------------------------------------------------------------
+
+
+def test_many_tasks_that_want_memory_leave_room_for_those_that_want_cores() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1000, memory_bytes=4 * GIB))
+    desk.cls(2, Request(cpus_milli=3000, memory_bytes=GIB))
+    manager = desk.manager(16, memory_bytes=20 * GIB)
+    desk.submit(100, cls=1)
+    desk.submit(100, cls=2)
+    desk.step()
+    assert manager.active == {1: 4, 2: 4}  # all cores and all memory, not 5 cores and all memory
+
+
+def test_a_node_that_lost_its_balance_finds_it_again() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1000, memory_bytes=4 * GIB))
+    desk.cls(2, Request(cpus_milli=3000, memory_bytes=GIB))
+    manager = desk.manager(16, memory_bytes=20 * GIB)
+    desk.submit(100, cls=1)
+    desk.step()
+    assert manager.active == {1: 5}
+    desk.submit(100, cls=2)
+    desk.step()
+    desk.end(1)
+    desk.step()
+    assert manager.active == {1: 4, 2: 4}
+    desk.end(2)
+    desk.step()
+    assert manager.active == {1: 4, 2: 4}
+
+
+def test_a_few_tasks_start_strictly_in_their_order() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1000, memory_bytes=4 * GIB))
+    desk.cls(2, Request(cpus_milli=3000, memory_bytes=GIB))
+    desk.manager(8, memory_bytes=16 * GIB)
+    desk.submit(4, cls=1)
+    desk.submit(4, cls=2)
+    assert desk.step() == {1: [1, 2, 3, 4]}
+
+
+def test_balance_never_passes_a_higher_priority() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1000, memory_bytes=4 * GIB, priority=1))
+    desk.cls(2, Request(cpus_milli=3000, memory_bytes=GIB))
+    desk.manager(8, memory_bytes=16 * GIB)
+    desk.submit(100, cls=1)
+    desk.submit(100, cls=2)
+    assert desk.step() == {1: [1, 2, 3, 4]}
+
+
+# ---- depth-limited managers ---------------------------------------------------------------------
+
+
+def test_a_depth_limited_manager_runs_so_many_tasks_whatever_they_ask_for() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=64_000, memory_bytes=1 << 50, gpus_milli=8000, resources=(("licence", 9),)))
+    desk.manager(3, cpus=1, depth_limited=True)
+    desk.submit(5)
+    assert desk.step() == {1: [1, 2, 3]}
+    desk.end(2)
+    assert desk.step() == {1: [4]}
+
+
+def test_managers_of_both_modes_serve_one_queue_from_its_two_ends() -> None:
+    desk = Desk()
+    for id in range(1, 7):
+        desk.cls(id, Request(memory_bytes=id * GIB))
+        desk.submit(1, cls=id)
+    desk.manager(2, memory_bytes=64 * GIB)
+    desk.manager(2, depth_limited=True)
+    assert desk.step() == {1: [6, 5], 2: [1, 2]}
+    desk.end(1, 6)
+    assert desk.step() == {1: [4], 2: [3]}
+
+
+def test_binding_and_walltime_hold_for_a_depth_limited_manager_too() -> None:
+    desk = Desk()
+    desk.cls(1, executors=("b",))
+    desk.cls(2, Request(runtime_s=600.0))
+    desk.cls(3, Request(runtime_s=60.0))
+    desk.cls(4, Request(num_nodes=2))
+    desk.manager(8, executor="a", depth_limited=True, block="x", left_s=300.0)
+    desk.manager(8, executor="a", depth_limited=True, block="x", left_s=300.0)
+    for cls in (1, 2, 3, 4):
+        desk.submit(1, cls=cls)
+    assert desk.step() == {1: [3]}
+
+
+# ---- bindings -----------------------------------------------------------------------------------
+
+
+def test_bound_tasks_run_where_they_are_bound_and_others_anywhere() -> None:
+    desk = Desk()
+    desk.cls(1, executors=("a",))
+    desk.cls(2, executors=("a", "b"))
+    desk.cls(3)
+    for executor in ("a", "b", "c"):
+        desk.manager(2, executor=executor)
+    desk.submit(3, cls=1)
+    desk.submit(2, cls=2)
+    desk.submit(2, cls=3)
+    assert desk.step() == {1: [1, 2], 2: [4, 5], 3: [6, 7]}
+    desk.end(6, 7)
+    assert desk.step() == {}
+    desk.end(5)
+    assert desk.step() == {}
+    desk.end(2)
+    assert desk.step() == {1: [3]}
+
+
+def test_bound_and_unbound_work_of_one_rank_is_first_come_first_served() -> None:
+    desk = Desk()
+    desk.cls(1, executors=("a",))
+    desk.cls(2)
+    for cls in (2, 1, 1, 2, 2, 1):
+        desk.submit(1, cls=cls)
+    desk.manager(2, executor="a")
+    desk.manager(1, executor="b")
+    assert desk.step() == {1: [1, 2], 2: [4]}
+    desk.end(1)
+    assert desk.step() == {1: [3]}
+    desk.end(4)
+    assert desk.step() == {2: [5]}
+
+
+# ---- several nodes ------------------------------------------------------------------------------
+
+
+def test_a_multi_node_task_has_whole_nodes_of_one_block_and_nothing_runs_beside_it() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=1000, num_nodes=2))
+    desk.cls(2)
+    desk.manager(4, block="a")
+    desk.manager(4, block="b")
+    desk.manager(4, block="b")
+    desk.manager(4, block="b")
+    desk.submit(1, cls=1)
+    desk.submit(20, cls=2)
+    assert desk.step() == {1: [2, 3, 4, 5], 2: [1], 4: [6, 7, 8, 9]}
+    assert [manager.id for manager in desk.scheduler.gangs.by_task[1].managers] == [2, 3]
+    desk.end(1)
+    assert desk.step() == {2: [10, 11, 12, 13], 3: [14, 15, 16, 17]}
+    assert not desk.scheduler.gangs.by_task
+
+
+def test_a_multi_node_task_takes_nodes_that_have_what_it_needs_on_each() -> None:
+    desk = Desk()
+    desk.cls(1, Request(cpus_milli=2000, gpus_milli=1000, num_nodes=2))
+    desk.manager(4, block="a", gpus=("0",))
+    desk.manager(4, block="a")
+    desk.manager(1, block="a", gpus=("0",))
+    desk.submit(1)
+    assert desk.step() == {}
+    desk.manager(4, block="a", gpus=("0",))
+    assert desk.step() == {1: [1]}
+    assert [manager.id for manager in desk.scheduler.gangs.by_task[1].managers] == [1, 4]
+
+
+def test_a_multi_node_task_waits_until_its_block_is_complete() -> None:
+    desk = Desk()
+    desk.cls(1, Request(num_nodes=3))
+    desk.submit(1)
+    for _ in range(2):
+        desk.manager(block="a")
+        desk.manager(block="b")
+        assert desk.step() == {}
+    desk.manager(block="b")
+    assert desk.step() == {2: [1]}
+    assert [manager.id for manager in desk.scheduler.gangs.by_task[1].managers] == [2, 4, 5]
+
+
+def test_nodes_are_kept_free_for_a_multi_node_task_as_they_drain() -> None:
+    desk = Desk()
+    desk.cls(1, Request(num_nodes=2))
+    desk.cls(2)
+    for _ in range(3):
+        desk.manager(2, block="a")
+    desk.submit(6, cls=2)
+    desk.step()
+    desk.submit(1, cls=1)
+    desk.submit(50, cls=2)
+    desk.step()
+    desk.now = 10.0
+    desk.end(3)
+    assert desk.step() == {}
+    desk.end(1, 5)
+    assert desk.step() == {3: [8]}  # the first and the second node are kept free
+    desk.end(2)
+    assert desk.step() == {}
+    desk.end(6)
+    assert desk.step() == {3: [9]}
+    desk.end(4)
+    assert desk.step() == {1: [7]}
+    desk.end(7)
+    assert desk.step() == {1: [10, 11], 2: [12, 13]}
+
+
+def test_multi_node_tasks_need_time_on_all_their_nodes() -> None:
+    desk = Desk()
+    desk.cls(1, Request(num_nodes=2, runtime_s=600.0))
+    desk.manager(block="a", left_s=3600.0)
+    short = desk.manager(block="a", left_s=300.0)
+    desk.submit(1)
+    assert desk.step() == {}
+    short.set_time_left(3600.0, 0.0)
+    desk.scheduler.reopen(short)
+    assert desk.step() == {1: [1]}
+
+
+# ---- sent ahead ---------------------------------------------------------------------------------
+
+
+def primed(desk: Desk, slots: int = 1) -> None:
+    """A manager, and a class whose tasks are known to be short."""
+    desk.cls(1)
+    desk.manager(slots)
+    desk.submit(1)
+    desk.step()
+    desk.end(1, duration_us=SHORT_US)
+
+
+def test_more_of_what_a_manager_runs_is_sent_ahead_and_nothing_else() -> None:
+    desk = Desk()
+    primed(desk, slots=2)
+    desk.cls(2)
+    desk.submit(3, cls=1)
+    desk.submit(3, cls=2, fn=2)
+    desk.step()
+    manager = desk.scheduler.managers[1]
+    assert manager.active == {1: 2}
+    assert manager.prefilled == {1: 1}
+
+
+def test_at_most_fifty_milliseconds_of_work_are_sent_ahead_for_each_slot() -> None:
+    desk = Desk()
+    primed(desk, slots=2)
+    desk.submit(10_000)
+    desk.step()
+    manager = desk.scheduler.managers[1]
+    assert 2 * 45 <= manager.prefilled[1] <= 2 * 50
+    assert manager.prefilled[1] <= 2 * PREFILL_MAX
+
+
+def test_tasks_with_gpus_are_not_sent_ahead() -> None:
+    desk = Desk()
+    desk.cls(1, Request(gpus_milli=500))
+    manager = desk.manager(8, gpus=("a",))
+    desk.submit(1)
+    desk.step()
+    desk.end(1, duration_us=SHORT_US)
+    desk.submit(100)
+    assert desk.step() == {1: [2, 3]}
+    assert not manager.prefilled
+
+
+def test_tasks_sent_ahead_are_asked_back_when_work_of_a_higher_priority_comes() -> None:
+    desk = Desk()
+    primed(desk)
+    desk.submit(20)
+    desk.step()
+    assert desk.scheduler.rebalance(1.0) == {}
+    desk.cls(2, Request(priority=1))
+    desk.submit(1, cls=2)
+    assert desk.step() == {}
+    back = desk.scheduler.rebalance(2.0)[1]
+    assert [task.id for task in back] == list(range(21, 2, -1))
+    for task in back:
+        desk.scheduler.release(desk.scheduler.managers[1], task)
+        desk.scheduler.requeue(task)
+    desk.end(2, duration_us=SHORT_US)
+    assert desk.step() == {1: [22]}
+
+
+def test_nothing_is_sent_ahead_while_work_of_a_higher_priority_waits() -> None:
+    desk = Desk()
+    primed(desk)
+    desk.cls(2, Request(cpus_milli=1000, priority=1))
+    desk.submit(2, cls=2, fn=2)
+    desk.submit(20, cls=1)
+    assert desk.step() == {1: [2]}
+    desk.end(2)
+    assert desk.step() == {1: [3]}
+    desk.end(3)
+    assert desk.step()[1][:2] == [4, 5]
+
+
+def test_no_more_is_asked_back_at_once_than_can_be_found_room_for() -> None:
+    desk = Desk()
+    primed(desk, slots=64)
+    desk.submit(64 * 60)
+    desk.step()
+    desk.cls(2, Request(priority=1))
+    desk.submit(1, cls=2)
+    desk.step()
+    assert len(desk.scheduler.rebalance(1.0)[1]) == REBALANCE_MAX
+
+
+# ---- who takes nothing, and what nobody takes ---------------------------------------------------
+
+
+def test_a_manager_that_drains_takes_nothing_and_its_shares_go_to_nobody() -> None:
+    desk = Desk()
+    desk.cls()
+    manager = desk.manager(2)
+    desk.submit(4)
+    desk.step()
+    manager.closed = True
+    desk.end(1)
+    desk.submit(1)
+    assert desk.step() == {}
+
+
+def test_what_nobody_can_run_starts_as_soon_as_somebody_comes_who_can() -> None:
+    desk = Desk()
+    for id in range(1, 300):
+        desk.cls(id, Request(memory_bytes=id * GIB, priority=id))
+        desk.submit(1, cls=id)
+    desk.manager(400, memory_bytes=10 * GIB)
+    assert desk.step() == {1: [10]}
+    desk.manager(400, memory_bytes=100 * GIB)
+    assert desk.step() == {2: [100]}
+    desk.manager(400, executor="other", memory_bytes=1000 * GIB)
+    assert desk.step() == {3: [299, 298, 297, 106]}
+
+
+def test_a_lost_managers_tasks_run_elsewhere_before_those_that_never_ran() -> None:
+    desk = Desk()
+    desk.cls()
+    first, _ = desk.manager(2), desk.manager(2)
+    desk.submit(6)
+    desk.step()
+    for task in reversed(desk.scheduler.remove_manager(first)):
+        desk.scheduler.requeue(task)
+    desk.end(3, 4)
+    assert desk.step() == {2: [1, 2]}
+    desk.end(1, 2)
+    assert desk.step() == {2: [5, 6]}
