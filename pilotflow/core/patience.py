@@ -94,6 +94,8 @@ class Patience:
     def is_due(lane: Lane, now: float) -> bool:
         """Whether `review` might find something to do."""
         cls = lane.line.first()
+        if cls is not None and cls.blocked_since == inf:  # it has moved on without a step
+            cls.blocked_since = now
         return cls is not None and (now - cls.blocked_since >= PATIENCE_S or now - lane.reviewed >= REVIEW_S)
 
     def review(self, lane: Lane, changed: Collection[Manager], now: float) -> list[Manager]:
@@ -112,7 +114,9 @@ class Patience:
             if holder is not None and not all(not m.closed and m.lasts(holder, now) for m in holder.reserved):
                 freed += self.release(holder)
         cls = lane.line.first()
-        if cls is not None and not cls.reserved and now - cls.blocked_since >= PATIENCE_S and not lane.depth_limited:
+        if cls is None or lane.depth_limited or cls.reserved:
+            return freed
+        if now - cls.blocked_since >= PATIENCE_S:
             freed += self._reserve(lane, cls, changed, now)
         return freed
 

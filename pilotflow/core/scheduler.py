@@ -72,14 +72,16 @@ class Scheduler(Tables):
             if self._patience.is_due(lane, now):
                 self._offer(self._patience.review(lane, self._dirty.values(), now))
         touched: dict[int, Manager] = {}
-        while self._dirty or self._fresh:  # placing urgent work may free what was kept for it
-            dirty, self._dirty = self._dirty, {}
-            fresh, self._fresh = self._fresh, {}
-            self._moved.update(fresh)
-            self._place(dirty, fresh, now, leases)
-            touched.update(dirty)
-        self._send_ahead(touched, now, leases)
-        return leases
+        while True:
+            while self._dirty or self._fresh:  # placing urgent work may free what was kept for it
+                dirty, self._dirty = self._dirty, {}
+                fresh, self._fresh = self._fresh, {}
+                self._moved.update(fresh)
+                self._place(dirty, fresh, now, leases)
+                touched.update(dirty)
+            self._send_ahead(touched, now, leases)
+            if not self._dirty:
+                return leases
 
     def _free(self) -> None:
         """Nothing waits: note what is free now."""

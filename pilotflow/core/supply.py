@@ -62,7 +62,9 @@ class RequestClass:
         self.queue: deque[Task] = deque()
         self.cancelled = 0  # tasks in the queue that do not wait any more
         self.sent_ahead: set[int] = set()  # ids of managers that were sent tasks ahead
-        self.blocked_since = 0.0  # since when it waits and no task of it was placed
+        self.blocked_since = (
+            0.0  # since when it waits and no task of it was placed; inf if one has begun since the last step
+        )
         self.reserved: tuple[Manager, ...] = ()  # managers that are kept free for its first task
 
     @property

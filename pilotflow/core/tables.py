@@ -7,6 +7,7 @@ begun to wait or have another first task, managers that may take more, shares th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from pilotflow.core.ahead import Ahead
 from pilotflow.core.gangs import Gangs
@@ -110,6 +111,7 @@ class Tables:
             self._offer(self.gangs.dissolve(id))
         elif manager.prefilled and (ahead := manager.prefilled.get(cls_id)):
             cls = self._moved[cls_id] = self.classes[cls_id]
+            cls.blocked_since = inf
             if ahead > 1 and not manager.gpu_shares:
                 manager.prefilled[cls_id] = ahead - 1
             else:

@@ -388,3 +388,20 @@ def test_a_multi_node_task_that_comes_while_one_of_its_nodes_is_kept_free_has_it
     assert desk.step() == {1: [3]}
     desk.end(2, 3)
     assert desk.step() == {1: [4]}
+
+
+def test_nothing_is_kept_free_for_tasks_that_run_one_after_the_other_from_those_sent_ahead() -> None:
+    desk = Desk()
+    desk.cls()
+    manager = desk.manager()
+    desk.submit(1)
+    desk.step()
+    desk.end(1, duration_us=50_000)
+    desk.submit(43)
+    desk.step()
+    for id in range(2, 45):
+        desk.now += 0.05
+        desk.end(id, duration_us=50_000)
+        desk.step()
+        assert manager.reserved is None
+        assert not desk.scheduler.has_changed
