@@ -94,9 +94,11 @@ class Patience:
     def is_due(lane: Lane, now: float) -> bool:
         """Whether `review` might find something to do."""
         cls = lane.line.first()
-        if cls is not None and cls.blocked_since == inf:  # it has moved on without a step
+        if cls is None:
+            return False
+        if cls.blocked_since == inf:  # it has moved on without a step
             cls.blocked_since = now
-        return cls is not None and (now - cls.blocked_since >= PATIENCE_S or now - lane.reviewed >= REVIEW_S)
+        return now - cls.blocked_since >= PATIENCE_S or now - lane.reviewed >= REVIEW_S
 
     def review(self, lane: Lane, changed: Collection[Manager], now: float) -> list[Manager]:
         """See to the most urgent class of a lane.

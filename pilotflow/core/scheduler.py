@@ -15,7 +15,6 @@ Urgent work that finds no room is passed by smaller work, but not for ever: see 
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heapify, heappop, heappush
 from math import inf
 
@@ -36,7 +35,6 @@ REBALANCE_MAX = 1_000
 
 Leases = dict[int, list[Task]]
 """New leases by manager."""
-_NOBODY: deque[Task] = deque()
 
 
 class Scheduler(Tables):
@@ -58,10 +56,12 @@ class Scheduler(Tables):
         if not self._waiting:
             self._free()
             return leases
-        is_lone = len(self._waiting) == len(self._fresh) == 1 and not self._dirty and not self.vacated
-        if is_lone and self._place_lone(now, leases):
-            return leases
-        if self._fresh or (self._moved and len(self._waiting) > 1):
+        if self._fresh:
+            is_lone = len(self._waiting) == 1 and not self._dirty and not self.vacated
+            if is_lone and self._place_lone(now, leases):
+                return leases
+            self._line_up(now)
+        elif self._moved and len(self._waiting) > 1:
             self._line_up(now)
         if self.vacated:
             self._hand_over(now, leases)
@@ -117,32 +117,34 @@ class Scheduler(Tables):
     def _hand_over(self, now: float, leases: Leases) -> None:
         """Let the next tasks of the most urgent class take over the shares of those that have ended."""
         vacated, self.vacated = self.vacated, []
+        if len(self._sections) == 1:
+            self._inherit(vacated[0][0].section, vacated, now, leases)
+            return
+        by_section: dict[Section, list[tuple[Manager, int]]] = {}
+        for entry in vacated:
+            by_section.setdefault(entry[0].section, []).append(entry)
+        for section, some in by_section.items():
+            self._inherit(section, some, now, leases)
+
+    def _inherit(self, section: Section, vacated: list[tuple[Manager, int]], now: float, leases: Leases) -> None:
         classes, dirty = self.classes, self._dirty
-        heirs: dict[Section, tuple[RequestClass | None, bool]] = {}  # and whether nodes may lose their balance by them
-        section: Section | None = None
-        heir: RequestClass | None = None
-        wanted: int | None = None
-        queue = _NOBODY
-        may_lean = False
-        waited: dict[int, int] = {}  # how many tasks of them
+        heir = self._heir(section, len(vacated))
+        if heir is None:
+            for manager, cls_id in vacated:
+                manager.give_back(classes[cls_id], 0)
+                dirty[manager.id] = manager
+            return
+        wanted, queue = heir.id, heir.queue
+        before = len(queue)
+        may_lean = self._may_wait(heir, vacated[0][0]) and section.leans(heir, vacated[0][0])
         for manager, cls_id in vacated:
-            if manager.section is not section:
-                section = manager.section
-                if section not in heirs:
-                    heir = self._heir(section, len(vacated))
-                    may_lean = heir is not None and self._may_wait(heir, manager) and section.leans(heir, manager)
-                    heirs[section] = heir, may_lean
-                    if heir is not None:
-                        waited.setdefault(heir.id, len(heir.queue))
-                heir, may_lean = heirs[section]
-                wanted, queue = (None, _NOBODY) if heir is None else (heir.id, heir.queue)
             if (
                 cls_id != wanted
                 or manager.closed
                 or manager.reserved is not None
                 or manager.prefilled
-                or (may_lean and heir is not None and not manager.is_balanced_with(heir))
-                or (manager.end_at is not None and heir is not None and not manager.lasts(heir, now))
+                or (may_lean and not manager.is_balanced_with(heir))
+                or (manager.end_at is not None and not manager.lasts(heir, now))
             ):
                 manager.give_back(classes[cls_id], 0)
                 dirty[manager.id] = manager
@@ -151,13 +153,13 @@ class Scheduler(Tables):
                 task.attempt += 1
                 id = task.manager = manager.id
                 manager.leases.add(task.id)
-                if id in leases:
-                    leases[id].append(task)
-                else:
+                new = leases.get(id)
+                if new is None:
                     leases[id] = [task]
-        for id, count in waited.items():
-            if len(classes[id].queue) < count:
-                self._was_placed(classes[id], now)
+                else:
+                    new.append(task)
+        if len(queue) < before:
+            self._was_placed(heir, now)
 
     @staticmethod
     def _heir(section: Section, count: int) -> RequestClass | None:
@@ -233,10 +235,10 @@ class Scheduler(Tables):
     def _may_wait(self, cls: RequestClass, manager: Manager) -> bool:
         """Whether one of many tasks of a class may be passed by work that uses what they leave idle there."""
         return (
-            len(cls.queue) >= MANY
+            len(self._waiting) > 1
+            and len(cls.queue) >= MANY
             and manager.capacity.memory_bytes > 0
             and not manager.capacity.depth_limited
-            and len(self._waiting) > 1
         )
 
     def _search(self, fresh: list[RequestClass], depth_limited: bool, now: float, leases: Leases) -> None:
@@ -297,7 +299,7 @@ class Scheduler(Tables):
 
     def _send_ahead(self, changed: dict[int, Manager], now: float, leases: Leases) -> None:
         """Send managers more of what they run than they have room for, unless something more urgent waits for them."""
-        classes = [cls for cls in self._moved.values() if self._ahead.may_send(cls)]
+        classes = [cls for cls in self._moved.values() if cls.queue and self._ahead.may_send(cls)]
         if not classes:
             return
         managers = {**changed, **{id: self.managers[id] for id in leases}}
@@ -310,7 +312,7 @@ class Scheduler(Tables):
 
     def _was_placed(self, cls: RequestClass, now: float) -> None:
         cls.blocked_since = now
-        if cls.first() is None:
+        if not cls.queue or cls.first() is None:
             self._stop_waiting(cls)
             return
         self._moved[cls.id] = cls
