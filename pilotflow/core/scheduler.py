@@ -20,6 +20,7 @@ from math import inf
 
 from pilotflow.core.ahead import PREFILL_MAX, newest
 from pilotflow.core.line import Key
+from pilotflow.core.needs import Needs
 from pilotflow.core.patience import PATIENCE_S
 from pilotflow.core.sections import COUNTERWEIGHTS, Lane, Section
 from pilotflow.core.supply import Manager, RequestClass
@@ -194,12 +195,15 @@ class Scheduler(Tables):
         after: Key = ()
         first: RequestClass | None = None  # of those that were held back for the balance
         looked = 0
+        room: Needs | None = None
         any_placed = False
         while manager.free_slots > 0:
-            found = self._pick(manager, after, now) if looked < COUNTERWEIGHTS else None
+            if room is None or manager.reserved is not None:
+                room = self._room(manager, after, now)
+            found = section.pick(room, after) if looked < COUNTERWEIGHTS else None
             if first is not None and (found is None or found[1].order[:2] != first.order[:2]):
                 any_placed = self._fill(manager, first, now, leases, None, most=1) or any_placed
-                first, looked, after = None, 0, ()
+                first, looked, after, room = None, 0, (), None
                 continue
             if found is None:
                 break
@@ -208,29 +212,31 @@ class Scheduler(Tables):
             if task is not None and task.id != after[-1] and len(self._waiting) > 1:  # others may be older now
                 self._put(cls)
                 continue
-            rival = section.rival(after) if len(cls.queue) > 1 else None
             wary = first is not None or self._may_wait(cls, manager)
-            if cls.request.num_nodes > 1:
-                self._place_gangs(cls, now, leases, rival, near=manager)
-            elif wary and not manager.is_balanced_by(cls):
+            if wary and cls.needs.nodes == 1 and not manager.is_balanced_by(cls):
                 if manager.fits(cls, now):
                     first = first or cls
                     looked += 1
+                continue
+            rival = section.rival(after) if len(cls.queue) > 1 else None
+            if cls.needs.nodes > 1:
+                self._place_gangs(cls, now, leases, rival, near=manager)
+                room = None
             elif self._fill(manager, cls, now, leases, rival, most=1 if wary else inf):
-                any_placed = True
+                any_placed, room = True, None
                 if wary:
                     first, looked, after = None, 0, ()
-            if rival is not None and len(self._waiting) > 1:
+            if rival is not None:
                 self._put(cls)  # its next task may come after the rival's
         if any_placed:
             self._refresh(manager)
 
-    def _pick(self, manager: Manager, after: Key, now: float) -> tuple[Key, RequestClass] | None:
-        """The next class whose needs seem to be met there, and its place."""
-        kept, section = manager.reserved, manager.section
-        if kept is not None and after >= section.key(kept.cls):
-            return section.pick(kept.room(manager, now), after)
-        return section.pick(manager.room(now, self.gangs.nodes_with(manager)), after)
+    def _room(self, manager: Manager, after: Key, now: float) -> Needs:
+        """What a manager has for classes after that place."""
+        kept = manager.reserved
+        if kept is not None and after >= manager.section.key(kept.cls):
+            return kept.room(manager, now)
+        return manager.room(now, self.gangs.nodes_with(manager))
 
     def _may_wait(self, cls: RequestClass, manager: Manager) -> bool:
         """Whether one of many tasks of a class may be passed by work that uses what they leave idle there."""
