@@ -10,7 +10,8 @@ TYPE_CHECKING = False  # not from typing: nothing is imported before the `pilotf
 if TYPE_CHECKING:
     from typing import Any
 
-    from pilotflow.apps import AUTO_LOGNAME, bash_app, python_app
+    from pilotflow.app_output import AUTO_LOGNAME
+    from pilotflow.apps import bash_app, python_app
     from pilotflow.config.model import Config, ExecutorConfig
     from pilotflow.context import TaskContext, current_task
     from pilotflow.errors import (
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "pilotflow.context": ("TaskContext", "current_task"),
-    "pilotflow.apps": ("AUTO_LOGNAME", "bash_app", "python_app"),
+    "pilotflow.app_output": ("AUTO_LOGNAME",),
+    "pilotflow.apps": ("bash_app", "python_app"),
     "pilotflow.config.model": ("Config", "ExecutorConfig"),
     "pilotflow.errors": (
         "BashExitError",

@@ -2,73 +2,32 @@
 
 @python_app                 the call's result is the function's
 @bash_app                   the function returns a command, which is run; the result is 0
+
+What the keywords may be is in `app_options`, what happens to calls with more than a function's own
+arguments in `app_calls`.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
+import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
+from pilotflow.app_calls import CALL_WORDS, PLAIN, Manner
+from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.bodies import pack_function
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import WORKER_VARIABLE
-from pilotflow.requests import parse_request
-from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.run import Run, current_run
-from pilotflow.runtime.tasks import AfterInputs, BashCall, Output, PythonCall
 from pilotflow.serialize import Packed, pack_call
-from pilotflow.units import nearest
 
 R = TypeVar("R")
-
-
-class _AutoLogName:
-    """The type of `AUTO_LOGNAME`."""
-
-    def __repr__(self) -> str:
-        return "AUTO_LOGNAME"
-
-    def __reduce__(self) -> str:
-        return "AUTO_LOGNAME"
-
-
-AUTO_LOGNAME: Final = _AutoLogName()
-"""As `stdout` or `stderr`: a file in the run directory, `tasks/APP/LABEL.out` or `.err`."""
-
-Target: TypeAlias = "str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | _AutoLogName | None"
-
-_REQUEST_WORDS = frozenset(
-    ["num_cpus", "memory", "num_gpus", "num_nodes", "ranks_per_node", "runtime", "priority", "resources"]
-)
-_OTHER_WORDS = frozenset(["executors", "retries", "crash_limit", "stdout", "stderr", "label", "return_ranks"])
-_CALL_WORDS = ("stdout", "stderr", "inputs", "label")
-"""Keywords of a call that are ours unless the function has a parameter of that name; then both."""
-
-
-_PLAIN, _WRAPPED, _WITH_INPUTS = 0, 1, 2
-"""Shapes in which a function travels: bare, with its output redirected, with things to wait for."""
-
-
-@dataclass(frozen=True)
-class AppOptions:
-    """What a decorator says about all calls of an app."""
-
-    executors: tuple[str, ...] = ()
-    request: Request = DEFAULT_REQUEST
-    retries: int | None = None
-    crash_limit: int | None = None
-    stdout: Target = None
-    stderr: Target = None
-    label: str | None = None
-    all_ranks: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +40,26 @@ class _Bound:
     retries: int
 
 
+class _Numbers:
+    """Under which numbers a function is known to a run, in each shape; shared by an app and its `options()`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._run: Run | None = None
+        self._known: dict[tuple[int, bool], int] = {}
+
+    def of(self, run: Run, manner: Manner, shape: int, options: AppOptions, name: str) -> int:
+        """The number of the function in that shape; makes it known if it is not. Called with the lock held."""
+        if self._run is not run:
+            self._run, self._known = run, {}
+        key = (shape, options.all_ranks)
+        number = self._known.get(key)
+        if number is None:
+            body = pack_function(manner.wrapped(shape))
+            number = self._known[key] = run.define_function(name, body, all_ranks=options.all_ranks)
+        return number
+
+
 class App(Generic[R]):
     """A decorated function. Calling it submits a task to the current run and returns its future.
 
@@ -90,22 +69,17 @@ class App(Generic[R]):
 
     __name__: str
 
-    def __init__(self, function: Callable[..., Any], bash: bool, options: AppOptions) -> None:
+    def __init__(self, function: Callable[..., Any], bash: bool, words: Mapping[str, Any], options: AppOptions) -> None:
         functools.update_wrapper(self, function)
         self.__pilotflow_function__ = function
         self._bash = bash
+        self._words = words
         self._options = options
         self._name = getattr(function, "__name__", type(function).__name__)
-        self._parameters = _parameters(function)
-        self._defaults = {
-            word: parameter.default
-            for word in ("stdout", "stderr")
-            if (parameter := self._parameters.get(word)) is not None and parameter.default is not parameter.empty
-        }
-        redirects = bool(options.stdout or options.stderr or any(self._defaults.values()))
-        self._always_wrapped = bash or redirects
+        self._manner = Manner(function, self._name, bash, options)
+        self._always_special = self._manner.least != PLAIN
+        self._numbers = _Numbers()
         self._bound: dict[int, _Bound] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:
         """Submit one call.
@@ -114,15 +88,53 @@ class App(Generic[R]):
             RunClosed: there is no run; see `pilotflow.load`.
             InterchangeLost: the run has failed.
         """
-        if self._always_wrapped or (kwargs and not kwargs.keys().isdisjoint(_CALL_WORDS)):
-            return self._call_with_words(args, dict(kwargs))
+        if self._always_special or (kwargs and not kwargs.keys().isdisjoint(CALL_WORDS)):
+            return self._call_specially(args, dict(kwargs))
         run = self._current_run()
-        bound = self._bound.get(_PLAIN)
+        bound = self._bound.get(PLAIN)
         if bound is None or bound.run is not run:
-            bound = self._bind(run, _PLAIN)
+            bound = self._bind(run, PLAIN)
         future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, bound.fn)
         self._submit(bound, future, args, kwargs)
         return future
+
+    def options(self, **words: Any) -> App[R]:
+        """The same app with other keywords, for one call or many: `square.options(memory="2g")(4)`.
+
+        Args:
+            words: the keywords of the decorator. They replace those that it was given, None takes one back.
+
+        Raises:
+            ConfigError: a keyword or its value is wrong; names the nearest valid one.
+        """
+        merged = {**self._words, **words}
+        app: App[R] = App(
+            self.__pilotflow_function__, self._bash, merged, parse_options(f"{self._name}.options", merged)
+        )
+        app._numbers = self._numbers
+        return app
+
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[AppFuture[R]]:
+        """Submit a call for each item, or for each group of items of several iterables; their futures, in order.
+
+        It ends with the shortest iterable, as the builtin `map` does.
+
+        Args:
+            iterables: of arguments by position.
+            kwargs: given to each call.
+
+        Raises:
+            ConfigError: there is no iterable, or something is none.
+
+        Example:
+            >>> futures = add.map(range(1000), range(1000))
+        """
+        if not iterables:
+            raise ConfigError(f"{self._name}.map takes at least one iterable of arguments")
+        for i, iterable in enumerate(iterables):
+            if not isinstance(iterable, Iterable):
+                raise ConfigError(f"{self._name}.map takes iterables, and number {i + 1} is {type(iterable).__name__}")
+        return [self(*args, **kwargs) for args in zip(*iterables, strict=False)]
 
     def _submit(
         self,
@@ -149,92 +161,70 @@ class App(Generic[R]):
                 raise _inside_a_task(self._name) from None
             raise
 
-    def _call_with_words(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AppFuture[R]:
-        """A call with `stdout`, `stderr`, `inputs` or `label`, or of an app that has such."""
+    def _call_specially(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AppFuture[R]:
+        """A call that is more than a function and its arguments, see `app_calls`."""
         run = self._current_run()
-        given = {word: kwargs[word] for word in _CALL_WORDS if word in kwargs}
-        for word in given:
-            if word not in self._parameters:
-                del kwargs[word]
-        positional = list(self._parameters)[: len(args)]
-        given.update((word, args[i]) for i, word in enumerate(positional) if word in ("stdout", "stderr", "label"))
-        wrapped = self._always_wrapped or "stdout" in given or "stderr" in given
-        extra = "inputs" in given and "inputs" not in self._parameters
-        shape = (_WRAPPED if wrapped else _PLAIN) | (_WITH_INPUTS if extra else _PLAIN)
+        shape, given = self._manner.shape_of(args, kwargs)
         bound = self._bound.get(shape)
         if bound is None or bound.run is not run:
             bound = self._bind(run, shape)
         future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, bound.fn)
-        ours: tuple[str, ...] = ()
-        if wrapped:
-            args, ours = self._redirect(run, future, given, args, kwargs), ("output",)
-        if extra:  # only waited for: the worker drops them
-            args, ours = (_listed(given["inputs"]), *args), ("inputs", *ours)
-        self._submit(bound, future, args, kwargs, ours)
+        call = self._manner.arguments(run, future, shape, given, args, kwargs)
+        self._submit(bound, future, call.args, call.kwargs, call.ours)
         return future
-
-    def _redirect(
-        self,
-        run: Run,
-        future: AppFuture[R],
-        given: dict[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[Any, ...]:
-        """The arguments with an `Output` before them, and paths where the function asks for them."""
-        label = given.get("label", self._options.label)
-        _check_label(label, "label")
-        places: dict[str, tuple[str, str] | None] = {}
-        for word, suffix in (("stdout", "out"), ("stderr", "err")):
-            target = given.get(word, self._defaults.get(word) or getattr(self._options, word))
-            place = _place(target, run.directory / "tasks" / self._name, future.task_id, label, suffix, word)
-            places[word] = place
-            if place is None or word not in self._parameters:
-                continue
-            at = list(self._parameters).index(word)
-            if at < len(args):
-                args = (*args[:at], place[0], *args[at + 1 :])
-            else:
-                kwargs[word] = place[0]
-        output = Output(**places)
-        future.stdout = output.stdout[0] if output.stdout else None
-        future.stderr = output.stderr[0] if output.stderr else None
-        return (output, *args)
 
     def _bind(self, run: Run, shape: int) -> _Bound:
         """Make the app known to a run, at its first call there."""
-        with self._lock:
+        with self._numbers.lock:
             bound = self._bound.get(shape)
             if bound is not None and bound.run is run:
                 return bound
-            function: Any = self.__pilotflow_function__
-            if self._bash:
-                function = BashCall(function, self._name)
-            elif shape & _WRAPPED:
-                function = PythonCall(function)
-            if shape & _WITH_INPUTS:
-                function = AfterInputs(function)
-            bound = self._bound[shape] = self._known_to(run, function)
+            options = self._options
+            run.check_executors(options.executors, f"app '{self._name}'")
+            fn = self._numbers.of(run, self._manner, shape, options, self._name)
+            limit = run.config.crash_limit if options.crash_limit is None else options.crash_limit
+            cls = run.client.define_class(options.request, options.executors, limit)
+            retries = run.config.retries if options.retries is None else options.retries
+            bound = self._bound[shape] = _Bound(run, fn, cls, retries)
             return bound
 
-    def _known_to(self, run: Run, function: Any) -> _Bound:
-        options = self._options
-        run.check_executors(options.executors, f"app '{self._name}'")
-        limit = run.config.crash_limit if options.crash_limit is None else options.crash_limit
-        fn = run.define_function(self._name, pack_function(function), all_ranks=options.all_ranks)
-        cls = run.client.define_class(options.request, options.executors, limit)
-        return _Bound(run, fn, cls, run.config.retries if options.retries is None else options.retries)
-
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        return functools.partial(self, instance)
+        return self if instance is None else BoundApp(self, instance)
 
     def __repr__(self) -> str:
         return f"<{'bash' if self._bash else 'python'}_app {self._name}>"
 
     def __reduce__(self) -> Any:
         return _Stub, (self._name,)
+
+
+class BoundApp(Generic[R]):
+    """An app that is a method, with the object it belongs to, which is the first argument of each call."""
+
+    def __init__(self, app: App[R], instance: Any) -> None:
+        functools.update_wrapper(self, app.__pilotflow_function__)
+        self.__self__ = instance
+        self._app = app
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:
+        """As a call of the app."""
+        return self._app(self.__self__, *args, **kwargs)
+
+    def options(self, **words: Any) -> BoundApp[R]:
+        """As `App.options`."""
+        return BoundApp(self._app.options(**words), self.__self__)
+
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[AppFuture[R]]:
+        """As `App.map`."""
+        if not iterables:
+            return self._app.map()
+        return self._app.map(itertools.repeat(self.__self__), *iterables, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self._app!r} of {self.__self__!r}>"
+
+    def __reduce__(self) -> Any:
+        return self._app.__reduce__()
 
 
 class _Stub:
@@ -254,13 +244,6 @@ def _inside_a_task(name: str) -> RunClosed:
     )
 
 
-def _listed(inputs: Any) -> list[Any]:
-    try:
-        return list(inputs)
-    except TypeError:
-        raise ConfigError(f"inputs=... takes a list of futures and values, not {type(inputs).__name__}") from None
-
-
 @overload
 def python_app(function: Callable[..., R]) -> App[R]: ...
 @overload
@@ -274,7 +257,8 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
             their worker; 1 means the task is never run twice), stdout and stderr (path,
             (path, mode) or AUTO_LOGNAME), label, return_ranks (of tasks of several ranks: "first" for
             what rank 0 returns, "all" for the list of what all do), and the request: num_cpus, memory,
-            num_gpus, num_nodes, ranks_per_node, runtime, priority, resources.
+            num_gpus, num_nodes, ranks_per_node, runtime, priority, resources; cwd and env, the working directory
+            and variables of the environment that tasks run with.
 
     Raises:
         ConfigError: a keyword or its value is wrong; names the nearest valid one.
@@ -306,78 +290,11 @@ def bash_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 def _decorator(function: Any, bash: bool, words: dict[str, Any]) -> Any:
     which = "bash_app" if bash else "python_app"
-    options = _options(which, words)
+    options = parse_options(f"@{which}", words)
 
     def decorate(target: Callable[..., Any]) -> App[Any]:
         if not callable(target):
             raise ConfigError(f"@{which} decorates a function, not {type(target).__name__}")
-        return App(target, bash, options)
+        return App(target, bash, words, options)
 
     return decorate if function is None else decorate(function)
-
-
-def _options(which: str, words: dict[str, Any]) -> AppOptions:
-    valid = _REQUEST_WORDS | _OTHER_WORDS
-    for word in words:
-        if word not in valid:
-            close = nearest(word, sorted(valid))
-            hint = f" Did you mean {close}?" if close else f" Valid here: {', '.join(sorted(valid))}."
-            raise ConfigError(f"@{which} has no keyword '{word}'.{hint}")
-    request_words = {word: value for word, value in words.items() if word in _REQUEST_WORDS}
-    executors = words.get("executors", ())
-    if isinstance(executors, str):
-        executors = () if executors == "all" else (executors,)
-    if not isinstance(executors, Sequence) or not all(isinstance(label, str) for label in executors):
-        raise ConfigError(f"@{which}(executors=...) takes a list of executor labels, not {executors!r}")
-    for word, least in (("retries", 0), ("crash_limit", 1)):
-        value = words.get(word)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise ConfigError(f"@{which}({word}=...) takes a whole number from {least}, not {value!r}")
-    for word in ("stdout", "stderr"):
-        _check_target(words.get(word), f"@{which}({word}=...)")
-    _check_label(words.get("label"), f"@{which}(label=...)")
-    if words.get("return_ranks", "first") not in ("first", "all"):
-        raise ConfigError(f"@{which}(return_ranks=...) takes 'first' or 'all', not {words['return_ranks']!r}")
-    return AppOptions(
-        executors=tuple(executors),
-        request=parse_request(**request_words) if request_words else DEFAULT_REQUEST,
-        retries=words.get("retries"),
-        crash_limit=words.get("crash_limit"),
-        stdout=words.get("stdout"),
-        stderr=words.get("stderr"),
-        label=words.get("label"),
-        all_ranks=words.get("return_ranks") == "all",
-    )
-
-
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # builtins without a signature
-        return {}
-
-
-def _check_label(label: Any, where: str) -> None:
-    if label is not None and (not isinstance(label, str) or not label or "/" in label or label.startswith(".")):
-        raise ConfigError(f"{where} takes a name for files, without '/' and not beginning with '.', not {label!r}")
-
-
-def _check_target(target: Any, where: str) -> None:
-    whole = isinstance(target, (str, os.PathLike, _AutoLogName)) or target is None
-    pair = isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], (str, os.PathLike))
-    if not whole and not (pair and target[1] in ("a", "a+", "w", "w+")):
-        raise ConfigError(f"{where} takes a path, (path, 'a' or 'w'), or AUTO_LOGNAME, not {target!r}")
-
-
-def _place(
-    target: Any, directory: Path, task_id: int, label: str | None, suffix: str, word: str
-) -> tuple[str, str] | None:
-    _check_target(target, word)
-    if target is None:
-        return None
-    if target is AUTO_LOGNAME:
-        name = f"{task_id:06d}" if label is None else f"{label}-{task_id:06d}"
-        return str(directory / f"{name}.{suffix}"), "a"
-    if isinstance(target, tuple):
-        return os.path.abspath(target[0]), target[1]
-    return os.path.abspath(target), "a"

@@ -73,18 +73,17 @@ class AppFuture(Future[T], Generic[T]):
         "_waiting",
         "fn",
         "name",
-        "stderr",
-        "stdout",
         "task_id",
     )
+    # Most tasks have none, so these are the class's and set in an instance's dictionary when there are some.
+    stdout: str | None = None
+    stderr: str | None = None
 
     def __init__(self, task_id: int, name: str, client: Client, fn: int = 0) -> None:
         # Future.__init__ makes a condition and two lists, most of its 1.7 KiB; here they are lazy.
         self.task_id = task_id
         self.name = name
         self.fn = fn
-        self.stdout: str | None = None
-        self.stderr: str | None = None
         self._client: Client | None = client
         self._state = PENDING
         self._status = Status.OK

@@ -148,3 +148,6 @@ _PARSERS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "priority": ("priority", _priority),
     "resources": ("resources", _resources),
 }
+
+REQUEST_WORDS: Final = tuple(_PARSERS)
+"""The keywords of a request."""

@@ -6,8 +6,9 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -72,20 +73,77 @@ class BashCall:
         return 0
 
 
-class AfterInputs:
-    """Calls a function without its first argument, which was only waited for."""
+class Setting(NamedTuple):
+    """The surroundings that a task runs in, where they are not its worker's.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Attributes:
+        cwd: its working directory, or None for the worker's.
+        env: variables to set, or with None to unset.
+    """
+
+    cwd: str | None = None
+    env: tuple[tuple[str, str | None], ...] = ()
+
+
+class InSetting:
+    """Calls a function in a `Setting`, its first argument; its second are values that were only waited for."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.function = function
+        self.name = name
 
-    def __call__(self, _: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it; raises what it raises."""
-        return self.function(*args, **kwargs)
+    def __call__(self, setting: Setting, _: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it; raises what it raises.
+
+        Raises:
+            ConfigError: its working directory cannot be entered.
+        """
+        with _environment(setting.env), _directory(setting.cwd, self.name):
+            return self.function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _environment(variables: Sequence[tuple[str, str | None]]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name, _ in variables}
+    _set_variables(variables)
+    try:
+        yield
+    finally:
+        _set_variables(before.items())
+
+
+def _set_variables(variables: Iterable[tuple[str, str | None]]) -> None:
+    for name, value in variables:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _directory(path: str | None, name: str) -> Iterator[None]:
+    """The worker's working directory is that one, and its own again afterwards, even if the task has removed it."""
+    if path is None:
+        yield
+        return
+    back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            os.chdir(path)
+        except OSError as error:
+            raise ConfigError(
+                f"the cwd of '{name}' cannot be entered on {socket.gethostname()}: {error}. Give a directory that is "
+                "there on every node, or have the task make it."
+            ) from None
+        yield
+    finally:
+        os.fchdir(back)
+        os.close(back)
 
 
 def is_command(function: Any) -> bool:
     """Whether a task's function runs a command, and so has an exit code."""
-    return type(function) is BashCall or (type(function) is AfterInputs and type(function.function) is BashCall)
+    return type(function) is BashCall or (type(function) is InSetting and type(function.function) is BashCall)
 
 
 def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -95,9 +153,9 @@ def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 def described(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
     """The name of what a task calls, and names for the arguments that stand before those of its caller."""
-    if isinstance(function, AfterInputs):
+    if isinstance(function, InSetting):
         name, ours = described(function.function)
-        return name, ("inputs", *ours)
+        return name, ("setting", "inputs", *ours)
     if isinstance(function, (PythonCall, BashCall)):
         return described(function.function)[0], ("output",)
     if function is invoke:

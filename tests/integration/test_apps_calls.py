@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -92,6 +93,10 @@ def test_a_call_may_use_any_keyword_of_the_function() -> None:
         ({"stderr": ("x", "rb")}, "takes a path"),
         ({"label": "a/b"}, "takes a name for files"),
         ({"label": 7}, "takes a name for files"),
+        ({"cwd": 5}, r"cwd=...\) takes the path of a directory, not 5"),
+        ({"env": ["A"]}, "env=...* takes names and values"),
+        ({"env": {"A=B": "x"}}, "'A=B' cannot be the name"),
+        ({"env": {"A": 1}}, "the value 1 of 'A' is int, expected a string"),
     ],
 )
 def test_a_wrong_keyword_or_value_is_refused_with_the_nearest_right_one(words: dict[str, Any], message: str) -> None:
@@ -399,3 +404,55 @@ def test_the_run_loaded_last_is_current_until_it_is_closed(tmp_path: Path) -> No
             assert app().result() == inside, "a pool's run is its own"
     assert repr(other).endswith("closed>")
     assert app().result() != inside
+
+
+# ---- options and surroundings ---------------------------------------------------------------
+
+
+def surroundings(name: str) -> tuple[str, str | None, int]:
+    return os.getcwd(), os.environ.get(name), os.getpid()
+
+
+def test_options_replace_keywords_for_a_call_without_clashing_with_arguments(tmp_path: Path) -> None:
+    bound = pf.python_app(executors=["cpu"], label="one")(call_tasks.gather)
+    args, kwargs = bound.options(memory="64m", retries=2, label="two")(1, retries="mine", memory=3).result()
+    assert (args, kwargs) == ((1,), {"retries": "mine", "memory": 3})
+    out = bound.options(stdout=AUTO_LOGNAME)().stdout
+    assert out
+    assert Path(out).name.startswith("one-")
+    with pytest.raises(ConfigError, match=r"gather.options has no keyword 'memry'.* Did you mean memory\?"):
+        bound.options(memry=1)
+    with pytest.raises(ConfigError, match="bound to executor 'gpu'"):
+        bound.options(executors="gpu")()
+    box = call_tasks.Box(10)
+    assert box.app_method.options(num_cpus=1)(3).result() == 7
+    assert [future.result() for future in box.app_method.map(range(3))] == [10, 9, 8]
+
+
+def test_map_submits_a_call_for_each_item_in_order() -> None:
+    futures = add.map(range(2_000), itertools.count(1))
+    assert [future.result() for future in futures] == [2 * i + 1 for i in range(2_000)]
+    assert [future.task_id for future in futures] == sorted(future.task_id for future in futures)
+    assert [future.result() for future in add.map("ab", y="c")] == ["ac", "bc"]
+    assert add.map([]) == []
+    with pytest.raises(ConfigError, match=r"add.map takes iterables, and number 2 is int"):
+        add.map([1], 2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least one iterable"):
+        add.map()
+
+
+def test_a_task_runs_in_the_directory_and_with_the_variables_that_it_asks_for(tmp_path: Path) -> None:
+    app = pf.python_app(executors=["other"])(surroundings)
+    before, _, pid = app("X").result()
+    inside = app.options(cwd=tmp_path, env={"PF_WORD": "here", "PATH": None})
+    assert inside("PF_WORD").result() == (str(tmp_path), "here", pid)
+    assert inside("PATH").result()[1] is None
+    assert app("PF_WORD").result() == (before, None, pid), "the worker is as it was"
+    assert app("PATH").result()[1]
+    out = tmp_path / "out"
+    command = shell.options(cwd=str(tmp_path), env={"PF_WORD": "there"})('pwd; echo "$PF_WORD"', stdout=out)
+    assert command.result() == 0
+    assert out.read_text() == f"{tmp_path}\nthere\n"
+    assert shell.options(cwd=tmp_path, env={"PF_WORD": "x"})("test $PF_WORD = x", inputs=[same(1)]).result() == 0
+    with pytest.raises(ConfigError, match=r"cwd of 'surroundings' cannot be entered.*there on every node"):
+        app.options(cwd=tmp_path / "nowhere")("X").result()

@@ -1,0 +1,157 @@
+"""Calls of apps that are more than a function and its arguments.
+
+A plain call never comes here. Others have `stdout`, `stderr`, `inputs` or `label`, or are of an app
+that has options about its tasks' surroundings. What a worker needs to know then travels before the
+arguments of the call, and the function in wrappers that take it off again (`pilotflow.runtime.tasks`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pilotflow.app_options import AppOptions
+from pilotflow.app_output import STREAMS, check_label, place_of
+from pilotflow.errors import ConfigError
+from pilotflow.futures import AppFuture
+from pilotflow.run import Run
+from pilotflow.runtime.tasks import BashCall, InSetting, Output, PythonCall, Setting
+
+CALL_WORDS: Final = ("stdout", "stderr", "inputs", "label")
+"""Keywords of a call that are ours unless the function has a parameter of that name; then both."""
+
+PLAIN, REDIRECTED, IN_SETTING = 0, 1, 2
+"""Shapes in which a function travels, to be added: bare, with its output redirected, in other surroundings."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is packed for a call.
+
+    Attributes:
+        args, kwargs: as the worker calls the function, in its wrappers.
+        ours: names of those at the beginning of `args` that the caller has not written.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    ours: tuple[str, ...] = ()
+
+
+class Manner:
+    """How an app calls its function.
+
+    Args:
+        function: the function.
+        name: of the app.
+        is_command: whether it returns a command.
+        options: what was said about its calls.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, is_command: bool, options: AppOptions) -> None:
+        self._function = function
+        self._name = name
+        self._is_command = is_command
+        self._options = options
+        self._parameters = parameters_of(function)
+        self._defaults = {
+            word: parameter.default
+            for word, _ in STREAMS
+            if (parameter := self._parameters.get(word)) is not None and parameter.default is not parameter.empty
+        }
+        redirected = is_command or options.redirects or any(self._defaults.values())
+        self.least = (REDIRECTED if redirected else PLAIN) | (IN_SETTING if options.has_setting else PLAIN)
+        """The shape of a call without any words of ours."""
+
+    def shape_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The shape of a call, and what it says in our words; those are taken out of `kwargs`."""
+        given: dict[str, Any] = {word: kwargs[word] for word in CALL_WORDS if word in kwargs}
+        for word in given:
+            if word not in self._parameters:
+                del kwargs[word]
+        positional = list(self._parameters)[: len(args)]
+        given.update((word, args[i]) for i, word in enumerate(positional) if word in ("stdout", "stderr", "label"))
+        shape = self.least
+        if "stdout" in given or "stderr" in given:
+            shape |= REDIRECTED
+        if "inputs" in given and "inputs" not in self._parameters:
+            shape |= IN_SETTING
+        return shape, given
+
+    def wrapped(self, shape: int) -> Callable[..., Any]:
+        """The function as it travels in that shape."""
+        function: Callable[..., Any] = self._function
+        if self._is_command:
+            function = BashCall(function, self._name)
+        elif shape & REDIRECTED:
+            function = PythonCall(function)
+        if shape & IN_SETTING:
+            function = InSetting(function, self._name)
+        return function
+
+    def arguments(
+        self,
+        run: Run,
+        future: AppFuture[Any],
+        shape: int,
+        given: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Arguments:
+        """What a call of that shape sends; the future is told where output goes.
+
+        Raises:
+            ConfigError: one of our words has a wrong value.
+        """
+        ours: tuple[str, ...] = ()
+        if shape & REDIRECTED:
+            args = self._redirected(run, future, given, args, kwargs)
+            ours = ("output",)
+        if shape & IN_SETTING:
+            waits = "inputs" in given and "inputs" not in self._parameters
+            inputs = _listed(given["inputs"]) if waits else []  # only waited for: the worker drops them
+            cwd = self._options.cwd
+            setting = Setting(None if cwd is None else os.path.abspath(cwd), self._options.env)
+            args, ours = (setting, inputs, *args), ("setting", "inputs", *ours)
+        return Arguments(args, kwargs, ours)
+
+    def _redirected(
+        self, run: Run, future: AppFuture[Any], given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, ...]:
+        """The arguments with an `Output` before them, and paths where the function asks for them."""
+        label = given.get("label", self._options.label)
+        check_label(label, "label")
+        places: dict[str, tuple[str, str] | None] = {}
+        for word, suffix in STREAMS:
+            target = given.get(word, self._defaults.get(word) or getattr(self._options, word))
+            place = place_of(target, run.directory / "tasks" / self._name, future.task_id, label, suffix, word)
+            places[word] = place
+            if place is None or word not in self._parameters:
+                continue
+            at = list(self._parameters).index(word)
+            if at < len(args):
+                args = (*args[:at], place[0], *args[at + 1 :])
+            else:
+                kwargs[word] = place[0]
+        output = Output(**places)
+        future.stdout = output.stdout[0] if output.stdout else None
+        future.stderr = output.stderr[0] if output.stderr else None
+        return (output, *args)
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The function's parameters; none of builtins without a signature."""
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def _listed(inputs: Any) -> list[Any]:
+    try:
+        return list(inputs)
+    except TypeError:
+        raise ConfigError(f"inputs=... takes a list of futures and values, not {type(inputs).__name__}") from None

@@ -1,0 +1,138 @@
+"""What decorators and `options()` say about the calls of an app: their keywords, checked in words.
+
+Each keyword has one line in `_PARSERS` or is a word of the request (`pilotflow.requests`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pilotflow.app_output import Target, check_label, check_target
+from pilotflow.errors import ConfigError
+from pilotflow.requests import REQUEST_WORDS, parse_request
+from pilotflow.resources import DEFAULT_REQUEST, Request
+from pilotflow.units import kind, nearest, show
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """What is said about all calls of an app."""
+
+    executors: tuple[str, ...] = ()
+    request: Request = DEFAULT_REQUEST
+    retries: int | None = None
+    crash_limit: int | None = None
+    stdout: Target = None
+    stderr: Target = None
+    label: str | None = None
+    all_ranks: bool = False
+    cwd: str | None = None
+    env: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def redirects(self) -> bool:
+        """Whether the output of every task goes to a file."""
+        return self.stdout is not None or self.stderr is not None
+
+    @property
+    def has_setting(self) -> bool:
+        """Whether tasks run in other surroundings than those of their worker."""
+        return self.cwd is not None or bool(self.env)
+
+
+def parse_options(who: str, words: Mapping[str, Any]) -> AppOptions:
+    """The options for these keywords. None stands for "not said".
+
+    Args:
+        who: what has the keywords, for messages: "@python_app".
+        words: what the user wrote.
+
+    Raises:
+        ConfigError: a keyword or its value is wrong; names the nearest valid one.
+    """
+    for word in words:
+        if word not in _PARSERS and word not in REQUEST_WORDS:
+            raise no_keyword(who, word, (*_PARSERS, *REQUEST_WORDS))
+    request = {word: value for word, value in words.items() if word in REQUEST_WORDS}
+    fields: dict[str, Any] = {"request": parse_request(**request) if request else DEFAULT_REQUEST}
+    for word, value in words.items():
+        if word in _PARSERS and value is not None:
+            field, parse = _PARSERS[word]
+            fields[field] = parse(value, f"{who}({word}=...)")
+    return AppOptions(**fields)
+
+
+def no_keyword(who: str, word: str, valid: Sequence[str]) -> ConfigError:
+    """The error of a keyword that does not exist, with the nearest one that does."""
+    close = nearest(word, sorted(valid))
+    hint = f" Did you mean {close}?" if close else f" Valid here: {', '.join(sorted(valid))}."
+    return ConfigError(f"{who} has no keyword '{word}'.{hint}")
+
+
+def _executors(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return () if value == "all" else (value,)
+    if not isinstance(value, Sequence) or not all(isinstance(label, str) for label in value):
+        raise ConfigError(f"{where} takes a list of executor labels, not {show(value)}")
+    return tuple(value)
+
+
+def _whole_from(least: int) -> Callable[[Any, str], int]:
+    def parse(value: Any, where: str) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{where} takes a whole number from {least}, not {show(value)}")
+        return value
+
+    return parse
+
+
+def _target(value: Any, where: str) -> Any:
+    check_target(value, where)
+    return value
+
+
+def _label(value: Any, where: str) -> Any:
+    check_label(value, where)
+    return value
+
+
+def _return_ranks(value: Any, where: str) -> bool:
+    if value not in ("first", "all"):
+        raise ConfigError(f"{where} takes 'first' or 'all', not {show(value)}")
+    return bool(value == "all")
+
+
+def _cwd(value: Any, where: str) -> str:
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or not os.fspath(value):
+        raise ConfigError(f"{where} takes the path of a directory, not {show(value)}")
+    return os.fspath(value)
+
+
+def _env(value: Any, where: str) -> tuple[tuple[str, str | None], ...]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{where} takes names and values, such as {{"OMP_NUM_THREADS": "4"}}, not {show(value)}')
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise ConfigError(f"{where}: {show(name)} cannot be the name of an environment variable.")
+        if text is not None and (not isinstance(text, str) or "\0" in text):
+            raise ConfigError(
+                f"{where}: the value {show(text)} of '{name}' is {kind(text)}, expected a string, or None to unset it."
+            )
+    return tuple(value.items())
+
+
+_PARSERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
+    "executors": ("executors", _executors),
+    "retries": ("retries", _whole_from(0)),
+    "crash_limit": ("crash_limit", _whole_from(1)),
+    "stdout": ("stdout", _target),
+    "stderr": ("stderr", _target),
+    "label": ("label", _label),
+    "return_ranks": ("all_ranks", _return_ranks),
+    "cwd": ("cwd", _cwd),
+    "env": ("env", _env),
+}
+"""Keyword: the field of `AppOptions`, and what checks and turns the value into it; called with (value, where)."""

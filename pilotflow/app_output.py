@@ -1,0 +1,77 @@
+"""Where the output of an app's tasks goes: what `stdout=`, `stderr=` and `label=` may be, and their files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from pilotflow.errors import ConfigError
+from pilotflow.units import show
+
+
+class _AutoLogName:
+    """The type of `AUTO_LOGNAME`."""
+
+    def __repr__(self) -> str:
+        return "AUTO_LOGNAME"
+
+    def __reduce__(self) -> str:
+        return "AUTO_LOGNAME"
+
+
+AUTO_LOGNAME: Final = _AutoLogName()
+"""As `stdout` or `stderr`: a file in the run directory, `tasks/APP/LABEL.out` or `.err`."""
+
+Target: TypeAlias = "str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | _AutoLogName | None"
+"""What `stdout` and `stderr` may be."""
+
+STREAMS: Final = (("stdout", "out"), ("stderr", "err"))
+"""Keywords of the two streams, and how the names of their files end."""
+
+
+def check_target(target: Any, where: str) -> None:
+    """See that this can be a `stdout` or `stderr`.
+
+    Raises:
+        ConfigError: it cannot; `where` names the argument.
+    """
+    whole = isinstance(target, (str, os.PathLike, _AutoLogName)) or target is None
+    pair = isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], (str, os.PathLike))
+    if not whole and not (pair and target[1] in ("a", "a+", "w", "w+")):
+        raise ConfigError(f"{where} takes a path, (path, 'a' or 'w'), or AUTO_LOGNAME, not {show(target)}")
+
+
+def check_label(label: Any, where: str) -> None:
+    """See that this can be a part of a file's name.
+
+    Raises:
+        ConfigError: it cannot; `where` names the argument.
+    """
+    if label is not None and (not isinstance(label, str) or not label or "/" in label or label.startswith(".")):
+        raise ConfigError(f"{where} takes a name for files, without '/' and not beginning with '.', not {show(label)}")
+
+
+def place_of(
+    target: Any, directory: Path, task_id: int, label: str | None, suffix: str, word: str
+) -> tuple[str, str] | None:
+    """The path and mode of a stream's file, or None if it has none.
+
+    Args:
+        target: what the user wrote.
+        directory: for files that are named by us.
+        task_id, label, suffix: what such a name is made of.
+        word: the argument, for the message.
+
+    Raises:
+        ConfigError: the target is wrong.
+    """
+    check_target(target, word)
+    if target is None:
+        return None
+    if target is AUTO_LOGNAME:
+        name = f"{task_id:06d}" if label is None else f"{label}-{task_id:06d}"
+        return str(directory / f"{name}.{suffix}"), "a"
+    if isinstance(target, tuple):
+        return os.path.abspath(target[0]), target[1]
+    return os.path.abspath(target), "a"
