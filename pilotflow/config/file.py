@@ -2,31 +2,22 @@
 
 Keys are the fields of `Config` and `ExecutorConfig`; a provider or a launcher is its `type` (see
 `pilotflow.config.plugins`) and the fields of that class. The records check themselves when they
-are made; this module tells them apart from each other and finds the line that an error is about.
+are made, and `pilotflow.config.reader` finds the line that an error is about.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import inspect
 import os
-import re
-import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any
 
 from pilotflow.config import yaml_tree
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.plugins import load_launcher, load_provider
+from pilotflow.config.reader import Bad, RecordReader, kind_in_file, raise_problems, read_document
 from pilotflow.errors import ConfigError
-from pilotflow.typechecks import annotations_of, split_field_error, type_problem
-from pilotflow.units import did_you_mean, kind, show
-
-_MAX_SHOWN: Final = 50
-
-Record = TypeVar("Record")
+from pilotflow.units import show
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -40,93 +31,42 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             once, one line each, as `file:line:column: where: what is wrong and what is allowed`.
     """
     name = os.fspath(path)
-    document = yaml_tree.parse(_read(name))
-    reader = _Reader(document)
+    reader = _ConfigReader(read_document(name))
     config = reader.config()
-    if reader.problems:
-        problems = sorted(set(reader.problems))
-        lines = [f"{name}:{mark.line}:{mark.column}: {text}" for mark, text in problems[:_MAX_SHOWN]]
-        if len(problems) > _MAX_SHOWN:
-            lines.append(f"{name}: and {len(problems) - _MAX_SHOWN} more.")
-        raise ConfigError("\n".join(lines))
+    raise_problems(name, reader.problems)
     assert config is not None
     return config
 
 
-def _read(name: str) -> bytes:
-    try:
-        with open(name, "rb") as file:
-            return file.read(yaml_tree.MAX_TEXT_BYTES + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{name}: there is no such file{_similar_file(name)}.") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{name}: is a directory, expected a YAML file{_some_file(name)}.") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{show(name)}: cannot be read: {reason}.") from None
-
-
-def _similar_file(name: str) -> str:
-    folder = Path(name).parent
-    try:
-        names = sorted(entry.name for entry in folder.iterdir())
-    except OSError:
-        return f"; there is no directory {folder} either"
-    stem = Path(name).stem
-    close = [other for other in names if other.startswith(stem) and other.endswith((".yaml", ".yml", ".json"))]
-    close = close or difflib.get_close_matches(Path(name).name, names, n=1)
-    return f" (did you mean '{folder / close[0]}'?)" if close else ""
-
-
-def _some_file(name: str) -> str:
-    found = sorted(entry for pattern in ("*.yaml", "*.yml", "*.json") for entry in Path(name).glob(pattern))
-    return f", such as {found[0]}" if found else ""
-
-
-class _Field(NamedTuple):
-    """One field of a record that a file may set."""
-
-    annotation: Any
-    required: bool
-
-
-class _Bad(Exception):
-    """A value that cannot be used; its problem has been noted."""
-
-
-class _Reader:
-    """Makes records from a document, and collects what is wrong on the way."""
-
-    def __init__(self, document: yaml_tree.Document) -> None:
-        self._document = document
-        self.problems = list(document.problems)
+class _ConfigReader(RecordReader):
+    """Makes a `Config`."""
 
     def config(self) -> Config | None:
         """The configuration, or None if the document has none."""
-        value = self._document.value
+        value = self.document.value
         if value is None:
-            self._note((), "the file is empty. Write at least `executors:` and one executor with a label.")
+            self.note((), "the file is empty. Write at least `executors:` and one executor with a label.")
             return None
         try:
-            return self._record(Config, value, (), {"executors": self._executors})
-        except _Bad:
+            return self.record(Config, value, (), {"executors": self._executors})
+        except Bad:
             return None
 
     def _executors(self, value: object, path: yaml_tree.Path) -> list[ExecutorConfig]:
         if value is yaml_tree.BROKEN:
-            raise _Bad
+            raise Bad
         if not isinstance(value, list):
-            self._note(path, f"{show(value)} is {_kind(value)}, expected a list of executors, each after a '-'.")
-            raise _Bad
+            self.note(path, f"{show(value)} is {kind_in_file(value)}, expected a list of executors, each after a '-'.")
+            raise Bad
         noted = len(self.problems)
         self._check_labels(value, path)
         plugins = {"provider": self._provider, "launcher": self._launcher}
         made = list[ExecutorConfig]()
         for index, item in enumerate(value):
-            with contextlib.suppress(_Bad):
-                made.append(self._record(ExecutorConfig, item, (*path, index), plugins))
+            with contextlib.suppress(Bad):
+                made.append(self.record(ExecutorConfig, item, (*path, index), plugins))
         if len(made) < len(value) or len(self.problems) > noted:
-            raise _Bad
+            raise Bad
         return made
 
     def _check_labels(self, executors: list[Any], path: yaml_tree.Path) -> None:
@@ -137,7 +77,7 @@ class _Reader:
                 if label in first:
                     where = "it has no label, and the default" if "label" not in item else "the label"
                     at = (*path, index, "label") if "label" in item else (*path, index)
-                    self._note(at, f"{where} '{label}' is already that of executors[{first[label]}]. Choose another.")
+                    self.note(at, f"{where} '{label}' is already that of executors[{first[label]}]. Choose another.")
                 first.setdefault(label, index)
 
     def _provider(self, value: object, path: yaml_tree.Path) -> object:
@@ -150,182 +90,23 @@ class _Reader:
         self, word: str, example: str, load: Callable[[str], type], value: object, path: yaml_tree.Path
     ) -> object:
         if value is yaml_tree.BROKEN:
-            raise _Bad
+            raise Bad
         fields = dict(value) if isinstance(value, Mapping) else {"type": value}
         at: yaml_tree.Path = (*path, "type") if isinstance(value, Mapping) and "type" in value else path
         if "type" not in fields:
-            self._note(path, f"`type` is missing. Say which {word} it is, such as `type: {example}`.")
-            raise _Bad
+            self.note(path, f"`type` is missing. Say which {word} it is, such as `type: {example}`.")
+            raise Bad
         type_name = fields.pop("type")
         if type_name is yaml_tree.BROKEN:
-            raise _Bad
+            raise Bad
         if not isinstance(type_name, str):
-            self._note(
-                at, f"{show(type_name)} is {_kind(type_name)}, expected the type of a {word}, such as {example}."
+            self.note(
+                at, f"{show(type_name)} is {kind_in_file(type_name)}, expected the type of a {word}, such as {example}."
             )
-            raise _Bad
+            raise Bad
         try:
             cls = load(type_name)
         except ConfigError as error:
-            self._note(at, str(error))
-            raise _Bad from None
-        return self._record(cls, fields, path, {}, also=("type",))
-
-    def _record(
-        self,
-        cls: type[Record],
-        value: object,
-        path: yaml_tree.Path,
-        readers: Mapping[str, Callable[[object, yaml_tree.Path], object]],
-        also: tuple[str, ...] = (),
-    ) -> Record:
-        """A `cls` from a mapping of its fields.
-
-        `readers` make the values of fields that are records themselves, `also` are keys of the file
-        that are no fields.
-
-        Raises:
-            _Bad: it cannot be made; the problems have been noted.
-        """
-        fields = _fields_of(cls)
-        if value is yaml_tree.BROKEN:
-            raise _Bad
-        if not isinstance(value, Mapping):
-            self._note(path, f"{show(value)} is {_kind(value)}, expected keys and values ({', '.join(fields)}).")
-            raise _Bad
-        good: dict[str, Any] = {}
-        bad: set[str] = set()
-        for key, item in value.items():
-            try:
-                good[key] = self._field(fields, key, item, (*path, key), readers, also)
-            except _Bad:
-                bad.add(key)
-        missing = [key for key, field in fields.items() if field.required and key not in value]
-        if missing:
-            self._note(path, f"{', '.join(missing)}: missing, and there is no default.")
-            raise _Bad
-        return self._construct(cls, good, bad, path)
-
-    def _field(
-        self,
-        fields: Mapping[str, _Field],
-        key: str,
-        item: object,
-        path: yaml_tree.Path,
-        readers: Mapping[str, Callable[[object, yaml_tree.Path], object]],
-        also: tuple[str, ...],
-    ) -> object:
-        """The value of one field. Raises `_Bad` with the problem noted."""
-        if key not in fields:
-            valid = [*also, *fields]
-            text = f"there is no such key{did_you_mean(key, valid)}. Valid: {', '.join(valid)}."
-            self.problems.append(yaml_tree.Problem(self._document.keys_at[path], f"{_dotted(path)}: {text}"))
-            raise _Bad
-        if key in readers:
-            return readers[key](item, path)
-        if _is_broken(item):
-            raise _Bad
-        annotation = fields[key].annotation
-        if isinstance(item, list) and typing.get_origin(annotation) is tuple:
-            item = tuple(item)
-        problem = type_problem(item, annotation)
-        if problem is None:
-            return item
-        self._note(path, f"{_in_yaml(problem)}{_hint(item, annotation)}")
-        raise _Bad
-
-    def _construct(self, cls: type[Record], good: dict[str, Any], bad: set[str], path: yaml_tree.Path) -> Record:
-        """Make the record; each refusal takes the field it is about out, until nothing else is wrong."""
-        while True:
-            try:
-                made = cls(**good)
-            except ConfigError as error:
-                keys, problem = _blame(error, _fields_of(cls), good)
-            except Exception as error:  # noqa: BLE001  # a plugin's constructor: whatever it does, the file's reader gets a line
-                keys, problem = (), f"{cls.__name__} cannot be made: {type(error).__name__}: {error}."
-            else:
-                if bad:
-                    raise _Bad
-                return made
-            if not (bad and _mentions(bad, problem, keys)):
-                self._note((*path, keys[-1]) if keys else path, problem)
-            if not keys:
-                raise _Bad
-            for key in keys:
-                del good[key]
-            bad.update(keys)
-
-    def _note(self, path: yaml_tree.Path, text: str) -> None:
-        mark = self._document.values_at.get(path, yaml_tree.Mark(1, 1))
-        where = f"{_dotted(path)}: " if path else ""
-        self.problems.append(yaml_tree.Problem(mark, f"{where}{text}"))
-
-
-def _fields_of(cls: type) -> dict[str, _Field]:
-    """What a record's constructor takes, by name."""
-    hints = annotations_of(cls)
-    return {
-        name: _Field(hints.get(name, Any), parameter.default is parameter.empty)
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-
-
-def _blame(error: ConfigError, fields: Mapping[str, _Field], given: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Which of the given fields a record's refusal is about, and its words without the record's name.
-
-    Records say `Owner(field=...): problem`. From others, such as a foreign provider, the first
-    given field that the message mentions is taken.
-    """
-    parts = split_field_error(error)
-    if parts is not None:
-        keys = tuple(key for key in parts.keys if key in given)
-        return keys, _in_yaml(parts.problem)
-    problem = re.sub(r"\A\w+: ", "", str(error))
-    words = re.findall(r"\w+", problem)
-    mentioned = sorted((key for key in given if key in words and key in fields), key=words.index)
-    return tuple(mentioned[:1]), problem
-
-
-def _mentions(keys: set[str], problem: str, also: tuple[str, ...]) -> bool:
-    """Whether a problem may only be there because these fields were taken out."""
-    return not keys.isdisjoint(re.findall(r"\w+", problem)) or not keys.isdisjoint(also)
-
-
-def _dotted(path: yaml_tree.Path) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-_YAML_WORDS: Final = {"None": "null", "True": "true", "False": "false", "bool": "true or false"}
-
-
-def _in_yaml(problem: str) -> str:
-    """A problem's words as a file's author knows them: null, true or false."""
-    value, is_, rest = problem.partition(" is ")
-    value = _YAML_WORDS.get(value, value)
-    given, expected_, wanted = rest.partition(", expected ")
-    if expected_:
-        wanted = re.sub(r"\b(None|bool)\b", lambda match: _YAML_WORDS[match[0]], wanted)
-        wanted = wanted.replace("str | PathLike[str]", "str").replace("PathLike[str] | ", "")
-        return f"{value}{is_}{given}{expected_}{wanted}"
-    return f"{value}{is_}{rest}"
-
-
-def _is_broken(value: object) -> bool:
-    if isinstance(value, (list, dict)):
-        return any(map(_is_broken, value.values() if isinstance(value, dict) else value))
-    return value is yaml_tree.BROKEN
-
-
-def _kind(value: object) -> str:
-    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value), kind(value))
-
-
-def _hint(value: object, annotation: Any) -> str:
-    """What often helps: words that YAML 1.1 took for booleans."""
-    if isinstance(value, str) and value.lower() in ("yes", "no", "on", "off") and "bool" in str(annotation):
-        return f" Write {'true' if value.lower() in ('yes', 'on') else 'false'} without quotes."
-    return ""
+            self.note(at, str(error))
+            raise Bad from None
+        return self.record(cls, fields, path, {}, also=("type",))
