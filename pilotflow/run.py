@@ -34,7 +34,7 @@ from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.interchange_process import InterchangeProcess
 from pilotflow.runtime.store import Store
 from pilotflow.serialize import unpack
-from pilotflow.supplies import kept_executors, shape_of
+from pilotflow.supplies import kept_executors, manager_endpoints, shape_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,7 +93,8 @@ class Run:
             write_connection(self._connection_file, connection)
         except OSError as error:
             raise rundir.cannot_write(self.directory, error) from None
-        if config.tcp and not config.encrypted:
+        over_tcp = any(endpoint.startswith("tcp:") for endpoint in connection.managers)
+        if over_tcp and not config.encrypted:
             self._log.warning(NOT_ENCRYPTED)
         mark = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid)}
         self._interchange = InterchangeProcess(connection, self._connection_file, mark)
@@ -110,7 +111,7 @@ class Run:
 
             self.client.say(DefineSetup(label, payload))
         self.client.start()
-        if not config.tcp:  # else the interchange chooses its port first
+        if not over_tcp:  # else the interchange chooses its port first
             self._keeper.start()
         self._leftovers = leftovers.end_those_of_dead_programs(self._log)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -119,7 +120,7 @@ class Run:
                 raise self._interchange.why_no_start()
         if self.client.failure is not None:
             raise self._interchange.why_no_start()
-        if config.tcp:
+        if over_tcp:
             self._keeper.start()
         atexit.register(self._at_exit)
 
@@ -139,20 +140,23 @@ class Run:
 
     def _connection(self, config: Config) -> Connection:
         client, managers, control = (f"unix:{self._sockets}/{name}" for name in ("client", "managers", "control"))
+        for_managers = manager_endpoints(config, managers)
+        over_tcp = any(endpoint.startswith("tcp:") for endpoint in for_managers)
         return Connection(
             run_id=self.run_id,
             epoch=1,
             directory=str(self.directory),
             client=(client,),
-            managers=("tcp://127.0.0.1:*",) if config.tcp else (managers,),
+            managers=for_managers,
             control=(control,),
-            keys=make_keys() if config.encrypted and config.tcp else Keys(),
+            keys=make_keys() if config.encrypted and over_tcp else Keys(),
             max_message_bytes=config.max_frame_bytes,
             heartbeat_limit_s=config.heartbeat_limit_s,
             client_pid=self._pid,
             host=socket.gethostname(),
             path=tuple(entry or os.getcwd() for entry in sys.path),
             job_sort_method=SortMethod(config.job_sort_method),
+            connect_timeout_s=config.connect_timeout_s,
         )
 
     # ---- for users --------------------------------------------------------------------------

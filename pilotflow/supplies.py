@@ -1,4 +1,4 @@
-"""What the executors of a configuration mean for the block keeper: commands of managers, and limits."""
+"""What the executors of a configuration mean: commands of managers, limits of blocks, where to listen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilotflow.core.addresses import endpoint_of
 from pilotflow.core.blocks import BlockLimits
+from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.providers.local import LocalProvider
 from pilotflow.resources import BlockShape, NodeShape
 from pilotflow.runtime import rundir
@@ -66,6 +68,41 @@ def _kept(
         min_life_s=config.min_block_life_s,
     )
     return KeptExecutor(executor.label, provider, executor.launcher, argv, limits)
+
+
+def manager_endpoints(config: Config, unix: str) -> tuple[str, ...]:
+    """Where the interchange listens for managers, best first.
+
+    Args:
+        config: the run's.
+        unix: the endpoint for this host.
+
+    Raises:
+        ConfigError: an executor's `address` is none of this machine.
+    """
+    ports = config.ports or "*"
+    found = [] if config.tcp else [unix]
+    for executor in config.executors:
+        if executor.address is None and not executor.provider.elsewhere:
+            continue
+        from pilotflow.runtime.addresses import listening_address  # takes its time, and one machine needs none
+
+        some_node = _some_node(executor) if executor.address is None else None
+        try:
+            address = listening_address(executor.address, some_node)
+        except ConfigError as error:
+            raise ConfigError(f"Executor '{executor.label}': {error}") from None
+        found.append(endpoint_of(address, ports))
+    if not found:
+        found.append(endpoint_of("127.0.0.1", ports))
+    return tuple(dict.fromkeys(found))
+
+
+def _some_node(executor: ExecutorConfig) -> str | None:
+    try:
+        return executor.provider.some_node()
+    except (PilotflowError, OSError):  # its batch system is away; the default route is as good a guess
+        return None
 
 
 def shape_of(executor: ExecutorConfig) -> BlockShape:

@@ -96,7 +96,8 @@ def _more(config: Config) -> list[tuple[str, str]]:
 
 
 def _run(config: Config) -> list[tuple[str, str]]:
-    if not config.tcp:
+    remote = any(executor.address or executor.provider.elsewhere for executor in config.executors)
+    if not (config.tcp or remote):
         links = "Unix sockets, in a directory only you can enter"
     elif config.encrypted:
         links = "TCP, encrypted and authenticated with CURVE"

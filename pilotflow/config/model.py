@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pilotflow.core.addresses import parse_ports
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.single_node import SingleNodeLauncher
@@ -20,6 +21,7 @@ from pilotflow.typechecks import check_arguments, field_error
 from pilotflow.units import did_you_mean, format_duration, format_memory, parse_duration, parse_memory, show
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:@-]{0,254}(/[0-9]{1,3})?")
 _MAX_WORKERS: Final = 100_000
 _MAX_COUNT: Final = 10**6
 
@@ -44,6 +46,9 @@ class ExecutorConfig:
         memory_margin: memory above its request that a task may use before it is ended, as a part of it.
         runtime_grace: time from the warning to the end of a task that has exceeded its runtime.
             Seconds or "5s".
+        address: where the nodes reach this machine: the name of a network interface ("ib0"), a network
+            ("10.1.0.0/16"), an address or a host name. If not given, the address that this machine uses
+            to talk to the nodes, where they are other machines.
 
     Raises:
         ConfigError: a value is wrong; the message names it.
@@ -61,6 +66,7 @@ class ExecutorConfig:
     pin: bool | None = None
     memory_margin: float = 0.05
     runtime_grace: float | str = 5.0
+    address: str | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self)
@@ -79,6 +85,9 @@ class ExecutorConfig:
         _parse(self, "runtime_grace", parse_duration, 0.0, format_duration)
         if not 0.0 <= self.memory_margin <= 10.0:
             raise field_error(self, "memory_margin", f"{show(self.memory_margin)} is not a number from 0 to 10.")
+        if self.address is not None and not _ADDRESS.fullmatch(self.address):
+            problem = "is no interface, network, address or host name."
+            raise field_error(self, "address", f"{show(self.address)} {problem}")
         parse_request(resources=dict(self.resources) or None)  # names and amounts are those of requests
         if self.max_workers_per_node is not None and self.max_parallel_jobs is not None:
             raise field_error(
@@ -113,9 +122,11 @@ class Config:
         max_idletime: a block idle for so long is ended, down to `min_blocks`. Seconds or "2m".
         min_block_life: a block is kept for so long after its first manager has joined, idle or not. Seconds or "30s".
         heartbeat_limit: a process silent for so long is given up. Seconds or "30s".
+        connect_timeout: a manager that cannot reach the run for so long ends, and says why. Seconds or "30s".
         encrypted: protect TCP links with CURVE. Without it anyone who can reach their ports can
             run code as you; Unix sockets stay protected by their 0700 directory.
         tcp: managers connect over TCP even on this host (they do on other hosts anyway).
+        ports: where to listen for managers over TCP, such as "50000-50100"; any free port if not given.
         max_message_bytes: the most that a task's arguments, with the results they need, or its result may have.
             Bytes or "2g".
         job_sort_method: which tasks come first among those of equal priority: "gpus_runtime_memory"
@@ -134,8 +145,10 @@ class Config:
     max_idletime: float | str = 120.0
     min_block_life: float | str = 30.0
     heartbeat_limit: float | str = 30.0
+    connect_timeout: float | str = 30.0
     encrypted: bool = True
     tcp: bool = False
+    ports: str | None = None
     max_message_bytes: int | str = 2 << 30
     job_sort_method: str = SortMethod.GPUS_RUNTIME_MEMORY.value
     store: bool = True
@@ -158,9 +171,15 @@ class Config:
             hint = did_you_mean(self.job_sort_method, methods)
             problem = f"{show(self.job_sort_method)} is no sort method{hint}. Valid: {', '.join(methods)}."
             raise field_error(self, "job_sort_method", problem)
-        for key, least in (("max_idletime", 0.0), ("min_block_life", 0.0), ("heartbeat_limit", 0.1)):
+        least_s = {"max_idletime": 0.0, "min_block_life": 0.0, "heartbeat_limit": 0.1, "connect_timeout": 1.0}
+        for key, least in least_s.items():
             _parse(self, key, parse_duration, least, format_duration)
         _parse(self, "max_message_bytes", parse_memory, 1 << 20, format_memory)
+        if self.ports is not None:
+            try:
+                parse_ports(self.ports)
+            except ConfigError as error:
+                raise field_error(self, "ports", str(error)) from None
 
     @property
     def max_idletime_s(self) -> float:
@@ -176,6 +195,11 @@ class Config:
     def heartbeat_limit_s(self) -> float:
         """`heartbeat_limit` in seconds."""
         return float(self.heartbeat_limit)
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """`connect_timeout` in seconds."""
+        return float(self.connect_timeout)
 
     @property
     def max_frame_bytes(self) -> int:

@@ -7,7 +7,8 @@ all executors together: `supply` is what it must know of this one. The promises:
 - never more than `max_blocks` blocks that may exist, and never fewer than `min_blocks` for long;
 - no block with running work is ended, none that has just joined, and none that could run what waits;
 - an end without a manager that ever joined is a start failure. Tries come one at a time, later
-  and later; after `start_retries` in a row with no other block left there is one `GiveUp`;
+  and later; after `start_retries` in a row with no other block left there is one `GiveUp`, and after
+  the first if its managers could not reach the run and none has ever done so;
 - blocks that join and then die young are replaced later and later, too.
 
 Only blocks that are idle as a whole are drained. To drain one that still runs something would not
@@ -29,6 +30,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pilotflow.core.block_records import (
+    UNREACHABLE,
     Action,
     BlockInfo,
     BlockLimits,
@@ -104,6 +106,7 @@ class BlockScaler:
         self._hold_until = -math.inf
         self._last_failed = ""
         self._given_up = False
+        self._cut_off = False  # managers cannot reach the run
 
     # ---- what it tells ----------------------------------------------------------------------
 
@@ -269,7 +272,8 @@ class BlockScaler:
         if self._given_up:
             return actions
         missing = max(wanted, self._below_floor())
-        if not self._live and self._failures >= max(1, self._limits.start_retries) and missing > 0:
+        tries = 1 if self._cut_off else max(1, self._limits.start_retries)
+        if not self._live and self._failures >= tries and missing > 0:
             self._given_up = True
             return [*actions, GiveUp(self._why_given_up(), self._last_failed)]
         actions += self._scale_out(missing, now)
@@ -359,6 +363,8 @@ class BlockScaler:
             return
         if not block.seen:
             self._count_start_failure(block, now)
+            if status.exit_code == UNREACHABLE and not self._nodes.kinds:  # and none ever has: nor will the next
+                self._cut_off = True
         else:
             ended_well = status.state in {BlockState.COMPLETED, BlockState.TIMEOUT}
             self._count_loss(block, now, planned=block.left_planned or ended_well)

@@ -163,6 +163,10 @@ class Pool(PoolLimits):
         self._letter.messages.append(WorkerSetupFailed(payload))
         self.broken = "the executor's initializer raised in a worker"
 
+    def on_no_workers(self, why: str) -> None:
+        """No worker can be had any more."""
+        self.broken = self.broken or why
+
     def on_result(
         self, worker: Worker, result: Result, frames: Sequence[Any], now: float, out_of_memory: bool = False
     ) -> None:

@@ -81,6 +81,15 @@ class Provider(ABC):
     """Seconds between calls of `status` while nothing is expected to change."""
     quick_poll_s: ClassVar[float] = 2.0
     """Seconds between calls of `status` while a block starts or ends."""
+    elsewhere: ClassVar[bool] = False
+    """Whether its blocks run on other machines, whose managers connect over TCP."""
+
+    def some_node(self) -> str | None:
+        """Name or address of a node that blocks may run on, to find this machine's way to it; None if not known.
+
+        Called once, when a run starts. An error or a slow answer delays or fails nothing but this.
+        """
+        return None
 
     def __post_init__(self) -> None:
         """Check the values; a subclass that has a check of its own calls this first.

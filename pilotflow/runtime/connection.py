@@ -35,7 +35,7 @@ class Connection(msgspec.Struct, frozen=True):
     """The connection file: how to reach a run's interchange.
 
     `client`, `managers` and `control` are the endpoints of each kind of peer, best first: unix:PATH
-    or tcp://HOST:PORT (a port of * is chosen by the interchange, which then writes the file anew).
+    or tcp://HOST:PORT (of * or FIRST-LAST the interchange chooses one, and then writes the file anew).
     `path` is the submitting program's `sys.path`, so that workers import what it imports.
     """
 
@@ -52,6 +52,7 @@ class Connection(msgspec.Struct, frozen=True):
     host: str
     path: tuple[str, ...] = ()
     job_sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
+    connect_timeout_s: float = 30.0
 
 
 def make_keys() -> Keys:

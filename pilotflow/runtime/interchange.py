@@ -24,8 +24,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from pilotflow.core.addresses import endpoint_of, parse_ports, split_endpoint
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.post import Post
+from pilotflow.errors import ConfigError
 from pilotflow.ids import RUN_VARIABLE, VERSION
 from pilotflow.messages import (
     BadMessage,
@@ -133,11 +135,24 @@ class Interchange:
                 allowed = {"client": keys.client_public, "manager": keys.manager_public, "control": keys.control_public}
                 answer_key_questions(self._loop, self._context, allowed)
         limit = self._connection.max_message_bytes
-        server = ZmqServer(
-            self._loop, self._context, endpoint, domain, keys.server_secret, limit, hear, self._count_garbage
+        problem = ""
+        for candidate in _candidates(endpoint):
+            try:
+                server = ZmqServer(
+                    self._loop, self._context, candidate, domain, keys.server_secret, limit, hear, self._count_garbage
+                )
+            except zmq.ZMQError as error:
+                problem = error.strerror
+                if error.errno == zmq.EADDRINUSE:
+                    continue
+                break
+            self._servers.append(server)
+            host, _ = split_endpoint(candidate)
+            return endpoint_of(host, split_endpoint(server.endpoint)[1])
+        raise ConfigError(
+            f"Cannot listen on {endpoint.removeprefix('tcp://')}: {problem}. Free a port, or set other `ports`, "
+            "or another `address` of the executor."
         )
-        self._servers.append(server)
-        return server.endpoint
 
     def _watch_client(self) -> None:
         if self._connection.client_pid > 0:
@@ -255,6 +270,12 @@ class Interchange:
             self._servers[key[0]].send(key[1], header, frames)  # type: ignore[index]
         for gone in self._exchange.take_lost():
             self._post.forget(gone)
+
+
+def _candidates(endpoint: str) -> list[str]:
+    """The endpoints of a range of ports, or the endpoint itself."""
+    host, ports = split_endpoint(endpoint)
+    return [endpoint_of(host, str(port)) for port in parse_ports(ports)] if "-" in ports else [endpoint]
 
 
 def _listener(path: str, descriptor: int | None) -> socket.socket:

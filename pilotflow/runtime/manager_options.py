@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pilotflow.resources import Capacity
 SLOTS_PER_CORE = 4
 """Tasks that ask for less than a core run beside each other, at most so many for each core of the node."""
 SLOTS_MAX = 4096
+END_MARGIN_S = 5.0
+"""A manager leaves this long before its block's walltime is over (or a tenth of it)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,18 @@ class Offer:
             argv += ["--resource", f"{amount} {name}"]
         argv += ["--memory-margin", str(self.memory_margin), "--runtime-grace", str(self.runtime_grace_s)]
         return argv if self.pin else [*argv, "--no-pin"]
+
+
+def ends_at(options: Options, started: float) -> float | None:
+    """When the manager's block ends, in seconds since 1970; None if that is not known.
+
+    Args:
+        started: when it began, by the monotonic clock.
+    """
+    if options.walltime_s is None:
+        return None
+    margin = min(END_MARGIN_S, options.walltime_s / 10)
+    return time.time() + max(0.0, started + options.walltime_s - margin - time.monotonic())
 
 
 def manager_argv(

@@ -18,7 +18,7 @@ from pilotflow.runtime import link, packets, zygote
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
-from pilotflow.runtime.manager_options import Options
+from pilotflow.runtime.manager_options import Options, ends_at
 from pilotflow.runtime.worker_watch import WorkerWatch
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class Workers:
         pool: the manager's mind.
         zygote_: what forks the workers.
         options, connection: the manager's.
-        ends_at: when the block ends, in seconds since 1970, if that is known.
-        end: called with the reason when no workers can be had any more.
+        started: when the block began, by the monotonic clock.
         log: the manager's log.
     """
 
@@ -45,8 +44,7 @@ class Workers:
         zygote_: zygote.Zygote,
         options: Options,
         connection: Connection,
-        ends_at: float | None,
-        end: Callable[[str], None],
+        started: float,
         log: logging.Logger,
     ) -> None:
         self._loop = loop
@@ -54,8 +52,7 @@ class Workers:
         self._zygote = zygote_
         self._report = options.report
         self._where = options.watch.where
-        self._ends_at = ends_at
-        self._end = end
+        self._ends_at = ends_at(options, started)
         self._log = log
         self._links: dict[int, WorkerLink] = {}
         self._setup = b""
@@ -83,6 +80,18 @@ class Workers:
         """End every worker and what it has started."""
         for worker in self._pool.workers.values():
             self._order(lambda worker=worker: self._zygote.kill(worker.id))  # type: ignore[misc]
+
+    def trouble(self, now: float, limit_s: float) -> str:
+        """Why no workers can be had any more, if so: the zygote does not answer."""
+        deaf_s = self._zygote.silent_for(now)
+        if deaf_s <= limit_s:
+            return ""
+        zygote.kill_tree(self._zygote.pid)  # its channel then says that all workers are dead
+        return f"its zygote (pid {self._zygote.pid}) has answered nothing for {deaf_s:.0f} s"
+
+    def close(self) -> None:
+        """All is over: the zygote ends when its channel closes."""
+        self._zygote.channel.close()
 
     @property
     def due_at(self) -> float:
@@ -228,7 +237,7 @@ class Workers:
             self._log.error("the zygote has died, and all workers with it")
             for lost in list(self._pool.workers.values()):
                 self._bury(lost, "died with the manager's zygote")
-            self._end("its zygote died")
+            self._pool.on_no_workers("its zygote died")
             return
         for kind, number, value in reports:
             worker = self._pool.workers.get(number)

@@ -108,10 +108,14 @@ class ZmqServer:
             self._socket.set(zmq.CURVE_SECRETKEY, server_secret.encode())
             self._socket.set(zmq.ZAP_DOMAIN, domain.encode())
             self._socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError:
+            self._socket.close()
+            raise
         self._monitor = self._socket.get_monitor_socket(_HANDSHAKE_FAILED)
         loop.add_socket(self._monitor, self._count_failed_handshakes)
         loop.add_socket(self._socket, self._read)
-        self._socket.bind(endpoint)
         self.endpoint = bytes(self._socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
     def _read(self) -> None:

@@ -6,8 +6,11 @@ import pytest
 
 from pilotflow.core import blocks as rules
 from pilotflow.core import node_losses
+from pilotflow.core.block_records import UNREACHABLE
 from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase, RequestBlock
 from tests.core.blocks_bench import DONE, FAILED, RUNNING, Bench
+
+CUT_OFF = BlockStatus(BlockState.FAILED, "", UNREACHABLE)
 
 # ---- losses ---------------------------------------------------------------------------------
 
@@ -394,3 +397,27 @@ def test_an_initial_block_is_tried_again_even_without_load() -> None:
     bench.fail_start()
     bench.fail_start(1)
     assert isinstance(bench.decide()[0], GiveUp)
+
+
+def test_managers_that_cannot_reach_the_run_are_not_tried_again_and_again() -> None:
+    bench = Bench(max_blocks=2, init_blocks=2)
+    names = bench.requested()
+    bench.submit(*names)
+    bench.load(queued=1)
+    bench.status(names[0], CUT_OFF)
+    assert not bench.scaler.given_up, "the other block may get through"
+    bench.status(names[1], CUT_OFF)
+    (action,) = bench.decide(0)
+    assert isinstance(action, GiveUp)
+    assert action.reason.startswith("2 blocks in a row of executor 'cpu' ended before a manager had joined.")
+
+
+def test_one_block_without_a_way_to_the_run_is_tried_again_if_others_had_one() -> None:
+    bench = Bench(max_blocks=1)
+    (name,) = bench.working()
+    bench.load(queued=1)
+    bench.status(name, FAILED)
+    (name,) = bench.requested(60)
+    bench.submit(name)
+    bench.status(name, CUT_OFF)
+    assert bench.requested(60) == ["cpu-2"]

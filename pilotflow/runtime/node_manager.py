@@ -1,0 +1,279 @@
+"""The manager of one node: its pool, its workers and its way to the interchange, driven by turns.
+
+A process has one of them, or at the head of an allocation one for each node.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+from typing import Any, Final, Protocol
+
+from pilotflow.core.orders import Order
+from pilotflow.core.pool import Pool
+from pilotflow.core.whereabouts import place_of
+from pilotflow.ids import VERSION
+from pilotflow.messages import (
+    AliveReply,
+    Cancel,
+    Class,
+    Drain,
+    Function,
+    ManagerAlive,
+    ManagerRefused,
+    Place,
+    Recorded,
+    Register,
+    Registered,
+    Reregister,
+    ReserveNode,
+    Retract,
+    Run,
+    Stop,
+)
+from pilotflow.questions import IsAt, WhereIs
+from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.manager_options import END_MARGIN_S, Options
+from pilotflow.runtime.uplink import Uplink
+
+LEAVE_GRACE_S: Final = 1.0
+"""Workers have this long to die before the manager does."""
+WARN_S: Final = 60.0
+"""Running tasks are warned this long before their manager leaves (or a twentieth of the walltime)."""
+
+
+class Crew(Protocol):
+    """The workers of one node: they carry out what its pool orders, and tell it what becomes of that."""
+
+    @property
+    def any(self) -> bool:
+        """Whether any worker is there."""
+
+    @property
+    def due_at(self) -> float:
+        """When `look` must be called again."""
+
+    def set_up(self, payload: bytes) -> None:
+        """What every worker calls before its first task."""
+
+    def carry_out(self, orders: list[Order]) -> None:
+        """Do what the pool has decided."""
+
+    def look(self, now: float) -> None:
+        """See whether running tasks keep within their limits."""
+
+    def trouble(self, now: float, limit_s: float) -> str:
+        """Why no workers can be had any more, if so; `limit_s` is for those who do not answer."""
+
+    def kill_all(self) -> None:
+        """End every worker and what it has started."""
+
+    def close(self) -> None:
+        """All is over."""
+
+
+class NodeManager:
+    """The manager of one node.
+
+    Args:
+        options: what it was told.
+        connection: the run's.
+        pool: its mind.
+        loop: calls it when there is something to read.
+        crew: its workers.
+        started: when its block began, by the monotonic clock.
+        log: the manager's log.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        connection: Connection,
+        pool: Pool,
+        loop: Loop,
+        crew: Crew,
+        started: float,
+        log: logging.Logger,
+    ) -> None:
+        self._options = options
+        self._log = log
+        self._pool = pool
+        self._crew = crew
+        self._manager_id = 0
+        self._started = started
+        self._beat_at = time.monotonic()
+        self._announce_at = 0.0
+        self._exit: int | None = None
+        self._leave_at: float | None = None
+        self._warned = False
+        self._warn_s = min(WARN_S, (options.walltime_s or 0.0) / 20)
+        self._limit_s = connection.heartbeat_limit_s
+        self._heartbeat_s = max(0.05, connection.heartbeat_limit_s / 4)
+        self._session = f"{options.node}-{os.getpid()}-{time.time_ns()}"
+        self._uplink = Uplink(
+            loop, connection, options.node, options.executor, self._session, self._obey, self._register, log
+        )
+        self._register()
+
+    # ---- interchange ------------------------------------------------------------------------
+
+    def _obey(self, messages: list[Any], frames: Any) -> None:
+        at = 0
+        for message in messages:
+            if isinstance(message, Run):
+                at = self._pool.on_run(message, frames, at)
+            elif isinstance(message, Recorded):
+                self._pool.on_recorded(message.seqs)
+            elif isinstance(message, Function):
+                self._pool.on_function(message)
+            elif isinstance(message, Class):
+                self._pool.on_class(message.cls, message.request)
+            elif isinstance(message, Cancel):
+                self._pool.on_cancel(message)
+            elif isinstance(message, Retract):
+                self._pool.on_retract(message.tasks)
+            elif isinstance(message, ReserveNode):
+                self._pool.on_reserve(message)
+            elif isinstance(message, Place):
+                self._pool.on_place(message)
+            elif isinstance(message, Registered):
+                self._registered(message)
+            elif isinstance(message, Reregister):
+                if self._leave_at is None:
+                    self._uplink.forget()
+                    self._register()
+            elif isinstance(message, ManagerRefused):
+                self.end(message.reason, 1)
+            elif isinstance(message, Drain):
+                self._log.info("draining")
+                self._pool.drain()
+            elif isinstance(message, Stop):
+                self.leave(message.reason)
+            elif isinstance(message, WhereIs):
+                place = place_of(self._pool, message.task, message.attempt, time.monotonic())
+                self._uplink.note(IsAt(message.token, place))
+            else:
+                assert isinstance(message, AliveReply)
+
+    def _register(self) -> None:
+        self._pool.register(
+            Register(
+                VERSION,
+                platform.python_version(),
+                self._options.executor,
+                self._options.block,
+                self._options.node,
+                self._session,
+                os.getpid(),
+                self._options.capacity,
+                self._time_left(),
+                [],
+                [],
+            )
+        )
+
+    def _registered(self, message: Registered) -> None:
+        if not self._manager_id:
+            self._log.info("registered as manager %d", message.manager)
+            self._crew.set_up(message.setup)
+        self._manager_id = message.manager
+        self._uplink.registered()
+
+    def _time_left(self) -> float | None:
+        walltime = self._options.walltime_s
+        if walltime is None:
+            return None
+        margin = min(END_MARGIN_S, walltime / 10)
+        return max(0.0, self._started + walltime - margin - time.monotonic())
+
+    # ---- leaving ----------------------------------------------------------------------------
+
+    def leave(self, reason: str, walltime_over_at: float | None = None) -> None:
+        """Hand everything back and go, soon."""
+        if self._leave_at is None:
+            self._log.info("leaving: %s", reason)
+            self._pool.leave(reason, walltime_over_at)
+            self._leave_at = time.monotonic() + LEAVE_GRACE_S
+            self._exit = 0
+
+    def end(self, reason: str, code: int) -> None:
+        """Go at once: nobody waits for what is here."""
+        if self._leave_at is None:
+            (self._log.info if code == 0 else self._log.error)("ending: %s", reason)
+            if code:
+                sys.stderr.write(f"pilotflow manager: {reason}\n")
+                sys.stderr.flush()
+            self._crew.kill_all()
+            self._leave_at = time.monotonic() + LEAVE_GRACE_S
+            self._exit = code
+
+    # ---- turns ------------------------------------------------------------------------------
+
+    def turn(self, now: float) -> int | None:
+        """Do what is due, and say what is to be said; the exit code, when it is over."""
+        self._watch_time(now)
+        if self._leave_at is None or self._exit == 0:  # to leave is to have workers killed
+            self._crew.carry_out(self._pool.take_orders(now))
+        self._uplink.send(self._pool.take_letter())
+        if self._leave_at is not None and (now >= self._leave_at or not self._crew.any):
+            return self._exit or 0
+        return None
+
+    def _watch_time(self, now: float) -> None:
+        if now >= self._beat_at:
+            late = now - self._beat_at > self._heartbeat_s  # this process was stopped: hear first, then judge
+            self._beat_at = now + self._heartbeat_s
+            self._beat(now, late)
+        if self._pool.busy and now >= self._announce_at:
+            self._announce_at = now + 1.0
+            self._pool.announce_long_runs(now)
+        self._crew.look(now)
+        if self._leave_at is not None:
+            return
+        if self._pool.broken:
+            self.end(self._pool.broken, 1)
+        elif self._pool.drained:
+            self.leave("drained")
+        elif (left := self._time_left()) is not None:
+            self._watch_walltime(left)
+        if (gone := self._uplink.lost(now)) is not None:
+            self.end(*gone)
+
+    def _watch_walltime(self, left: float) -> None:
+        if left == 0.0:
+            self.leave("its block's walltime is over", time.monotonic())
+        elif left <= self._warn_s and not self._warned:
+            self._warned = True
+            self._pool.warn_of_end()
+
+    def _beat(self, now: float, late: bool) -> None:
+        if not late:
+            if trouble := self._crew.trouble(now, self._limit_s):
+                self.end(trouble, 1)
+            gone = self._uplink.silent(now, max(self._limit_s, 2 * self._heartbeat_s))
+            if gone is not None:
+                self.end(*gone)
+                return
+        if self._manager_id:
+            self._uplink.note(ManagerAlive(self._time_left()))
+
+    def due_at(self, now: float) -> float:
+        """When `turn` must be called again, if nothing happens until then."""
+        deadline = min(self._beat_at, self._crew.due_at, self._uplink.due_at)
+        if self._pool.busy:
+            deadline = min(deadline, self._announce_at)
+        if self._leave_at is not None:
+            deadline = min(deadline, self._leave_at)
+        left = self._time_left()
+        if left is None:
+            return deadline
+        return min(deadline, now + left if self._warned else now + max(0.0, left - self._warn_s))
+
+    def close(self) -> None:
+        """Close what is open, when it is over."""
+        self._uplink.close()
+        self._crew.close()
