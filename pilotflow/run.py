@@ -100,7 +100,7 @@ class Run:
         self._interchange = InterchangeProcess(connection, self._connection_file, mark)
         undo.callback(self._interchange.kill)
         kept = kept_executors(config, self.directory, self._connection_file, mark)
-        self._keeper = BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark)
+        self._keeper = BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)

@@ -51,7 +51,7 @@ def _kept(
                 block,
                 run_directory / "blocks" / block,
                 offer,
-                provider.nodes_per_block,
+                1 if provider.elsewhere else provider.nodes_per_block,  # here they need names of their own
                 provider.walltime_s,
                 rundir.home(),
                 launcher,

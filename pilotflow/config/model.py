@@ -12,7 +12,6 @@ from typing import Any, Final
 from pilotflow.core.addresses import parse_ports
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
-from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
 from pilotflow.requests import parse_request
@@ -33,7 +32,8 @@ class ExecutorConfig:
     Attributes:
         label: its name, unique in the run; apps are bound to it by this name.
         provider: where its blocks come from, and how many.
-        launcher: how managers are started on a block's nodes.
+        launcher: how managers are started on a block's nodes; if not given, as its provider has it:
+            `single_node` on this machine, `srun` in jobs of Slurm.
         max_workers_per_node: one-CPU slots to offer on each node, even above its core count; one
             per usable core if not given.
         max_parallel_jobs: run at most this many tasks at once on a node and ignore what they ask
@@ -56,7 +56,7 @@ class ExecutorConfig:
 
     label: str = "local"
     provider: Provider = field(default_factory=LocalProvider)
-    launcher: Launcher = field(default_factory=SingleNodeLauncher)
+    launcher: Launcher = None  # type: ignore[assignment]  # the provider's own, see __post_init__
     max_workers_per_node: int | None = None
     max_parallel_jobs: int | None = None
     num_cpus: int | None = None
@@ -69,6 +69,9 @@ class ExecutorConfig:
     address: str | None = None
 
     def __post_init__(self) -> None:
+        given: object = self.launcher
+        if given is None and isinstance(self.provider, Provider):
+            object.__setattr__(self, "launcher", self.provider.default_launcher())
         check_arguments(self)
         for plugin in (self.provider, self.launcher):
             if dataclasses.is_dataclass(plugin):  # those of other packages may leave it to us
@@ -76,6 +79,7 @@ class ExecutorConfig:
         if not _LABEL.fullmatch(self.label):
             problem = "is no label. Use letters, digits and _ . - (at most 64, a letter or digit first)."
             raise field_error(self, "label", f"{show(self.label)} {problem}")
+        self.provider.check_launcher(self.launcher)
         for key in ("max_workers_per_node", "max_parallel_jobs"):
             _check_range(self, key, 1, _MAX_WORKERS)
         _check_range(self, "num_cpus", 1, _MAX_WORKERS)

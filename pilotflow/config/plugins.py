@@ -18,7 +18,10 @@ LAUNCHER_GROUP: Final = "pilotflow.launchers"
 
 # These need no look at the entry points of everything that is installed.
 _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
-    PROVIDER_GROUP: {"local": "pilotflow.providers.local:LocalProvider"},
+    PROVIDER_GROUP: {
+        "local": "pilotflow.providers.local:LocalProvider",
+        "slurm": "pilotflow.providers.slurm:SlurmProvider",
+    },
     LAUNCHER_GROUP: {
         "mpiexec": "pilotflow.launchers.mpirun:MpiexecLauncher",
         "mpirun": "pilotflow.launchers.mpirun:MpirunLauncher",

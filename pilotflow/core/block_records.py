@@ -41,11 +41,17 @@ class BlockStatus:
         state: see `BlockState`.
         reason: for people; empty if the state says it all.
         exit_code: of a block that has ended, minus the signal's number if a signal ended it.
+        time_left_s: seconds until it is ended by its limit, of a running block whose provider knows it.
+        start_unix_s: when it started, or of a pending one is expected to, in seconds since 1970, if that is known.
+        nodes: names of its nodes, as far as they are known.
     """
 
     state: BlockState
     reason: str = ""
     exit_code: int | None = None
+    time_left_s: float | None = None
+    start_unix_s: float | None = None
+    nodes: tuple[str, ...] = ()
 
 
 class Phase(Enum):

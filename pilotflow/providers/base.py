@@ -14,11 +14,25 @@ from pathlib import Path
 from typing import ClassVar
 
 from pilotflow.core.block_records import BlockState, BlockStatus
-from pilotflow.errors import ConfigError
+from pilotflow.errors import ConfigError, InfrastructureError
+from pilotflow.launchers.base import Launcher
+from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.typechecks import check_arguments, field_error
 from pilotflow.units import parse_duration, show
 
-__all__ = ["BlockJob", "BlockState", "BlockStatus", "Provider"]
+__all__ = ["BlockJob", "BlockState", "BlockStatus", "Provider", "SubmitLater"]
+
+
+class SubmitLater(InfrastructureError):
+    """A block cannot be handed in now, and it is nobody's mistake: it is tried again.
+
+    Attributes:
+        after_s: when to try again, in seconds.
+    """
+
+    def __init__(self, message: str, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,7 @@ class BlockJob:
             of `script_text` exports them; a provider that starts processes itself starts them with these.
         exclude_nodes: host names of nodes that keep losing their managers. A provider that can choose
             nodes asks for others; one that cannot passes them over.
+        run: the run that it belongs to, for people who look at the batch system: its id, and where it is.
     """
 
     name: str
@@ -48,6 +63,7 @@ class BlockJob:
     walltime_s: float | None
     environment: Mapping[str, str] = field(default_factory=dict)
     exclude_nodes: tuple[str, ...] = ()
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +96,9 @@ class Provider(ABC):
     poll_s: ClassVar[float] = 15.0
     """Seconds between calls of `status` while nothing is expected to change."""
     quick_poll_s: ClassVar[float] = 2.0
-    """Seconds between calls of `status` while a block starts or ends."""
+    """Seconds between calls of `status` while a block starts or ends; more and more of them if nothing changes."""
+    patience_s: ClassVar[float] = 60.0
+    """After so many seconds in which `status` fails the executor fails, if blocks of it are starting."""
     elsewhere: ClassVar[bool] = False
     """Whether its blocks run on other machines, whose managers connect over TCP."""
 
@@ -120,6 +138,17 @@ class Provider(ABC):
         """`walltime` in seconds."""
         return None if self.walltime is None else parse_duration(self.walltime)
 
+    def default_launcher(self) -> Launcher:
+        """How managers are started if the executor does not say it."""
+        return SingleNodeLauncher()
+
+    def check_launcher(self, launcher: Launcher) -> None:  # noqa: B027  not every provider minds
+        """See that managers can be started in this way.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+
     @abstractmethod
     def submit(self, job: BlockJob) -> str:
         """Hand in a block; returns its batch id, which is never used again for another block.
@@ -128,6 +157,7 @@ class Provider(ABC):
 
         Raises:
             InfrastructureError: the batch system refused; its own words are in the message.
+            SubmitLater: not now; nothing was handed in.
             OSError: the script or the output files cannot be written.
         """
 

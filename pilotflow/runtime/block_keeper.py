@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
@@ -32,7 +32,6 @@ from pilotflow.core.blocks import (
     RequestBlock,
 )
 from pilotflow.core.scaling import Planner, Queue, Supply
-from pilotflow.launchers.base import Launcher
 from pilotflow.messages import (
     BlockLoad,
     ClientMessage,
@@ -44,8 +43,9 @@ from pilotflow.messages import (
     ManagerDown,
     ManagerUp,
 )
-from pilotflow.providers.base import BlockJob, Provider
+from pilotflow.providers.base import BlockJob, Provider, SubmitLater
 from pilotflow.runtime.block_output import why_no_start
+from pilotflow.runtime.kept import Kept, KeptExecutor
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
 
@@ -53,53 +53,11 @@ TICK_S: Final = 1.0
 """Longest time between two looks at what is due."""
 ANNOUNCE_S: Final = 0.5
 """While many blocks are submitted, those that exist are announced this often."""
-BLIND_S: Final = 60.0
-"""An executor whose blocks are starting fails when its provider cannot tell their state for so long."""
 SUBMIT_S: Final = 1.0
 """After so long in a provider's `submit` the other executors have their turn, and whoever wants to close."""
 CLOSE_POLL_S: Final = 0.05
 
 Event: TypeAlias = Load | ManagerUp | ManagerDown
-
-
-@dataclass(frozen=True)
-class KeptExecutor:
-    """An executor whose blocks are kept.
-
-    Attributes:
-        label: its name.
-        provider, launcher: where its blocks come from, and how their managers are started.
-        manager_argv: the argument list of one manager of the block with the given name. It is the
-            caller who puts the walltime into it.
-        limits: see `BlockLimits`.
-    """
-
-    label: str
-    provider: Provider
-    launcher: Launcher
-    manager_argv: Callable[[str], list[str]]
-    limits: BlockLimits
-
-
-@dataclass
-class _Kept:
-    """What the thread knows of one executor."""
-
-    executor: KeptExecutor
-    scaler: BlockScaler
-    polled_at: float = float("-inf")
-    blind_since: float | None = None
-    trouble: str = ""  # what its provider cannot do now
-    broken: bool = False
-    to_submit: deque[RequestBlock] = field(default_factory=deque)
-    phases: dict[str, Phase] = field(default_factory=dict)
-
-    def due_at(self) -> float:
-        """When to ask the provider next; never, if there is nothing to ask about."""
-        if not self.scaler.live:
-            return float("inf")
-        provider = self.executor.provider
-        return self.polled_at + (provider.quick_poll_s if self.scaler.changing else provider.poll_s)
 
 
 @dataclass(frozen=True)
@@ -116,6 +74,7 @@ class BlockKeeper:
         send: hands a message to the interchange; called from the keeper's thread.
         log: gets one line for each change of a block's state.
         environment: variables that mark the processes of the run's blocks.
+        run_id: the run's name.
     """
 
     def __init__(
@@ -125,9 +84,11 @@ class BlockKeeper:
         send: Callable[[ClientMessage], None],
         log: logging.Logger,
         environment: Mapping[str, str] | None = None,
+        run_id: str = "",
     ) -> None:
+        self._run_id = run_id
         self._environment = environment or {}
-        self._kept = [_Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
+        self._kept = [Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
         self._planner = Planner()
         self._queue = Queue()
         self._run_dir = run_dir.absolute()
@@ -215,7 +176,7 @@ class BlockKeeper:
             self._guard(kept, lambda kept: self._act(kept, missing.get(kept.executor.label, 0)))
             self._guard(kept, self._submit_some)
 
-    def _guard(self, kept: _Kept, step: Callable[[_Kept], None]) -> None:
+    def _guard(self, kept: Kept, step: Callable[[Kept], None]) -> None:
         if kept.broken:
             return
         try:
@@ -224,13 +185,13 @@ class BlockKeeper:
             self._log.exception("keeping the blocks of executor '%s' failed", kept.executor.label)
             self._break(kept, error)
 
-    def _look(self, kept: _Kept) -> Supply:
+    def _look(self, kept: Kept) -> Supply:
         now = time.monotonic()
         if now >= kept.due_at():
             self._poll(kept, now)
         return kept.scaler.supply(now)
 
-    def _break(self, kept: _Kept, error: Exception) -> None:
+    def _break(self, kept: Kept, error: Exception) -> None:
         if not kept.broken:
             kept.broken = True
             reason = f"Keeping the blocks of executor '{kept.executor.label}' failed: {error!r}. Please report this."
@@ -239,9 +200,10 @@ class BlockKeeper:
     def _take_events(self) -> None:
         """Sleep until something is due or happens, then take in all that has happened."""
         now = time.monotonic()
-        due = [now if any(kept.to_submit and not kept.broken for kept in self._kept) else now + TICK_S]
+        due = [now + TICK_S]
         for kept in self._kept:
             if not kept.broken:
+                due += [kept.submit_at] if kept.to_submit else []
                 due += [kept.due_at()] + ([kept.scaler.hold_until] if kept.scaler.hold_until > now else [])
         try:
             event = self._events.get(timeout=max(0.0, min(due) - now))
@@ -264,6 +226,7 @@ class BlockKeeper:
                 kept.scaler.on_manager_refused(event.block, event.reason)
             else:
                 kept.scaler.on_manager_down(event.block, event.node, now, planned=event.planned)
+                kept.quiet = 0
                 kept.polled_at = float("-inf")  # its block has probably ended
 
     def _on_load(self, load: Load, now: float) -> None:
@@ -274,10 +237,10 @@ class BlockKeeper:
         for kept in self._kept:
             kept.scaler.on_load(by_executor[kept.executor.label], self._queue, now)
 
-    def _of(self, label: str) -> _Kept | None:
+    def _of(self, label: str) -> Kept | None:
         return next((kept for kept in self._kept if kept.executor.label == label), None)
 
-    def _poll(self, kept: _Kept, now: float) -> None:
+    def _poll(self, kept: Kept, now: float) -> None:
         live = kept.scaler.live
         kept.polled_at = now
         try:
@@ -286,32 +249,36 @@ class BlockKeeper:
             self._blind(kept, error, now)
             return
         kept.blind_since, kept.trouble = None, ""
+        news = {name: (s.state, s.reason) for name, i in live.items() if (s := statuses.get(i)) is not None}
+        kept.quiet = kept.quiet + 1 if news == kept.news else 0
+        kept.news = news
         for name, batch_id in live.items():
             unknown = BlockStatus(BlockState.MISSING, "its provider says nothing about it")
             kept.scaler.on_status(name, statuses.get(batch_id, unknown), now)
 
-    def _blind(self, kept: _Kept, error: Exception, now: float) -> None:
+    def _blind(self, kept: Kept, error: Exception, now: float) -> None:
         label = kept.executor.label
         kept.trouble = f"Its provider cannot tell the state of its blocks now: {error!r}."
         if kept.blind_since is None:
             kept.blind_since = now
             self._log.warning("the provider of executor '%s' cannot tell the state of its blocks: %r", label, error)
-        elif now - kept.blind_since >= BLIND_S and kept.scaler.changing:
+        elif now - kept.blind_since >= kept.executor.provider.patience_s and kept.scaler.changing:
             kept.broken = True
             reason = (
-                f"For {BLIND_S:g} s, {type(kept.executor.provider).__name__} could not tell the state of the blocks "
+                f"For {kept.executor.provider.patience_s:g} s, {type(kept.executor.provider).__name__} could not tell the state of the blocks "
                 f"of executor '{label}': {error!r}. Check that its batch system answers."
             )
             self._say(FailExecutor(label, reason))
 
     # ---- doing what the core decides --------------------------------------------------------
 
-    def _act(self, kept: _Kept, missing: int) -> None:
+    def _act(self, kept: Kept, missing: int) -> None:
         provider = kept.executor.provider
         drain: list[str] = []
         cancel: list[str] = []
         actions = kept.scaler.decide(time.monotonic(), missing)
         if actions:
+            kept.quiet = 0
             self._describe()  # a provider may take its time, and what it does is to be seen
         for action in actions:
             match action:
@@ -330,15 +297,14 @@ class BlockKeeper:
             live = kept.scaler.live
             self._cancel(provider, [live[name] for name in cancel if name in live])
 
-    def _submit_some(self, kept: _Kept) -> None:
-        until = time.monotonic() + SUBMIT_S
-        while kept.to_submit:
+    def _submit_some(self, kept: Kept) -> None:
+        now = time.monotonic()
+        while kept.to_submit and kept.submit_at <= time.monotonic() < now + SUBMIT_S:
+            kept.postponed = ""
             self._submit(kept, kept.to_submit.popleft())
-            if time.monotonic() >= until:
-                break
         self._log_changes(kept)
 
-    def _submit(self, kept: _Kept, request: RequestBlock) -> None:
+    def _submit(self, kept: Kept, request: RequestBlock) -> None:
         executor, name, now = kept.executor, request.name, time.monotonic
         if request.exclude_nodes:
             bad = ", ".join(request.exclude_nodes)
@@ -357,8 +323,12 @@ class BlockKeeper:
                 walltime_s=executor.provider.walltime_s,
                 environment=self._environment,
                 exclude_nodes=request.exclude_nodes,
+                run=f"{self._run_id} in {self._run_dir}" if self._run_id else "",
             )
             batch_id = executor.provider.submit(job)
+        except SubmitLater as later:
+            self._postpone(kept, request, later)
+            return
         except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end
             self._log.warning("block %s could not be submitted: %r", name, error)
             kept.scaler.on_submit_failed(name, f"{type(error).__name__}: {error}", now())
@@ -366,6 +336,14 @@ class BlockKeeper:
         kept.scaler.on_submitted(name, batch_id, now())
         if now() - self._announced_at > ANNOUNCE_S:
             self._announce()
+
+    def _postpone(self, kept: Kept, request: RequestBlock, later: SubmitLater) -> None:
+        """Hand it in later, before what was wanted after it."""
+        kept.to_submit.appendleft(request)
+        kept.submit_at = time.monotonic() + later.after_s
+        if str(later) != kept.postponed:
+            kept.postponed = str(later)
+            self._log.info("block %s waits to be submitted: %s", request.name, later)
 
     def _cancel(self, provider: Provider, ids: list[str]) -> None:
         if not ids:
@@ -389,7 +367,9 @@ class BlockKeeper:
 
     def _describe(self) -> None:
         self._infos = tuple(info for kept in self._kept for info in kept.scaler.describe())
-        self._outlooks = tuple(replace(kept.scaler.outlook(), trouble=kept.trouble) for kept in self._kept)
+        self._outlooks = tuple(
+            replace(kept.scaler.outlook(), trouble=kept.trouble or kept.postponed) for kept in self._kept
+        )
 
     def _announce(self) -> None:
         """Tell the interchange which blocks exist, if that has changed."""
@@ -401,14 +381,14 @@ class BlockKeeper:
             blocks = [self._live_block(*entry) for entry in live]
             self._say(LiveBlocks([block for block in blocks if block is not None]))
 
-    def _live_block(self, kept: _Kept, name: str, batch_id: str) -> LiveBlock | None:
+    def _live_block(self, kept: Kept, name: str, batch_id: str) -> LiveBlock | None:
         try:
             return LiveBlock(kept.executor.label, name, kept.executor.provider.cancel_argv([batch_id]))
         except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
             self._log.warning("block %s cannot be cancelled when this process dies: %r", name, error)
             return None
 
-    def _log_changes(self, kept: _Kept) -> None:
+    def _log_changes(self, kept: Kept) -> None:
         phases: dict[str, Phase] = {}
         for info in kept.scaler.describe():
             phases[info.block] = info.phase

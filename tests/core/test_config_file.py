@@ -174,7 +174,7 @@ MALFORMED: list[tuple[str, str | bytes, str]] = [
     (
         "an unknown provider",
         "executors: [{provider: {type: locl}}]\n",
-        "1:31: executors[0].provider.type: there is no provider 'locl' (did you mean 'local'?). Valid: local, or",
+        "1:31: executors[0].provider.type: there is no provider 'locl' (did you mean 'local'?). Valid: local, slurm, or",
     ),
     (
         "an unknown launcher",

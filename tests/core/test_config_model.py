@@ -123,7 +123,7 @@ def test_plugins_have_their_short_name_back() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("locl", "there is no provider 'locl' (did you mean 'local'?). Valid: local, or the dotted path"),
+        ("locl", "there is no provider 'locl' (did you mean 'local'?). Valid: local, slurm, or the dotted path"),
         ("", "there is no provider ''"),
         ("a b:C", "is no dotted path"),
         (":", "is no dotted path"),

@@ -1,0 +1,61 @@
+"""What the block keeper knows of each executor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Phase, RequestBlock
+from pilotflow.launchers.base import Launcher
+from pilotflow.providers.base import Provider
+
+PATIENT: Final = 1.3
+"""While a block starts or ends and nothing changes, each pause between two looks is so much longer than the last."""
+
+
+@dataclass(frozen=True)
+class KeptExecutor:
+    """An executor whose blocks are kept.
+
+    Attributes:
+        label: its name.
+        provider, launcher: where its blocks come from, and how their managers are started.
+        manager_argv: the argument list of one manager of the block with the given name. It is the
+            caller who puts the walltime into it.
+        limits: see `BlockLimits`.
+    """
+
+    label: str
+    provider: Provider
+    launcher: Launcher
+    manager_argv: Callable[[str], list[str]]
+    limits: BlockLimits
+
+
+@dataclass
+class Kept:
+    """What the keeper's thread knows of one executor."""
+
+    executor: KeptExecutor
+    scaler: BlockScaler
+    polled_at: float = float("-inf")
+    blind_since: float | None = None
+    trouble: str = ""  # what its provider cannot do now
+    broken: bool = False
+    to_submit: deque[RequestBlock] = field(default_factory=deque)
+    submit_at: float = float("-inf")  # not before this time
+    postponed: str = ""  # why not
+    news: dict[str, tuple[BlockState, str]] = field(default_factory=dict)  # what the last poll has told
+    quiet: int = 0  # polls in a row that have told nothing new
+    phases: dict[str, Phase] = field(default_factory=dict)
+
+    def due_at(self) -> float:
+        """When to ask the provider next; never, if there is nothing to ask about."""
+        if not self.scaler.live:
+            return float("inf")
+        provider = self.executor.provider
+        if not self.scaler.changing:
+            return self.polled_at + provider.poll_s
+        return self.polled_at + min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)

@@ -1,0 +1,39 @@
+"""A run on a real cluster, end to end, and the provider's contract there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pilotflow
+from pilotflow.providers.slurm import SlurmProvider
+from pilotflow.testing.providers import check_provider
+from tests.slurm.harness.cluster import Cluster
+from tests.slurm.tasks import config, double, where
+
+
+def run_some_tasks() -> None:
+    with pilotflow.load(config({"nodes_per_block": 2})) as run:
+        assert [future.result(60) for future in [double(x) for x in range(500)]] == [2 * x for x in range(500)]
+        hosts: set[str] = set()
+        end = time.monotonic() + 30
+        while len(hosts) < 2 and time.monotonic() < end:
+            hosts.update(future.result(60) for future in [where() for _ in range(50)])
+        print(sorted(hosts))
+        print([(block.block, block.phase.value) for block in run.blocks()])
+
+
+def test_tasks_run_on_two_nodes_of_a_block_and_nothing_stays(cluster: Cluster, tmp_path: Path) -> None:
+    said = cluster.function("tests.slurm.test_first_steps:run_some_tasks", cwd=tmp_path)
+    assert said == "['node1', 'node2']\n[('slurm-0', 'working')]\n"
+    assert not cluster.jobs()
+
+
+def keep_contract(folder: str) -> None:
+    check_provider(
+        lambda: SlurmProvider(walltime=60, submit_rate=100, mem_per_node=0.1, cores_per_node=1), Path(folder)
+    )
+
+
+def test_slurm_keeps_the_contract(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.function("tests.slurm.test_first_steps:keep_contract", str(tmp_path), cwd=tmp_path, timeout_s=100)
