@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pilotflow.providers.local import LocalProvider
     from pilotflow.run import Run, load
     from pilotflow.runtime.ranks_result import RankError
+    from pilotflow.waiting import progress
 
 _HOMES = {
     "pilotflow.context": ("TaskContext", "current_task"),
@@ -66,6 +67,7 @@ _HOMES = {
     "pilotflow.launchers.simple": ("SimpleLauncher", "WrappedLauncher"),
     "pilotflow.launchers.single_node": ("SingleNodeLauncher",),
     "pilotflow.launchers.srun": ("SrunLauncher", "SrunMPILauncher"),
+    "pilotflow.waiting": ("progress",),
     "pilotflow.providers.local": ("LocalProvider",),
     "pilotflow.run": ("Run", "load"),
     "pilotflow.runtime.ranks_result": ("RankError",),
@@ -105,6 +107,7 @@ __all__ = [
     "bash_app",
     "current_task",
     "load",
+    "progress",
     "python_app",
 ]
 

@@ -128,6 +128,10 @@ class AppFuture(Future[T], Generic[T]):
         """Whether it is running; known about a second after its start."""
         return self._state is RUNNING
 
+    def failed(self) -> bool:
+        """Whether it has ended with an error, which need not be looked at for this."""
+        return self._state is FINISHED and (self._status is not Status.OK or self._exception is not None)
+
     def result(self, timeout: float | None = None) -> T:
         """The task's result.
 
@@ -179,7 +183,7 @@ class AppFuture(Future[T], Generic[T]):
     def __repr__(self) -> str:
         state = "cancelled" if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED) else self._state.lower()
         if self._state is FINISHED:
-            state = "done" if self._status is Status.OK and self._exception is None else "failed"
+            state = "failed" if self.failed() else "done"
         return f"<{type(self).__name__} {self.name} #{self.task_id} {state}>"
 
     def __reduce__(self) -> Any:

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pilotflow.core.blocks import BlockInfo
+from pilotflow.core.pace import Counts
+from pilotflow.display import Display, Look, Surface, surface, waited_for
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
@@ -63,10 +65,12 @@ class Run:
         config: what it was started with.
         directory: its run directory.
         run_id: its name, unique on this host.
+        display: its live line, if somebody can see one.
     """
 
-    def __init__(self, config: Config, setups: dict[str, bytes] | None = None) -> None:
+    def __init__(self, config: Config, setups: dict[str, bytes] | None = None, place: Surface | None = None) -> None:
         self.config = config
+        self.display: Display | None = None
         self.directory, self.run_id = rundir.make(Path(config.run_dir))
         self._pid = os.getpid()
         self._log, self._log_handler = rundir.open_log(self.directory)
@@ -80,6 +84,8 @@ class Run:
             undo.callback(self._close_log)
             self._start(config, setups or {}, undo)
             undo.pop_all()  # from here on it is `close` that ends all this
+        if place is not None:
+            self.display = Display(place, f"{self.directory.parent.name}/{self.directory.name}", self._look)
 
     def _start(self, config: Config, setups: dict[str, bytes], undo: contextlib.ExitStack) -> None:
         self._store = self._open_store(config)
@@ -165,6 +171,12 @@ class Run:
         """What blocks there are and were, and what became of them."""
         return self._keeper.describe()
 
+    def counts(self) -> Counts:
+        """How many of its tasks are done, failed, cancelled, running and waiting, a moment ago."""
+        load = self._load
+        leased = sum(min(one.leased, one.slots) for one in load.executors) if load is not None else 0
+        return self.client.counts(leased)
+
     @property
     def load(self) -> Load | None:
         """The last report of what waits and runs, by executor and block; None before the first."""
@@ -208,6 +220,8 @@ class Run:
         self._keeper.close(CLOSE_TIMEOUT_S / 2)  # first, or it would replace the blocks that end now
         self.client.close(RunClosed(f"run {self.run_id} was closed while the task was pending"), CLOSE_TIMEOUT_S / 2)
         self._interchange.end(max(0.1, deadline - time.monotonic()))
+        if self.display is not None:
+            self.display.close()
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()
@@ -256,6 +270,13 @@ class Run:
                 raise ConfigError(f"{who} is bound to executor '{label}', and this run has: {', '.join(known)}.")
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _look(self) -> Look:
+        """What the live line shows."""
+        counts, load = self.counts(), self._load
+        if not counts.waiting or (load is not None and any(block.managers for block in load.blocks)):
+            return Look(counts)
+        return Look(counts, waited_for(self.blocks()))
 
     def _hear(self, event: Any) -> None:
         """Called in the client's loop with what the interchange reports."""
@@ -322,12 +343,13 @@ def _setup_error(event: SetupFailed) -> InitializerFailed:
     return error
 
 
-def load(config: Config | str | os.PathLike[str] | None = None) -> Run:
+def load(config: Config | str | os.PathLike[str] | None = None, *, progress: bool = True) -> Run:
     """Start a run and make it the current one.
 
     Args:
         config: a `Config`, the path of a YAML file with one, or None for this machine with all
             its cores.
+        progress: show one live line of how far the tasks are, if output is a terminal or a notebook.
 
     Raises:
         ConfigError: the configuration is wrong, or the run directory cannot be written.
@@ -347,7 +369,7 @@ def load(config: Config | str | os.PathLike[str] | None = None) -> Run:
         config = load_config(Path(config))
     elif not isinstance(config, Config):
         raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
-    run = Run(config)
+    run = Run(config, place=surface() if progress else None)
     _runs.append(weakref.ref(run))
     return run
 

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from pilotflow.bodies import digest
 from pilotflow.core.block_records import BlockInfo, Outlook
+from pilotflow.core.pace import Counts
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
@@ -98,6 +99,7 @@ class Client:
         self.welcome = threading.Event()
         self.idle = threading.Condition()
         self._outstanding = 0
+        self._attempts = 0
         self._beat_at = 0.0
         self._beat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._stopping = False
@@ -264,6 +266,19 @@ class Client:
         """Tasks that have not ended."""
         return self._outstanding + len(self._inbox)
 
+    def counts(self, leased: int) -> Counts:
+        """How many tasks have ended and how, and how many have not; from any thread, a moment old.
+
+        Nothing is counted for this where each task passes.
+
+        Args:
+            leased: how many are with managers, by the last report.
+        """
+        ends, pending = self._book.ends, self.pending()
+        done = self._attempts - self._book.retried - ends.by_result
+        running = min(leased, pending)
+        return Counts(max(0, done), ends.failed, ends.cancelled, running, pending - running)
+
     def close(self, reason: BaseException, timeout_s: float) -> None:
         """End the run: pending futures fail with the reason; the interchange is told to stop."""
         if not self._thread.is_alive():
@@ -331,6 +346,7 @@ class Client:
     def _record(self) -> None:
         rows = self._book.rows
         if rows:
+            self._attempts += len(rows)
             if self._store is not None:
                 self._store.tasks(rows)
             self._book.rows = []

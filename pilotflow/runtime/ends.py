@@ -22,27 +22,37 @@ class Ends:
 
     Attributes:
         rows: those that have not been recorded.
+        failed, cancelled: how many there were, all of them.
+        by_result: how many of these had a result, of their last attempt.
     """
 
     def __init__(self) -> None:
         self.rows: list[EndRow] = []
+        self.failed = 0
+        self.cancelled = 0
+        self.by_result = 0
         self._left = ENDS_MAX
 
     def of_result(self, future: Any, status: Status, packed: Packed) -> None:
         """The task's last attempt has ended with this."""
-        if self._left > 0:
-            if status is Status.ERROR:
+        self.by_result += 1
+        if status is Status.ERROR:
+            self.failed += 1
+            if self._left > 0:
                 self._add(future, "failed", summary(packed))
-            else:
-                self.of(future)
+        else:
+            self.of(future)
 
     def of(self, future: Any) -> None:
         """The future has ended without a result of its task."""
-        if self._left > 0:
-            error = _error_of(future)
-            if error is None:
+        error = _error_of(future)
+        if error is None:
+            self.cancelled += 1
+            if self._left > 0:
                 self._add(future, "cancelled", "")
-            else:
+        else:
+            self.failed += 1
+            if self._left > 0:
                 self._add(future, "failed", f"{type(error).__name__}: {error}")
 
     def _add(self, future: Any, how: str, words: str) -> None:

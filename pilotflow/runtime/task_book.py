@@ -45,6 +45,7 @@ class TaskBook:
         graph: the pending tasks and their dependencies.
         rows: ended attempts, to be recorded.
         ends: those of tasks that have not ended well, in words.
+        retried: attempts whose task was tried again.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class TaskBook:
         self.graph: Graph[AppFuture[Any]] = Graph(max_bytes=max_bytes)
         self.rows: list[TaskRow] = []
         self.ends = Ends()
+        self.retried = 0
         self._say = say
         self._call = call
         self._foreign_ids = itertools.count(-1, -1)
@@ -161,6 +163,7 @@ class TaskBook:
                 )
             )
             if status is Status.ERROR and graph.retry(id, result.attempt):
+                self.retried += 1
                 continue
             graph.finish(id)
             if graph.has_dependents(id):

@@ -41,6 +41,7 @@ PUBLIC = [
     "bash_app",
     "current_task",
     "load",
+    "progress",
     "python_app",
 ]
 
