@@ -8,6 +8,8 @@ feeds other tasks is never unpickled here.
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
@@ -62,6 +64,7 @@ class AppFuture(Future[T], Generic[T]):
     """
 
     __slots__ = (
+        "_bells",
         "_callbacks",
         "_client",
         "_cond",
@@ -93,6 +96,7 @@ class AppFuture(Future[T], Generic[T]):
         self._cond: threading.Condition | None = None
         self._waiting: list[Any] | None = None
         self._callbacks: list[Callable[[Future[T]], object]] | None = None
+        self._bells: tuple[int, ...] = ()  # of those who wait: eventfds
 
     # What the standard library's wait() and as_completed() look at; attributes to type checkers,
     # as they are in the base class.
@@ -200,13 +204,18 @@ class AppFuture(Future[T], Generic[T]):
         with _lock:
             if self._state in _DONE:
                 return False
-            if self._cond is None and self._callbacks is None:  # nobody to tell
+            if self._cond is not None or self._callbacks is not None:
+                bells = None
+            else:  # nobody to tell but those who sleep in `result`
                 self._status = status
                 self._packed = packed
                 self._client = None
                 self._state = FINISHED
-                return True
-        return self._end(FINISHED, status, packed)
+                bells, self._bells = self._bells, ()
+        if bells is None:
+            return self._end(FINISHED, status, packed)
+        _ring(bells)
+        return True
 
     def fail(self, error: BaseException) -> bool:
         """The task cannot end any more, because of this; False if it has ended."""
@@ -230,13 +239,37 @@ class AppFuture(Future[T], Generic[T]):
     # ---- inside -----------------------------------------------------------------------------
 
     def _wait(self, timeout: float | None) -> None:
-        if self._state is not FINISHED:
-            with self._condition:
-                self._condition.wait_for(lambda: self._state in _DONE, timeout)
+        if self._state not in _DONE:
+            self._sleep(timeout)
         if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
             raise CancelledError
         if self._state is not FINISHED:
             raise _TimeoutError(f"task {self.task_id} ({self.name}) has not ended within {timeout} s")
+
+    def _sleep(self, timeout: float | None) -> None:
+        """Wait until the task has ended, at most so many seconds."""
+        # With an eventfd instead of the condition: who rings it lets go of the interpreter at once, and
+        # systems wake its reader on the same processor, where an idle one would have to be started first.
+        bell = os.eventfd(0, os.EFD_CLOEXEC)
+        poll = select.poll()
+        poll.register(bell, select.POLLIN)
+        listed = False
+        rung: Any = None
+        try:
+            with _lock:
+                if self._state not in _DONE:
+                    self._bells = (*self._bells, bell)
+                    listed = True
+            if listed:
+                rung = poll.poll(None if timeout is None else max(0.0, timeout) * 1e3)
+        finally:
+            if listed and not rung:
+                with _lock:
+                    taken = bell not in self._bells
+                    self._bells = tuple(other for other in self._bells if other != bell)
+                if taken:
+                    poll.poll()  # it is being rung just now, and must be there until then
+            os.close(bell)
 
     def _decoded_error(self) -> BaseException | None:
         if self._packed is not None:
@@ -274,6 +307,7 @@ class AppFuture(Future[T], Generic[T]):
                 self._client = None
                 self._state = state
                 callbacks, self._callbacks = self._callbacks, None
+                bells, self._bells = self._bells, ()
             for waiter in self._waiting or ():
                 if state is CANCELLED_AND_NOTIFIED:
                     waiter.add_cancelled(self)
@@ -282,6 +316,7 @@ class AppFuture(Future[T], Generic[T]):
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
+        _ring(bells)
         for fn in callbacks or ():
             self._call(fn)
         return True
@@ -300,6 +335,11 @@ class AppFuture(Future[T], Generic[T]):
             import logging
 
             logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
+
+
+def _ring(bells: tuple[int, ...]) -> None:
+    for bell in bells:
+        os.eventfd_write(bell, 1)
 
 
 def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
