@@ -266,7 +266,7 @@ class Exchange(Desk):
         scheduler = self.scheduler
         if scheduler.any_ahead and now >= self._balanced + BALANCE_PERIOD_S:
             self._balance(now)
-        if scheduler.has_changed and not self.outbox.full and not self.closing:
+        if scheduler.any_waiting and scheduler.has_changed and not self.outbox.full and not self.closing:
             for manager_id, tasks in scheduler.step(now).items():
                 self._lease(self.by_id[manager_id], tasks)
         if self.inquiries:
@@ -275,6 +275,10 @@ class Exchange(Desk):
             self._tell_client(self.client, now)
         out, self._out = self._out, {}
         return out
+
+    def tidy(self) -> None:
+        """Do what can wait until the letters of a turn are on their way."""
+        self.scheduler.tidy()
 
     def _tell_client(self, client: Hashable, now: float) -> None:
         results = self.outbox.take()

@@ -120,9 +120,12 @@ class Graph(Generic[H]):
 
     def finish(self, id: int) -> H | None:
         """A task has ended for good; None if it had ended before."""
-        self._kept.pop(id, None)
-        self._crashes.pop(id, None)
-        self._waiting.pop(id, None)
+        if self._kept:
+            self._kept.pop(id, None)
+        if self._crashes:
+            self._crashes.pop(id, None)
+        if self._waiting:
+            self._waiting.pop(id, None)
         self._window.end(id)
         return self.pending.pop(id, None)
 

@@ -51,6 +51,16 @@ class Scheduler(Tables):
         """Whether a step could place anything."""
         return bool(self._fresh or self.vacated or self._dirty)
 
+    @property
+    def any_waiting(self) -> bool:
+        """Whether any task waits, so that a step could place one."""
+        return bool(self._waiting)
+
+    def tidy(self) -> None:
+        """Note what has become free while nothing waits, which the next step has to do otherwise."""
+        if not self._waiting and self.has_changed:
+            self._free()
+
     def step(self, now: float) -> Leases:
         """Lease waiting tasks to managers; returns the new leases by manager."""
         leases: Leases = {}
@@ -105,12 +115,12 @@ class Scheduler(Tables):
         for lane in self._lanes_of(cls):
             for section in () if lane.depth_limited else lane.sections:
                 for manager in section.with_room(cls, now):
-                    while manager.fits(cls, now) and (task := cls.first()) is not None:
+                    while (task := cls.first()) is not None and manager.fits(cls, now):
                         cls.queue.popleft()
                         manager.take(cls, task.id)
                         self._lease(manager, task, leases)
                     self._refresh(manager)
-                    if cls.first() is None:
+                    if task is None:
                         self._stop_waiting(cls)
                         return True
         return False

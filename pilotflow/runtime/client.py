@@ -97,7 +97,8 @@ class Client:
         self._pid = os.getpid()
         weakref.finalize(self, os.close, self._wake_fd)
         self.welcome = threading.Event()
-        self.idle = threading.Condition()
+        self._idle = threading.Condition()
+        self._idlers = 0  # threads that wait for that
         self._outstanding = 0
         self._attempts = 0
         self._beat_at = 0.0
@@ -254,8 +255,12 @@ class Client:
         """
         if self.is_own_thread:
             raise RunClosed("A callback of a future cannot wait for the run's tasks, or close the run; it would hang.")
-        with self.idle:
-            return self.idle.wait_for(lambda: not self._inbox and not self._outstanding, timeout)
+        with self._idle:
+            self._idlers += 1  # first this, then the look at what is outstanding; `_settle_idle` the other way round
+            try:
+                return self._idle.wait_for(lambda: not self._inbox and not self._outstanding, timeout)
+            finally:
+                self._idlers -= 1
 
     @property
     def is_own_thread(self) -> bool:
@@ -398,9 +403,9 @@ class Client:
 
     def _settle_idle(self) -> None:
         self._outstanding = len(self._book)
-        if not self._outstanding:
-            with self.idle:
-                self.idle.notify_all()
+        if self._idlers and not self._outstanding:
+            with self._idle:
+                self._idle.notify_all()
 
     # ---- the end ----------------------------------------------------------------------------
 

@@ -247,6 +247,7 @@ class Interchange:
         while True:
             now = time.monotonic()
             self._dispatch(exchange.turn(now))
+            exchange.tidy()
             deadline = exchange.next_deadline()
             if exchange.closing:
                 if self._close_at is None:

@@ -77,6 +77,7 @@ class Store:
         self._log = log
         self._tasks: list[TaskRow] = []
         self._others: list[tuple[str, tuple[Any, ...]]] = []
+        self._lock = threading.Lock()  # over the two lists
         self._wake = threading.Event()
         self._closing = False
         self._broken = False
@@ -95,35 +96,37 @@ class Store:
 
     def tasks(self, rows: list[TaskRow]) -> None:
         """Record ended attempts."""
-        self._tasks += rows
-        self._wake.set()
+        with self._lock:
+            self._tasks += rows
+        if not self._wake.is_set():
+            self._wake.set()
 
     def ends(self, rows: list[EndRow]) -> None:
         """Record how tasks ended that did not end well."""
-        self._others += [("INSERT INTO ends VALUES (?, ?, ?, ?, ?)", row) for row in rows]
-        self._wake.set()
+        self._add(*(("INSERT INTO ends VALUES (?, ?, ?, ?, ?)", row) for row in rows))
 
     def function(self, fn: int, name: str) -> None:
         """Record the name of a function's number."""
-        self._others.append(("INSERT OR REPLACE INTO functions VALUES (?, ?)", (fn, name)))
-        self._wake.set()
+        self._add(("INSERT OR REPLACE INTO functions VALUES (?, ?)", (fn, name)))
 
     def manager(self, up: ManagerUp) -> None:
         """Record a manager that has joined; rows of tasks name it by its number."""
         capacity = up.capacity
         gpus = msgspec.json.encode(capacity.gpus).decode()
         values = (up.manager, up.executor, up.block, up.node, capacity.cpus_milli, capacity.memory_bytes, gpus)
-        self._others.append(("INSERT OR REPLACE INTO managers VALUES (?, ?, ?, ?, ?, ?, ?)", values))
-        self._wake.set()
+        self._add(("INSERT OR REPLACE INTO managers VALUES (?, ?, ?, ?, ?, ?, ?)", values))
 
     def fact(self, key: str, value: str) -> None:
         """Record something about the run as a whole."""
-        self._others.append(("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value)))
-        self._wake.set()
+        self._add(("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value)))
 
     def event(self, kind: str, subject: str, detail: str) -> None:
         """Record a change of a block or manager."""
-        self._others.append(("INSERT INTO events VALUES (?, ?, ?, ?)", (time.time(), kind, subject, detail)))
+        self._add(("INSERT INTO events VALUES (?, ?, ?, ?)", (time.time(), kind, subject, detail)))
+
+    def _add(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
+        with self._lock:
+            self._others += statements
         self._wake.set()
 
     def close(self, timeout_s: float) -> None:
@@ -143,8 +146,9 @@ class Store:
         self._database.close()
 
     def _write(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        others, self._others = self._others, []
+        with self._lock:
+            tasks, self._tasks = self._tasks, []
+            others, self._others = self._others, []
         if not tasks and not others:
             return
         try:

@@ -101,6 +101,7 @@ class SimInterchange:
             self.network.send(INTERCHANGE, str(key), header, frames)
         for gone in self.exchange.take_lost():
             self.post.forget(gone)
+        self.exchange.tidy()
         deadline = self.exchange.next_deadline()
         if self._wake_at <= self.clock.now or deadline < self._wake_at:
             self._wake_at = deadline
