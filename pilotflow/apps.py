@@ -24,6 +24,7 @@ from pilotflow.bodies import pack_function
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import WORKER_VARIABLE
+from pilotflow.notebook import table
 from pilotflow.run import Run, current_run
 from pilotflow.serialize import Packed, pack_call
 
@@ -192,7 +193,13 @@ class App(Generic[R]):
         return self if instance is None else BoundApp(self, instance)
 
     def __repr__(self) -> str:
-        return f"<{'bash' if self._bash else 'python'}_app {self._name}>"
+        words = "".join(f", {word}={value!r}" for word, value in self._words.items())
+        return f"<{'bash' if self._bash else 'python'}_app {self._name}{words}>"
+
+    def _repr_html_(self) -> str:
+        kind = "bash_app" if self._bash else "python_app"
+        doc = (self.__doc__ or "").strip().partition("\n")[0]
+        return table(f"{kind} {self._name}", [("says", doc), *self._words.items()])
 
     def __reduce__(self) -> Any:
         return _Stub, (self._name,)

@@ -33,6 +33,7 @@ from pilotflow.errors import (
     WorkerLost,
 )
 from pilotflow.messages import Excess, Status, decode_excess
+from pilotflow.notebook import table
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.serialize import Packed, unpack
 from pilotflow.units import format_duration, format_memory
@@ -184,11 +185,26 @@ class AppFuture(Future[T], Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
 
-    def __repr__(self) -> str:
-        state = "cancelled" if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED) else self._state.lower()
+    @property
+    def state(self) -> str:
+        """In a word how it is: pending, running, done, failed or cancelled."""
         if self._state is FINISHED:
-            state = "failed" if self.failed() else "done"
-        return f"<{type(self).__name__} {self.name} #{self.task_id} {state}>"
+            return "failed" if self.failed() else "done"
+        return "cancelled" if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED) else self._state.lower()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} #{self.task_id} {self.state}>"
+
+    def _repr_html_(self) -> str:
+        error = self.exception() if self.failed() else None
+        rows = [
+            ("task", self.task_id),
+            ("state", self.state),
+            ("error", None if error is None else f"{type(error).__name__}: {error}"),
+            ("stdout", self.stdout),
+            ("stderr", self.stderr),
+        ]
+        return table(self.name, rows)
 
     def __reduce__(self) -> Any:
         raise SerializationError("a future cannot be pickled; pass it as an argument, or wait for its result")

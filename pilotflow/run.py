@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pilotflow.core.blocks import BlockInfo
-from pilotflow.core.pace import Counts
+from pilotflow.core.pace import Counts, parts_of
 from pilotflow.display import Display, Look, Surface, surface, waited_for
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import DefineExecutors, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
+from pilotflow.notebook import table
 from pilotflow.questions import LookUp
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.resources import SortMethod
@@ -85,7 +86,7 @@ class Run:
             self._start(config, setups or {}, undo)
             undo.pop_all()  # from here on it is `close` that ends all this
         if place is not None:
-            self.display = Display(place, f"{self.directory.parent.name}/{self.directory.name}", self._look)
+            self.display = Display(place, self._title, self._look)
 
     def _start(self, config: Config, setups: dict[str, bytes], undo: contextlib.ExitStack) -> None:
         self._store = self._open_store(config)
@@ -239,8 +240,25 @@ class Run:
         self.close(wait=kind is None)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self.client.pending()} pending"
-        return f"<Run {self.run_id} in {self.directory}, {state}>"
+        closed = ", closed" if self._closed else ""
+        return f"<Run {self._title}: {', '.join(parts_of(self.counts(), 0.0))}{closed}>"
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("directory", self.directory),
+            ("tasks", ", ".join(parts_of(self.counts(), 0.0))),
+        ]
+        blocks = self.blocks()
+        for executor in self.config.executors:
+            phases = [block.phase.value for block in blocks if block.executor == executor.label]
+            words = ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
+            rows.append((f"executor {executor.label}", f"blocks: {words or 'none yet'}"))
+        return table(f"{self._title}{' (closed)' if self._closed else ''}", rows)
+
+    @property
+    def _title(self) -> str:
+        """Its directory, as short as it can be found by."""
+        return f"{self.directory.parent.name}/{self.directory.name}"
 
     # ---- for apps ---------------------------------------------------------------------------
 

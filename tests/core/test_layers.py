@@ -43,6 +43,7 @@ LAYER_OF_MODULE = {
     "remote_errors": 0,
     "typechecks": 0,
     "context": 0,
+    "notebook": 0,
     "futures": 2,  # what the client loop settles; apps and executors only hand it out
     "__main__": 5,
 }
