@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pilotflow.app_output import Target, check_label, check_target
+from pilotflow.core.retry import UNLIMITED, Policy
 from pilotflow.errors import ConfigError
 from pilotflow.requests import REQUEST_WORDS, parse_request
 from pilotflow.resources import DEFAULT_REQUEST, Request
-from pilotflow.units import kind, nearest, show
+from pilotflow.units import format_duration, kind, nearest, parse_duration, show
+
+Handler: TypeAlias = Callable[[BaseException, int], object]
+"""A `retry_handler`: called with the error and the number of tries made."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,25 @@ class AppOptions:
     all_ranks: bool = False
     cwd: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
+    backoff_s: float | None = None
+    retry_handler: Handler | None = None
+    timeout_s: float | None = None
+    allow_failed: bool = False
+
+    def policy(self, retries: int, backoff_s: float, handler: Handler | None) -> Policy | None:
+        """How failures of its tasks are dealt with; None if nothing is done about them.
+
+        Args:
+            retries, backoff_s, handler: those of the run, which hold where the app says nothing.
+        """
+        handler = self.retry_handler or handler
+        if self.retries is not None:
+            retries = self.retries
+        elif handler is not None and (self.retry_handler is not None or not retries):
+            retries = UNLIMITED
+        backoff_s = backoff_s if self.backoff_s is None else self.backoff_s
+        policy = Policy(retries, backoff_s, handler, self.timeout_s, self.allow_failed)
+        return policy if retries or policy.timeout_s is not None or policy.allow_failed else None
 
     @property
     def redirects(self) -> bool:
@@ -124,6 +147,34 @@ def _env(value: Any, where: str) -> tuple[tuple[str, str | None], ...]:
     return tuple(value.items())
 
 
+def _seconds_from(least: float) -> Callable[[Any, str], float]:
+    def parse(value: Any, where: str) -> float:
+        try:
+            seconds = float(parse_duration(value))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {show(value)}: {error}") from None
+        if seconds < least:
+            raise ConfigError(f"{where} takes at least {format_duration(least)}, not {show(value)}")
+        return seconds
+
+    return parse
+
+
+def _handler(value: Any, where: str) -> Handler:
+    if not callable(value):
+        raise ConfigError(
+            f"{where} takes a function of an exception and the number of tries, which returns True, False or "
+            f"seconds; not {show(value)}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _truth(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where} takes True or False, not {show(value)}")
+    return value
+
+
 _PARSERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "executors": ("executors", _executors),
     "retries": ("retries", _whole_from(0)),
@@ -134,5 +185,9 @@ _PARSERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "return_ranks": ("all_ranks", _return_ranks),
     "cwd": ("cwd", _cwd),
     "env": ("env", _env),
+    "backoff": ("backoff_s", _seconds_from(0.0)),
+    "retry_handler": ("retry_handler", _handler),
+    "timeout": ("timeout_s", _seconds_from(0.001)),
+    "allow_failed": ("allow_failed", _truth),
 }
 """Keyword: the field of `AppOptions`, and what checks and turns the value into it; called with (value, where)."""

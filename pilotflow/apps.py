@@ -18,9 +18,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
+import msgspec
+
 from pilotflow.app_calls import CALL_WORDS, PLAIN, Manner
 from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.bodies import pack_function
+from pilotflow.core.retry import Policy
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import WORKER_VARIABLE
@@ -38,7 +41,7 @@ class _Bound:
     run: Run
     fn: int
     cls: int
-    retries: int
+    policy: Policy | None
 
 
 class _Numbers:
@@ -152,7 +155,7 @@ class App(Generic[R]):
             bound.run.client.check_open()
             future.fail(SerializationError(f"in a call of app '{self._name}': {error}").with_traceback(None))
             return
-        bound.run.client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.retries)
+        bound.run.client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.policy)
 
     def _current_run(self) -> Run:
         try:
@@ -184,9 +187,13 @@ class App(Generic[R]):
             run.check_executors(options.executors, f"app '{self._name}'")
             fn = self._numbers.of(run, self._manner, shape, options, self._name)
             limit = run.config.crash_limit if options.crash_limit is None else options.crash_limit
-            cls = run.client.define_class(options.request, options.executors, limit)
-            retries = run.config.retries if options.retries is None else options.retries
-            bound = self._bound[shape] = _Bound(run, fn, cls, retries)
+            request = options.request
+            if options.timeout_s is not None:
+                request = msgspec.structs.replace(request, timeout_s=options.timeout_s)
+            cls = run.client.define_class(request, options.executors, limit)
+            config = run.config
+            policy = options.policy(config.retries, config.backoff_s, config.retry_handler)
+            bound = self._bound[shape] = _Bound(run, fn, cls, policy)
             return bound
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

@@ -16,6 +16,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pilotflow.app_options import AppOptions
 from pilotflow.bodies import pack_function
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
@@ -102,6 +103,7 @@ class PilotExecutor(Executor):
         self._lock = threading.Lock()
         self._numbers = _Numbers(self._run)
         self._default = self._class_of(DEFAULT_REQUEST)
+        self._policy = AppOptions().policy(config.retries, config.backoff_s, config.retry_handler)
         # The program's end waits for pending calls. An executor that nobody holds any more ends when
         # its calls have, so nothing here may refer to it.
         self._closing = closing = _Closing(self._run)
@@ -213,7 +215,7 @@ class PilotExecutor(Executor):
             client.check_open()
             future.fail(SerializationError(f"in a call of '{name}': {error}").with_traceback(None))
             return future
-        client.submit(future, number, cls, packed, needs or None, self._run.config.retries)
+        client.submit(future, number, cls, packed, needs or None, self._policy)
         return future
 
     def _map(

@@ -301,7 +301,7 @@ class AppFuture(Future[T], Generic[T]):
             if status is Status.OK:
                 self._result = unpack(*packed)
             else:
-                self._exception = _error_of(status, packed, self.name)
+                self._exception = error_of(status, packed, self.name)
         except SerializationError as error:
             self._exception = SerializationError(f"the result of '{self.name}' cannot be read here: {error}")
             self._exception.__cause__ = error.__cause__
@@ -358,7 +358,8 @@ def _ring(bells: tuple[int, ...]) -> None:
         os.eventfd_write(bell, 1)
 
 
-def _error_of(status: Status, packed: Packed, name: str) -> BaseException:
+def error_of(status: Status, packed: Packed, name: str) -> BaseException:
+    """The exception of a task that has ended so; `name` is the task's."""
     if status is Status.ERROR:
         return unpack_exception(*packed)
     if status is Status.EXCEEDED:
@@ -385,6 +386,11 @@ def _excess_error(excess: Excess, name: str) -> TaskError:
         return TaskTimeout(
             f"'{name}' ran for {format_duration(taken)} on {excess.where} and was ended: its runtime is "
             f"{format_duration(asked)}. Ask for a longer runtime, or give it less to do."
+        )
+    if excess.kind == "timeout":
+        return TaskTimeout(
+            f"'{name}' ran for {format_duration(taken)} and was ended on {excess.where}: its timeout is "
+            f"{format_duration(asked)}, for all its attempts together. Give it a longer timeout, or less to do."
         )
     if excess.kind == "walltime":
         return WalltimeExceeded(

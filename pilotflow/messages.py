@@ -101,7 +101,7 @@ class Excess(msgspec.Struct, array_like=True):
     """What a task took more of than it had asked for.
 
     Attributes:
-        kind: "runtime" in seconds, "memory" in bytes, or "walltime", the longest time that a task
+        kind: "runtime" and "timeout" in seconds, "memory" in bytes, or "walltime", the longest time that a task
             without a runtime got before its block ended, in seconds.
         asked, taken: the limit, and what was measured.
         where: the worker, node and block, in words.

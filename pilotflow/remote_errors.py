@@ -39,6 +39,22 @@ def pack_exception(error: BaseException) -> Packed:
     return pack((text, chain))
 
 
+class _AsValue:
+    """An exception as an argument of a task: it arrives as `unpack_exception` makes it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._packed = pack_exception(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed = self._packed
+        return unpack_exception, (packed.payload, packed.layout, tuple(map(bytes, packed.frames)))
+
+
+def pack_as_value(error: BaseException) -> Packed:
+    """An exception as a value, for a task that takes the failures of those it needs; it always unpickles."""
+    return pack(_AsValue(error))
+
+
 def _without_ours(tb: TracebackType | None) -> TracebackType | None:
     first = tb
     while tb is not None and tb.tb_frame.f_globals.get("__name__") in _OURS:

@@ -31,6 +31,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
         runtime_s: limit of one attempt in seconds, or None.
         priority: larger runs sooner.
         resources: site-defined consumables, sorted (name, amount) pairs.
+        timeout_s: what is left of the task's timeout in seconds, or None. Nothing is planned with it.
     """
 
     cpus_milli: int = 1000
@@ -41,6 +42,14 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     runtime_s: float | None = None
     priority: int = 0
     resources: tuple[tuple[str, int], ...] = ()
+    timeout_s: float | None = None
+
+    @property
+    def limit_s(self) -> float | None:
+        """When an attempt is ended, in seconds from its start: the shorter of runtime and timeout."""
+        if self.timeout_s is None or (self.runtime_s is not None and self.runtime_s <= self.timeout_s):
+            return self.runtime_s
+        return self.timeout_s
 
     @property
     def has_ranks(self) -> bool:

@@ -203,6 +203,14 @@ class Run:
         """Wait until every task has ended; False if that takes longer than `timeout` seconds."""
         return self.client.wait_idle(timeout)
 
+    def cancel_all(self) -> int:
+        """Cancel every task that has not ended, also those that run, with all processes that they have started.
+
+        Returns:
+            how many these were. The run goes on and takes new tasks.
+        """
+        return self.client.cancel_all()
+
     def close(self, wait: bool = True) -> None:
         """End the run: its blocks are cancelled and its processes gone when this returns.
 

@@ -13,7 +13,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -186,6 +186,8 @@ def describe(annotation: Any) -> str:
         return " | ".join(describe(member) for member in args)
     if origin is Literal:
         return " or ".join(repr(arg) for arg in args)
+    if origin is Callable:
+        return "a function"
     if origin is not None:
         inner = ", ".join("..." if arg is ... else describe(arg) for arg in args)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"

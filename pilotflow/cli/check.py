@@ -104,6 +104,8 @@ def _run(config: Config) -> list[tuple[str, str]]:
     else:
         links = "TCP WITHOUT PROTECTION: whoever reaches the port can run code as you"
     retries = "none" if config.retries == 0 else f"{config.retries} after errors of its own"
+    if config.backoff_s:
+        retries += f", the first after {format_duration(config.backoff_s)}"
     again = "never run again" if config.crash_limit == 1 else f"run at most {config.crash_limit} times"
     return [
         ("run directories", os.path.join(os.fspath(config.run_dir), "NNNN")),

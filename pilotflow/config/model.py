@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -121,6 +121,9 @@ class Config:
         executors: its supplies of workers; by default this machine with all its cores.
         run_dir: where run directories go; `runs/NNNN/` are made in it.
         retries: how often a task is tried again after an error of its own.
+        backoff: pause before a task is tried again, twice as long before each further try. Seconds or "10s".
+        retry_handler: called with the error and the number of tries made; it returns whether the task is tried
+            again, or in how many seconds. Without `retries` it alone decides. Not to be said in a file.
         crash_limit: attempts at a task that may end with the loss of its worker or manager; 1
             means that no task is ever run twice.
         max_idletime: a block idle for so long is ended, down to `min_blocks`. Seconds or "2m".
@@ -145,6 +148,8 @@ class Config:
     executors: Sequence[ExecutorConfig] = field(default_factory=lambda: (ExecutorConfig(),))
     run_dir: str | os.PathLike[str] = "runs"
     retries: int = 0
+    backoff: float | str = 0.0
+    retry_handler: Callable[[BaseException, int], Any] | None = None
     crash_limit: int = 5
     max_idletime: float | str = 120.0
     min_block_life: float | str = 30.0
@@ -175,7 +180,13 @@ class Config:
             hint = did_you_mean(self.job_sort_method, methods)
             problem = f"{show(self.job_sort_method)} is no sort method{hint}. Valid: {', '.join(methods)}."
             raise field_error(self, "job_sort_method", problem)
-        least_s = {"max_idletime": 0.0, "min_block_life": 0.0, "heartbeat_limit": 0.1, "connect_timeout": 1.0}
+        least_s = {
+            "max_idletime": 0.0,
+            "min_block_life": 0.0,
+            "heartbeat_limit": 0.1,
+            "connect_timeout": 1.0,
+            "backoff": 0.0,
+        }
         for key, least in least_s.items():
             _parse(self, key, parse_duration, least, format_duration)
         _parse(self, "max_message_bytes", parse_memory, 1 << 20, format_memory)
@@ -184,6 +195,11 @@ class Config:
                 parse_ports(self.ports)
             except ConfigError as error:
                 raise field_error(self, "ports", str(error)) from None
+
+    @property
+    def backoff_s(self) -> float:
+        """`backoff` in seconds."""
+        return float(self.backoff)
 
     @property
     def max_idletime_s(self) -> float:

@@ -77,6 +77,8 @@ def _record(
 def _of_type(annotation: Any) -> dict[str, Any]:
     from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
+    if "Callable" in str(annotation):  # functions cannot be said in a file
+        return {"type": "null"}
     try:
         return TypeAdapter(annotation).json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError):  # a foreign class as a field's type

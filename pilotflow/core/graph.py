@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from pilotflow.core.retry import Policy
 from pilotflow.core.window import FrameWindow
 from pilotflow.messages import Task
 from pilotflow.serialize import Packed, join
 
 H = TypeVar("H")
+
+LOCAL: Final = 0
+"""The request class of tasks that run in the user's program."""
 
 
 @dataclass(eq=False)
@@ -22,11 +26,15 @@ class Waiting:
     """A task that needs results of others: its own arguments first, then one place for each.
 
     In the place of a result that is not there yet is the id of the task that makes it.
+
+    Attributes:
+        allow_failed: in the place of a failure it takes what the failure is packed as.
     """
 
     task: Task
     packs: list[Packed | int]
     missing: int
+    allow_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,20 +52,35 @@ class Oversized:
 
 @dataclass
 class Kept:
-    """What is needed to submit a task once more."""
+    """What is needed to submit a task once more.
+
+    Attributes:
+        task, frames: what is submitted.
+        retries: how often it may still be tried again.
+        policy: how its failures are dealt with, if there is more to it than a number of retries.
+        tries: how often it was tried.
+        used_s: how long all these took.
+    """
 
     task: Task
     frames: Sequence[Any]
     retries: int
+    policy: Policy | None = None
+    tries: int = 1
+    used_s: float = 0.0
 
 
 @dataclass
 class Ready(Generic[H]):
-    """Tasks to submit, with the payload frames they count, in order, and what is known of lost attempts at them."""
+    """Tasks to submit, with the payload frames they count, in order, and what is known of lost attempts at them.
+
+    `local` are the ids of those that run in the user's program.
+    """
 
     tasks: list[Task] = field(default_factory=list)
     frames: list[Any] = field(default_factory=list)
     crashes: list[tuple[int, list[str]]] = field(default_factory=list)
+    local: list[int] = field(default_factory=list)
 
 
 class Graph(Generic[H]):
@@ -88,6 +111,7 @@ class Graph(Generic[H]):
         frames: Sequence[Any],
         retries: int = 0,
         needs: Sequence[Packed | int] = (),
+        policy: Policy | None = None,
     ) -> None:
         """A new task.
 
@@ -97,19 +121,38 @@ class Graph(Generic[H]):
             frames: payload frames that it counts.
             retries: how often it is tried again after an error of its own.
             needs: for each of its dependencies the result, or the id of the task that makes it.
+            policy: how its failures are dealt with, instead of `retries`.
         """
         self.pending[task.id] = handle
-        missing = [need for need in needs if type(need) is int]
-        if retries or self._keep_all:
+        if policy is not None:
+            self._kept[task.id] = Kept(task, frames, policy.retries, policy)
+        elif retries or self._keep_all:
             self._kept[task.id] = Kept(task, frames, retries)
         if not needs:
             self._ready.tasks.append(task)
             if frames:
                 self._ready.frames += frames
             return
-        packs: list[Packed | int] = [Packed(task.payload, task.layout, tuple(frames))]
-        waiting = Waiting(task, packs, len(missing))
-        for index, need in enumerate(needs, 1):
+        self._wait(task, [Packed(task.payload, task.layout, tuple(frames))], needs, policy)
+
+    def add_local(self, handle: H, id: int, needs: Sequence[int], policy: Policy | None = None) -> None:
+        """A new task that runs in the user's program once these have ended; `Ready.local` tells when."""
+        self.pending[id] = handle
+        task = Task(id, 0, 0, LOCAL, b"")
+        if policy is not None:
+            self._kept[id] = Kept(task, (), policy.retries, policy)
+        self._wait(task, [], needs, policy)
+
+    def wait_again(self, id: int, needs: Sequence[int]) -> None:
+        """A local task that has run ends with these; `Ready.local` tells once more."""
+        self._wait(Task(id, 0, 0, LOCAL, b""), [], needs, None)
+
+    def _wait(
+        self, task: Task, packs: list[Packed | int], needs: Sequence[Packed | int], policy: Policy | None
+    ) -> None:
+        missing = sum(type(need) is int for need in needs)
+        waiting = Waiting(task, packs, missing, policy is not None and policy.allow_failed)
+        for index, need in enumerate(needs, len(packs)):
             packs.append(need)
             if not isinstance(need, Packed):
                 self._dependents.setdefault(need, []).append((waiting, index))
@@ -143,7 +186,11 @@ class Graph(Generic[H]):
 
     def supply(self, id: int, packed: Packed) -> None:
         """The result of a task (or of a foreign future) for those that wait for it."""
-        for waiting, index in self._dependents.pop(id, ()):
+        self.supply_to(self._dependents.pop(id, ()), packed)
+
+    def supply_to(self, dependents: Sequence[tuple[Waiting, int]], packed: Packed) -> None:
+        """As `supply`, for these that wait alone."""
+        for waiting, index in dependents:
             waiting.packs[index] = packed
             waiting.missing -= 1
             if not waiting.missing and self._waiting.pop(waiting.task.id, None) is not None:
@@ -158,16 +205,41 @@ class Graph(Generic[H]):
         """A task has failed: the ids of those that wait for it, which can never run."""
         return [w.task.id for w, _ in self._dependents.pop(id, ()) if w.task.id in self._waiting]
 
+    def take_tolerant(self, id: int) -> list[tuple[Waiting, int]]:
+        """Those that wait for this one and take its failure as well; hand them to `supply_to`."""
+        dependents = self._dependents.get(id, ())
+        tolerant = [(waiting, index) for waiting, index in dependents if waiting.allow_failed]
+        if tolerant:
+            self._dependents[id] = [pair for pair in dependents if not pair[0].allow_failed]
+        return tolerant
+
     def retry(self, id: int, attempt: int) -> bool:
         """Try a task again after an error of its own; False if it has no tries left."""
         kept = self._kept.get(id)
         if kept is None or kept.retries <= 0:
             return False
-        kept.retries -= 1
-        kept.task.attempt = attempt
-        self._crashes.pop(id, None)
-        self._submit(kept)
+        self.count_try(kept, attempt)
+        self.submit_again(id)
         return True
+
+    def kept(self, id: int) -> Kept | None:
+        """What is known of a task that may be tried again."""
+        return self._kept.get(id)
+
+    def count_try(self, kept: Kept, attempt: int) -> None:
+        """A try has failed, with that attempt, and `submit_again` follows."""
+        kept.retries -= 1
+        kept.tries += 1
+        kept.task.attempt = attempt
+        self._crashes.pop(kept.task.id, None)
+
+    def submit_again(self, id: int, cls: int | None = None) -> None:
+        """Submit a task for its next try, in another request class if one is given; nothing if it has ended."""
+        kept = self._kept.get(id)
+        if kept is not None:
+            if cls is not None:
+                kept.task.cls = cls
+            self._submit(kept)
 
     def crashed(self, id: int, attempt: int, line: str) -> None:
         """An attempt was lost with its worker or manager: remember it, should the interchange forget.
@@ -184,9 +256,9 @@ class Graph(Generic[H]):
 
     def submit_all_again(self) -> None:
         """The interchange has lost its memory: submit everything it should know."""
-        self._ready = Ready()
+        self._ready = Ready(local=self._ready.local)
         for id, kept in self._kept.items():
-            if id not in self._waiting:
+            if id not in self._waiting and kept.task.cls != LOCAL:
                 self._submit(kept)
 
     def needs(self, id: int) -> list[int]:
@@ -212,10 +284,16 @@ class Graph(Generic[H]):
         return ready
 
     def _submit(self, kept: Kept) -> None:
+        if kept.task.cls == LOCAL:
+            self._ready.local.append(kept.task.id)
+            return
         self._ready.tasks.append(kept.task)
         self._ready.frames += kept.frames
 
     def _complete(self, waiting: Waiting) -> None:
+        if waiting.task.cls == LOCAL:
+            self._ready.local.append(waiting.task.id)
+            return
         packs = [pack for pack in waiting.packs if isinstance(pack, Packed)]
         whole = join(packs)
         task = waiting.task

@@ -15,9 +15,10 @@ class PoolLimits(PoolBooks):
 
     def enforce_runtimes(self, now: float) -> None:
         """Warn tasks that have run too long, and end those that were warned; call it every `LOOK_PERIOD_S`."""
-        for worker in self._limited():
+        for worker, limit_s in self._limited():
             if worker.excess is None:
-                worker.excess = self.watch.runtime_exceeded(worker, self.room.request(worker.tasks[0].cls), now)
+                request = self.room.request(worker.tasks[0].cls)
+                worker.excess = self.watch.runtime_exceeded(worker, limit_s, request, now)
                 if worker.excess is not None:
                     worker.kill_at = now + self.watch.grace_s
                     self._orders.append(Warn(worker))
@@ -52,18 +53,25 @@ class PoolLimits(PoolBooks):
 
     @property
     def limits_runtimes(self) -> bool:
-        """Whether any running task has a `runtime` that is enforced."""
+        """Whether any running task has a `runtime` or `timeout` that is enforced."""
         return bool(self._limited())
 
-    def _limited(self) -> list[Worker]:
-        if self.capacity.depth_limited or not self.room.any_runtime:
-            return []
-        return [worker for worker in self.workers.values() if worker.tasks and self._is_limited(worker.tasks[0].cls)]
-
-    def _is_limited(self, cls: int) -> bool:
-        """Whether the runtime of its tasks is enforced here; a step enforces its own."""
+    def limit_s(self, cls: int) -> float | None:
+        """How long a task of the class may run here. A depth-limited manager ignores requests, but no timeout."""
         request = self.room.request(cls)
-        return request.runtime_s is not None and not request.has_ranks
+        return request.timeout_s if self.capacity.depth_limited else request.limit_s
+
+    def _limited(self) -> list[tuple[Worker, float]]:
+        """Workers whose running task is limited in time, and its limit; a step keeps to its own."""
+        if not self.room.any_runtime:
+            return []
+        return [
+            (worker, limit_s)
+            for worker in self.workers.values()
+            if worker.tasks
+            and (limit_s := self.limit_s(worker.tasks[0].cls)) is not None
+            and (self.capacity.depth_limited or not self.room.request(worker.tasks[0].cls).has_ranks)
+        ]
 
     def _kill(self, worker: Worker) -> None:
         worker.ending = True

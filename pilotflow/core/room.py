@@ -35,7 +35,7 @@ class Room:
     def define(self, cls: int, request: Request) -> None:
         """What tasks of a class need. It never changes, or what was taken could not be given back."""
         self._requests.setdefault(cls, request)
-        self.any_runtime = self.any_runtime or request.runtime_s is not None
+        self.any_runtime = self.any_runtime or request.limit_s is not None
 
     def request(self, cls: int) -> Request:
         """What tasks of a class need."""

@@ -30,12 +30,12 @@ class Watch:
     grace_s: float = 5.0
     where: str = ""
 
-    def runtime_exceeded(self, worker: Worker, request: Request, now: float) -> Excess | None:
-        """What the worker's task takes too much time of, if it does."""
+    def runtime_exceeded(self, worker: Worker, limit_s: float, request: Request, now: float) -> Excess | None:
+        """What the worker's task takes too much time of, if it runs longer than `limit_s`."""
         taken = now - worker.head_since
-        if request.runtime_s is None or taken < request.runtime_s:
+        if taken < limit_s:
             return None
-        return Excess("runtime", request.runtime_s, taken, self._place(worker))
+        return Excess("timeout" if limit_s == request.timeout_s else "runtime", limit_s, taken, self._place(worker))
 
     def memory_exceeded(self, worker: Worker, request: Request, taken: int) -> Excess | None:
         """What the worker's task takes too much memory of, if it does; `taken` in bytes."""

@@ -204,7 +204,7 @@ class Step:
             cpus_per_rank=max(1, request.cpus_milli // (1000 * request.ranks_per_node)),
             memory_bytes=request.memory_bytes or None,
             gpus_per_node=-(-request.gpus_milli // 1000),
-            runtime_s=request.runtime_s,
+            runtime_s=request.limit_s,
             local=local,
             directory=directory,
         )

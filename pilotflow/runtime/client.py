@@ -18,9 +18,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
+import msgspec
+
 from pilotflow.bodies import digest
 from pilotflow.core.block_records import BlockInfo, Outlook
 from pilotflow.core.pace import Counts
+from pilotflow.core.retry import Policy
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
@@ -59,7 +62,7 @@ CANCEL_TIMEOUT_S = 5.0
 """A strict cancel waits this long for the interchange's answer."""
 
 Listener: TypeAlias = Callable[[Any], None]
-_Submission: TypeAlias = tuple[AppFuture[Any], Task, tuple[Any, ...], "list[Future[Any]] | None", int]
+_Submission: TypeAlias = tuple[AppFuture[Any], Task, tuple[Any, ...], "list[Future[Any]] | None", "Policy | None"]
 
 
 class Client:
@@ -106,7 +109,7 @@ class Client:
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
-        self._book = TaskBook(self._say_of_tasks, self.call, connection.max_message_bytes)
+        self._book = TaskBook(self._say_of_tasks, self.call, connection.max_message_bytes, self._narrowed)
         self._loop.add_bell(self._wake_fd)
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
@@ -138,6 +141,11 @@ class Client:
                 self.say(DefineClass(cls, request, executors, crash_limit))
         return cls
 
+    def _narrowed(self, cls: int, timeout_s: float) -> int:
+        """The class that is like this one, with another timeout."""
+        request, executors, crash_limit = list(self._classes)[cls - 1]
+        return self.define_class(msgspec.structs.replace(request, timeout_s=timeout_s), executors, crash_limit)
+
     def new_id(self) -> int:
         """A number for a task."""
         return next(self._ids)
@@ -149,7 +157,7 @@ class Client:
         cls: int,
         packed: Packed,
         needs: list[Future[Any]] | None = None,
-        retries: int = 0,
+        policy: Policy | None = None,
     ) -> None:
         """Submit a task. Its future fails if its arguments are too big.
 
@@ -164,7 +172,7 @@ class Client:
             future.fail(SerializationError(f"{text}; raise that limit, or pass them as a file"))
             return
         task = Task(future.task_id, 0, fn, cls, packed.payload, packed.layout)
-        self._inbox.append((future, task, packed.frames, needs, retries))
+        self._inbox.append((future, task, packed.frames, needs, policy))
         if self._asleep:
             self._wake()
 
@@ -220,6 +228,25 @@ class Client:
             self._settle_idle()
 
         self.call(end)
+
+    def cancel_all(self) -> int:
+        """Cancel every task that was submitted before this call, running or not; returns how many these were."""
+        count = [0]
+        done = threading.Event()
+
+        def end() -> None:
+            count[0] = self._book.cancel_all()
+            self._settle_idle()
+            done.set()
+
+        if self.is_own_thread:
+            self._take_inbox()
+            end()
+        else:
+            self.call(end)
+            while not done.wait(1.0) and self._thread.is_alive():
+                pass
+        return count[0]
 
     def cancel_unstarted(self, futures: Sequence[AppFuture[Any]]) -> bool:
         """Cancel those tasks that have not started, and wait until that is known.
@@ -307,11 +334,13 @@ class Client:
                 self._take_inbox()
                 self._dispatch(now)
                 self._beat(now)
+                if now >= self._book.due_at:
+                    self._book.resume(now)
                 self._asleep = True
                 if self._inbox:
                     self._asleep = False
                     continue
-                self._loop.turn(min(self._beat_at, self._mail.due_at) - now)
+                self._loop.turn(min(self._beat_at, self._mail.due_at, self._book.due_at) - now)
                 self._asleep = False
         except Exception as error:  # noqa: BLE001  the loop's top: everything pending must still end
             self._log.exception("the client loop ends because of a bug")

@@ -132,7 +132,7 @@ class RunningStep:
             match self._stage:
                 case _Stage.RUNNING:
                     limit = format_duration(self._plan.step.runtime_s or 0.0)
-                    words = f"'{self._plan.name}' ran longer than its runtime of {limit} and was ended."
+                    words = f"'{self._plan.name}' ran longer than its runtime or timeout of {limit} and was ended."
                     self._end(StepEnd.TIMEOUT, words, now)
                 case _Stage.WARNED:
                     self._force(now)

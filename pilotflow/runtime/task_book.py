@@ -9,18 +9,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from pilotflow.core.graph import Graph, Oversized
-from pilotflow.errors import PilotflowError, SerializationError
+from pilotflow.core.retry import Policy
+from pilotflow.errors import ConfigError, PilotflowError, SerializationError
 from pilotflow.futures import AppFuture, dependency_failed
 from pilotflow.memfile import keepable
-from pilotflow.messages import Cancelled, CancelTasks, ResultBatch, Status, Task
+from pilotflow.messages import Cancelled, CancelTasks, Result, ResultBatch, Status, Task
 from pilotflow.questions import ClientView
+from pilotflow.remote_errors import pack_as_value
 from pilotflow.runtime.ends import Ends
 from pilotflow.runtime.lookup import look_up
 from pilotflow.runtime.store import TaskRow
+from pilotflow.runtime.tries import Tries
 from pilotflow.serialize import Packed, pack
 
 
@@ -40,6 +43,7 @@ class TaskBook:
         say: adds a message to the next letter to the interchange.
         call: has the loop's thread do something, from any thread.
         max_bytes: the run's `max_message_bytes`.
+        narrowed: the request class that is like another, with that many seconds left of the timeout.
 
     Attributes:
         graph: the pending tasks and their dependencies.
@@ -49,7 +53,11 @@ class TaskBook:
     """
 
     def __init__(
-        self, say: Callable[[Any], None], call: Callable[[Callable[[], None]], None], max_bytes: int | None = None
+        self,
+        say: Callable[[Any], None],
+        call: Callable[[Callable[[], None]], None],
+        max_bytes: int | None = None,
+        narrowed: Callable[[int, float], int] = lambda cls, _: cls,
     ) -> None:
         self._max_bytes = max_bytes
         self.graph: Graph[AppFuture[Any]] = Graph(max_bytes=max_bytes)
@@ -58,6 +66,7 @@ class TaskBook:
         self.retried = 0
         self._say = say
         self._call = call
+        self._tries = Tries(lambda id, cls: call(lambda: self.graph.submit_again(id, cls)), narrowed)
         self._foreign_ids = itertools.count(-1, -1)
         self._foreign: dict[int, Future[Any]] = {}
         self._tokens = itertools.count(1)
@@ -69,24 +78,29 @@ class TaskBook:
     # ---- new tasks --------------------------------------------------------------------------
 
     def add(
-        self, future: AppFuture[Any], task: Task, frames: tuple[Any, ...], needs: list[Future[Any]] | None, retries: int
+        self,
+        future: AppFuture[Any],
+        task: Task,
+        frames: tuple[Any, ...],
+        needs: list[Future[Any]] | None,
+        policy: Policy | None,
     ) -> None:
         """A task was submitted; `needs` are futures whose results it takes."""
         if future.done():  # cancelled before we saw it
             return
         if needs is None:
-            self.graph.add(future, task, frames, retries)
+            self.graph.add(future, task, frames, policy=policy)
             return
         found: list[Packed | int] = []
         for need in needs:
             if not need.done():
                 found.append(self._watch(need))
                 continue
-            packed = self._result_of(need, future)
+            packed = self._result_of(need, future, policy is not None and policy.allow_failed)
             if packed is None:
                 return
             found.append(packed)
-        self.graph.add(future, task, frames, retries, found)
+        self.graph.add(future, task, frames, needs=found, policy=policy)
         self._fail_oversized()
 
     def _watch(self, need: Future[Any]) -> int:
@@ -108,14 +122,16 @@ class TaskBook:
             self.graph.supply(number, packed)
             self._fail_oversized()
 
-    def _result_of(self, need: Future[Any], future: AppFuture[Any]) -> Packed | None:
+    def _result_of(self, need: Future[Any], future: AppFuture[Any], allow_failed: bool) -> Packed | None:
         """The packed result of a finished dependency; None if it failed, and the future with it."""
         packed = need.packed_result() if isinstance(need, AppFuture) else None
         if packed is not None:
             return packed
         try:
             value = need.result(0)
-        except BaseException:  # noqa: BLE001  whatever the task raised
+        except BaseException as error:  # noqa: BLE001  whatever the task raised
+            if allow_failed:
+                return pack_as_value(error)
             future.fail(dependency_failed(need, future.name))
             self.ends.of(future)
             return None
@@ -162,8 +178,7 @@ class TaskBook:
                     result.gpus,
                 )
             )
-            if status is Status.ERROR and graph.retry(id, result.attempt):
-                self.retried += 1
+            if status and self._again(future, result, parts):
                 continue
             graph.finish(id)
             if graph.has_dependents(id):
@@ -182,6 +197,36 @@ class TaskBook:
                 self.ends.of_result(future, status, Packed(result.payload, layout, tuple(parts)))
         return at
 
+    def _again(self, future: AppFuture[Any], result: Result, parts: Sequence[Any]) -> bool:
+        """Whether a task that has failed goes on, because it is tried again."""
+        kept = self.graph.kept(result.id)
+        if kept is None or kept.policy is None:
+            return False
+        packed = Packed(result.payload, result.layout, tuple(parts))
+        try:
+            pause = self._tries.pause_s(kept, kept.policy, future.name, result, packed)
+        except ConfigError as error:
+            self.graph.finish(result.id)
+            future.fail(error)
+            self.ends.of(future)
+            self._fail_dependents(result.id, future)
+            return True
+        if pause is None:
+            return False
+        self.retried += 1
+        self.graph.count_try(kept, result.attempt)
+        self._tries.submit(kept, pause)
+        return True
+
+    @property
+    def due_at(self) -> float:
+        """When `resume` must be called."""
+        return self._tries.due_at
+
+    def resume(self, now: float) -> None:
+        """Pauses before tasks are tried again may be over."""
+        self._tries.resume(now)
+
     def begin(self, tasks: Sequence[tuple[int, int]]) -> None:
         """These attempts are running."""
         for id, _ in tasks:
@@ -193,6 +238,8 @@ class TaskBook:
         failed: list[tuple[int, Future[Any]]] = [(id, need)]
         while failed:
             id, need = failed.pop()
+            if tolerant := self.graph.take_tolerant(id):
+                self.graph.supply_to(tolerant, pack_as_value(_failure_of(need) or error or CancelledError()))
             for dependent in self.graph.abandon(id):
                 future = self.graph.finish(dependent)
                 if future is not None:
@@ -222,6 +269,23 @@ class TaskBook:
         self._fail_dependents(id, future)
         if not waiting:
             self._say(CancelTasks(0, [id], running=True))
+
+    def cancel_all(self) -> int:
+        """Cancel every task, running or not; returns how many these are."""
+        graph, count = self.graph, 0
+        ask: list[int] = []
+        pending = list(graph.pending.items())
+        for id, _ in pending:
+            if not graph.is_waiting(id):
+                ask.append(id)
+            graph.finish(id)
+        for id, future in pending:
+            count += future.withdraw()
+            self.ends.of(future)
+            graph.abandon(id)
+        if ask:
+            self._say(CancelTasks(0, ask, running=True))
+        return count
 
     def cancel_unstarted(self, answer: Answer) -> None:
         """Cancel those of these tasks that have not started."""
@@ -271,6 +335,10 @@ class TaskBook:
             self.ends.of(future)
         for answer in self._answers.values():
             answer.done.set()
+
+
+def _failure_of(need: Future[Any]) -> BaseException | None:
+    return None if need.cancelled() else need.exception(0)
 
 
 def _too_long(name: str, task: Oversized, limit: int | None) -> SerializationError:

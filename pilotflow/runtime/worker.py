@@ -164,7 +164,7 @@ class Worker:
         """SIGTERM: the running task's time is over, or its block ends soon."""
         limit, started = self._seat.runtime_s, self._started_ns
         if limit is not None and started and time.perf_counter_ns() - started >= limit * 1e9 - EARLY_NS:
-            raise TaskTimeout(f"it has run for longer than its runtime of {limit:g} s")
+            raise TaskTimeout(f"it has run for longer than it may, {limit:g} s")
 
     def _cpu_us_of_others(self) -> int:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -185,10 +185,14 @@ class Workers:
 
     def _sit(self, seat: Seat, cls: int) -> link.Sit:
         cpus = task_affinity(seat, self._report)
-        runtime_s = None if self._pool.capacity.depth_limited else self._pool.room.request(cls).runtime_s
         environ = {} if self._pool.capacity.depth_limited else task_environment(seat, self._report, {})
         return link.Sit(
-            seat.cores, seat.gpus, None if cpus is None else sorted(cpus), environ, runtime_s, self._ends_at
+            seat.cores,
+            seat.gpus,
+            None if cpus is None else sorted(cpus),
+            environ,
+            self._pool.limit_s(cls),
+            self._ends_at,
         )
 
     # ---- news -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pilotflow.config.file import load_config
 from pilotflow.core import blocks, node_losses, scaling
 from pilotflow.core.block_records import BlockLimits
 from pilotflow.core.shapes import Nodes, why_nowhere
-from pilotflow.futures import _error_of
+from pilotflow.futures import error_of
 from pilotflow.messages import Status
 from pilotflow.resources import BlockShape, NodeShape, Request
 from pilotflow.runtime import block_keeper
@@ -37,7 +37,7 @@ def test_the_file_on_the_page_loads(tmp_path: Path) -> None:
 
 def test_the_message_on_the_page_is_the_one_that_users_get() -> None:
     why = why_nowhere(Request(cpus_milli=9000), [Nodes(BlockShape("cpu", NodeShape(cpus_milli=8000)))])
-    error = _error_of(Status.TOO_LARGE, Packed(msgpack.encode([why]), (), ()), "simulate")
+    error = error_of(Status.TOO_LARGE, Packed(msgpack.encode([why]), (), ()), "simulate")
     assert f"{error}\n" == shown("text")
 
 

@@ -74,7 +74,7 @@ DOES_NOT: list[tuple[Any, Any, str]] = [
     ([1], list[str], "[1] is not list[str]: item 0 of list is not an instance of str."),
     ("ab", list[str], "'ab' is str, expected list[str]."),
     ({"a": "b"}, dict[str, int], "value of key 'a' of dict is not an instance of int"),
-    (3, Callable[..., Any], "3 is int, expected Callable"),
+    (3, Callable[..., Any], "3 is int, expected a function"),
     (object(), Quacks, "expected Quacks."),
     (b"x", str | os.PathLike[str], "b'x' is bytes, expected str | PathLike[str]."),
 ]

@@ -307,7 +307,7 @@ def test_a_step_past_its_runtime_is_warned_and_its_ranks_can_save(tmp_path: Path
     done = outcome(running)
     error = error_of(done, StepEnd.TIMEOUT)
     assert isinstance(error, TaskTimeout)
-    assert str(error) == "'saving' ran longer than its runtime of 10m and was ended."
+    assert str(error) == "'saving' ran longer than its runtime or timeout of 10m and was ended."
     assert sorted(path.name for path in tmp_path.glob("saved.*")) == ["saved.0", "saved.1"]
     assert 0 < done.duration_us < 60e6
 

@@ -1,0 +1,93 @@
+"""Further tries of tasks that have failed: whether there is one, how long it waits, what is left of a timeout."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Callable
+
+from pilotflow.core.graph import Kept
+from pilotflow.core.retry import Policy, left_s, pause_s
+from pilotflow.errors import ConfigError
+from pilotflow.futures import error_of
+from pilotflow.messages import Result, Status, decode_excess, encode_excess
+from pilotflow.serialize import Packed
+from pilotflow.units import show
+
+_CHANCES = (Status.ERROR, Status.EXCEEDED)
+"""Ends that are the task's own doing; after others it is not tried again by us."""
+
+
+class Tries:
+    """Used by the client loop's thread only.
+
+    Args:
+        submit: submits a task once more, in that request class.
+        narrowed: the request class that is like another, with that many seconds left of the timeout.
+    """
+
+    def __init__(self, submit: Callable[[int, int], None], narrowed: Callable[[int, float], int]) -> None:
+        self._submit = submit
+        self._narrowed = narrowed
+        self._paused: list[tuple[float, int, int]] = []  # when, task, class
+
+    @property
+    def due_at(self) -> float:
+        """When a pause is over."""
+        return self._paused[0][0] if self._paused else math.inf
+
+    def pause_s(self, kept: Kept, policy: Policy, name: str, result: Result, packed: Packed) -> float | None:
+        """Seconds to wait before the next try of a task, or None if this was the last.
+
+        Args:
+            kept, policy, name: the task.
+            result: how its attempt has ended; of a timeout its payload is made to tell of all attempts.
+            packed: what it has ended with.
+
+        Raises:
+            ConfigError: its `retry_handler` raised, or answered nonsense.
+        """
+        if result.status not in _CHANCES:
+            return None
+        kept.used_s += result.duration_us / 1e6
+        if result.status is Status.EXCEEDED:
+            excess = decode_excess(result.payload)
+            if excess.kind == "walltime":
+                return None
+            if excess.kind != "memory":
+                kept.used_s += excess.taken
+            if excess.kind == "timeout":
+                excess.asked, excess.taken = policy.timeout_s or excess.asked, kept.used_s
+                result.payload = encode_excess(excess)
+                return None
+        if kept.retries <= 0 or left_s(policy, kept.used_s) == 0.0:
+            return None
+        if policy.handler is None:
+            return pause_s(policy, kept.tries)
+        error = error_of(result.status, packed, name)
+        try:
+            return pause_s(policy, kept.tries, policy.handler(error, kept.tries))
+        except Exception as problem:
+            failure = ConfigError(
+                f"'{name}' was not tried again, because its retry_handler failed: {type(problem).__name__}: {problem}. "
+                f"It was asked about try {kept.tries}, which had ended with {type(error).__name__}: {show(str(error))}"
+            )
+            problem.__cause__ = problem.__cause__ or error
+            raise failure from problem
+
+    def submit(self, kept: Kept, pause: float) -> None:
+        """Try the task again after that many seconds."""
+        cls = kept.task.cls
+        if kept.policy is not None and (left := left_s(kept.policy, kept.used_s)) is not None:
+            cls = self._narrowed(cls, left)
+        if pause > 0.0:
+            heapq.heappush(self._paused, (time.monotonic() + pause, kept.task.id, cls))
+        else:
+            self._submit(kept.task.id, cls)
+
+    def resume(self, now: float) -> None:
+        """Submit the tasks whose pause is over."""
+        while self._paused and self._paused[0][0] <= now:
+            _, id, cls = heapq.heappop(self._paused)
+            self._submit(id, cls)
