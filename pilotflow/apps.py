@@ -190,7 +190,7 @@ class App(Generic[R]):
             request = options.request
             if options.timeout_s is not None:
                 request = msgspec.structs.replace(request, timeout_s=options.timeout_s)
-            cls = run.client.define_class(request, options.executors, limit)
+            cls = run.client.definitions.request_class(request, options.executors, limit)
             config = run.config
             policy = options.policy(config.retries, config.backoff_s, config.retry_handler)
             bound = self._bound[shape] = _Bound(run, fn, cls, policy)

@@ -186,7 +186,7 @@ class PilotExecutor(Executor):
     # ---- inside -----------------------------------------------------------------------------
 
     def _class_of(self, request: Request) -> int:
-        return self._run.client.define_class(request, (), self._run.config.crash_limit)
+        return self._run.client.definitions.request_class(request, (), self._run.config.crash_limit)
 
     def _submit(self, cls: int, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> PilotFuture[T]:
         if self._shutdown:

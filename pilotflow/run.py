@@ -281,7 +281,7 @@ class Run:
         with self._lock:
             fn = self._bodies.get(key)
             if fn is None:
-                fn = self._bodies[key] = self.client.define_function(name, body, all_ranks=all_ranks)
+                fn = self._bodies[key] = self.client.definitions.function(name, body, all_ranks=all_ranks)
         return fn
 
     def check_executors(self, labels: tuple[str, ...], who: str) -> None:

@@ -18,9 +18,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-import msgspec
-
-from pilotflow.bodies import digest
 from pilotflow.core.block_records import BlockInfo, Outlook
 from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
@@ -32,8 +29,6 @@ from pilotflow.messages import (
     CancelTasks,
     Close,
     Crashed,
-    DefineClass,
-    DefineFunction,
     Hello,
     HelloAgain,
     InterchangeAlive,
@@ -49,8 +44,8 @@ from pilotflow.messages import (
     Welcome,
 )
 from pilotflow.questions import LookUp, TaskView
-from pilotflow.resources import Request
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.definitions import Definitions
 from pilotflow.runtime.lookup import with_blocks
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
@@ -75,6 +70,9 @@ class Client:
             and `LookUp` (which it must `answer`), and with the `InterchangeLost` that ended the run.
         store: where ended tasks are recorded, or None.
         log: the run's log.
+
+    Attributes:
+        definitions: functions and request classes that tasks name by number.
     """
 
     def __init__(
@@ -90,9 +88,7 @@ class Client:
         self._store = store
         self._log = log
         self._ids = itertools.count(1)
-        self._classes: dict[tuple[Request, tuple[str, ...], int], int] = {}
-        self._functions = 0
-        self._define_lock = threading.Lock()
+        self.definitions = Definitions(self.say, store)
         self._inbox: deque[_Submission | Callable[[], None]] = deque()
         self._asleep = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -109,7 +105,7 @@ class Client:
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
-        self._book = TaskBook(self._say_of_tasks, self.call, connection.max_message_bytes, self._narrowed)
+        self._book = TaskBook(self._say_of_tasks, self.call, connection.max_message_bytes, self.definitions.narrowed)
         self._loop.add_bell(self._wake_fd)
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
@@ -120,31 +116,6 @@ class Client:
         self._thread.start()
 
     # ---- for user threads -------------------------------------------------------------------
-
-    def define_function(self, name: str, body: bytes, *, all_ranks: bool = False) -> int:
-        """Make a function known; returns its number. See `messages.DefineFunction`."""
-        with self._define_lock:
-            self._functions += 1
-            fn = self._functions
-        self.say(DefineFunction(fn, digest(body), body, name, all_ranks))
-        if self._store is not None:
-            self._store.function(fn, name)
-        return fn
-
-    def define_class(self, request: Request, executors: tuple[str, ...], crash_limit: int) -> int:
-        """Make a request class known; returns its number, the same for the same class."""
-        key = (request, executors, crash_limit)
-        with self._define_lock:
-            cls = self._classes.get(key)
-            if cls is None:
-                cls = self._classes[key] = len(self._classes) + 1
-                self.say(DefineClass(cls, request, executors, crash_limit))
-        return cls
-
-    def _narrowed(self, cls: int, timeout_s: float) -> int:
-        """The class that is like this one, with another timeout."""
-        request, executors, crash_limit = list(self._classes)[cls - 1]
-        return self.define_class(msgspec.structs.replace(request, timeout_s=timeout_s), executors, crash_limit)
 
     def new_id(self) -> int:
         """A number for a task."""
