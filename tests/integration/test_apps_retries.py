@@ -132,7 +132,7 @@ def test_a_timeout_ends_a_function_that_no_exception_can_stop(tmp_path: Path) ->
 def test_a_timeout_ends_a_command_with_all_its_children(tmp_path: Path) -> None:
     command = f"setsid sleep 1000 & echo $! > {tmp_path}/a; sleep 1000 & echo $! > {tmp_path}/b; wait"
     with pytest.raises(TaskTimeout, match="'shell' ran for"):
-        shell.options(timeout="500ms")(command).result(60)
+        shell.options(timeout="3s")(command).result(60)
     for name in "ab":
         pid = int((tmp_path / name).read_text())
         call_tasks.wait_for(partial(lambda pid: not call_tasks.alive(pid), pid), "the end of the command's children")
