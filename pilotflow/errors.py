@@ -2,7 +2,8 @@
 
     PilotflowError
     ├── ConfigError           your configuration or call is wrong; nothing was started
-    │   └── RequestTooLarge       a task asks for more than any node of its executors has
+    │   ├── RequestTooLarge       a task asks for more than any node of its executors has
+    │   └── PolicyExceeded        a setting is beyond what the site's admins allow
     ├── TaskError             your code failed, in a way that pilotflow noticed
     │   ├── BashExitError         a command ended with a non-zero exit code
     │   ├── TaskTimeout           a task ran longer than it may
@@ -46,6 +47,10 @@ class ConfigError(PilotflowError, ValueError):
 
 class RequestTooLarge(ConfigError):
     """A task asks for more than any node, or block, of its executors has; the message has both numbers."""
+
+
+class PolicyExceeded(ConfigError):
+    """A setting is beyond what the site's admins allow; the message has the limit and where both were set."""
 
 
 class TaskError(PilotflowError):

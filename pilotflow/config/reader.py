@@ -162,7 +162,7 @@ class RecordReader:
         if key not in fields:
             valid = [*also, *fields]
             text = f"there is no such key{did_you_mean(key, valid)}. Valid: {', '.join(valid)}."
-            self.problems.append(yaml_tree.Problem(self.document.keys_at[path], f"{_dotted(path)}: {text}"))
+            self.note(path, text, at_key=True)
             raise Bad
         if key in readers:
             return readers[key](item, path)
@@ -203,9 +203,10 @@ class RecordReader:
                 del good[key]
             bad.update(keys)
 
-    def note(self, path: yaml_tree.Path, text: str) -> None:
-        """Note what is wrong with the value at this path."""
-        mark = self.document.values_at.get(path, yaml_tree.Mark(1, 1))
+    def note(self, path: yaml_tree.Path, text: str, at_key: bool = False) -> None:
+        """Note what is wrong with the value at this path, or with its key."""
+        places = self.document.keys_at if at_key else self.document.values_at
+        mark = places.get(path, yaml_tree.Mark(1, 1))
         where = f"{_dotted(path)}: " if path else ""
         self.problems.append(yaml_tree.Problem(mark, f"{where}{text}"))
 

@@ -1,0 +1,272 @@
+"""A `Config` from a site and settings: what users need not know is filled in, what is not allowed refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.plugins import load_launcher, load_provider
+from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses
+from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
+from pilotflow.config.site import Partition, Site
+from pilotflow.config.sites import Catalog, Places, read_catalog, site_of
+from pilotflow.errors import ConfigError
+from pilotflow.launchers.base import Launcher
+from pilotflow.providers.base import Provider
+from pilotflow.providers.local import LocalProvider
+from pilotflow.units import did_you_mean
+
+USUAL_WALLTIME_S: Final = 4 * 3600.0
+"""Of a block, where nobody says anything and the partition allows it: longer ones wait longer for their start."""
+_RUN_KEYS: Final = ("run_dir", "retries", "crash_limit", "max_idletime", "heartbeat_limit", "encrypted")
+_EXECUTOR_KEYS: Final = ("max_workers_per_node", "max_parallel_jobs")
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What holds here.
+
+    Attributes:
+        site: the site, or None where there is none.
+        settings: what was said, with origins.
+        policies: what has to be kept.
+        config: what a run is started with.
+    """
+
+    site: Site | None
+    settings: Mapping[str, Setting]
+    policies: Sequence[LocatedPolicy]
+    config: Config
+
+
+def effective(places: Places, environment: Mapping[str, str], call: Mapping[str, Any], where: str) -> Effective:
+    """What holds when all layers have been put together.
+
+    Args:
+        places: where files are.
+        environment: variables.
+        call: what the call or the command line says, by setting.
+        where: what the origin of such a setting looks like, see `layer_of_call`.
+
+    Raises:
+        ConfigError: a file or a value is wrong, or the site cannot be told.
+        PolicyExceeded: something is not allowed.
+    """
+    catalog = read_catalog(places)
+    own = [
+        *(
+            layer_of_file(name, path)
+            for name, path in (("user", places.user), ("project", places.project))
+            if path.exists()
+        ),
+        layer_of_environment(environment),
+        layer_of_call(call, where),
+    ]
+    said = resolve(own).get("site")
+    site = site_of(catalog, None if said is None else said.value, environment)
+    layers = [_site_layer(catalog, site), *own] if site is not None else own
+    policies = catalog.policies(None if site is None else site.name)
+    check_fixed(policies, layers)
+    settings = resolve(layers)
+    config = compose(site, settings, policies, environment)
+    check_uses(policies, [use_of(executor) for executor in config.executors], settings)
+    return Effective(site, settings, policies, config)
+
+
+def _site_layer(catalog: Catalog, site: Site) -> Layer:
+    file = catalog.site(site.name)
+    return Layer("site", site.defaults, {key: file.place(f"defaults.{key}") for key in site.defaults})
+
+
+def use_of(executor: ExecutorConfig) -> Use:
+    """What an executor may come to use, for policies; fields that its provider does not have are None."""
+    provider: Any = executor.provider
+    partition, account, qos = (getattr(provider, key, None) for key in ("partition", "account", "qos"))
+    blocks, nodes = provider.max_blocks, provider.nodes_per_block
+    return Use(executor.label, partition, account, qos, blocks, nodes, provider.walltime_s)
+
+
+def compose(
+    site: Site | None,
+    settings: Mapping[str, Setting],
+    policies: Sequence[LocatedPolicy],
+    environment: Mapping[str, str],
+) -> Config:
+    """The configuration that a site and settings amount to.
+
+    Without a site, or on one without a batch system, that is this machine. On a site each partition that
+    work may go to is an executor whose blocks are asked for when work wants them, so that requests alone decide.
+
+    Raises:
+        ConfigError: a value is wrong, or there is no such partition or snippet.
+    """
+    said = {key: setting.value for key, setting in settings.items()}
+    run = {key: said[key] for key in _RUN_KEYS if key in said}
+    if site is not None and "run_dir" not in run and site.paths.runs is not None:
+        run["run_dir"] = expanded(site.paths.runs, environment)
+    own: dict[str, Any] = {key: said[key] for key in _EXECUTOR_KEYS if key in said}
+    if site is None or site.batch_system == "local":
+        return Config(executors=(ExecutorConfig(provider=_local(site, said), **own),), **run)
+    if site.batch_system != "slurm":
+        raise ConfigError(
+            f"site '{site.name}' has the batch system {site.batch_system}, for which there is no provider yet; "
+            "run inside a batch job of yours with pilotflow.load(site=None)."
+        )
+    partitions = chosen_partitions(site, said.get("partition"), policies)
+    limits = _shared_limits(said, policies, len(partitions))
+    executors = [_executor(site, partition, said, limits, policies, own) for partition in partitions]
+    return Config(executors=executors, **run)
+
+
+def expanded(path: str, environment: Mapping[str, str]) -> str:
+    """A path of a site file with `~`, `$NAME` and `${NAME}` filled in.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    import string
+
+    try:
+        text = string.Template(path).substitute(environment)
+    except KeyError as error:
+        raise ConfigError(f"paths: {path}: the variable {error.args[0]} is not set.") from None
+    except ValueError:
+        raise ConfigError(f"paths: {path}: a '$' must be followed by a name; write $$ for the sign itself.") from None
+    if text.startswith("~"):
+        home = environment.get("HOME")
+        text = home + text[1:] if home and text[1:2] in ("", "/") else os.path.expanduser(text)
+    return text
+
+
+def chosen_partitions(
+    site: Site, wanted: str | Sequence[str] | None, policies: Sequence[LocatedPolicy]
+) -> list[Partition]:
+    """The partitions that work may go to: those that were named, or all that need not be named and are allowed.
+
+    Raises:
+        ConfigError: there is no such partition, or none that may be used unasked.
+    """
+    if wanted is not None:
+        return [site.partition(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+    import fnmatch
+
+    def allowed(name: str) -> bool:
+        lists = [located.policy.partitions for located in policies if located.policy.partitions is not None]
+        return all(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for patterns in lists)
+
+    found = [partition for partition in site.partitions if not partition.explicit and allowed(partition.name)]
+    if not found:
+        names = ", ".join(partition.name for partition in site.partitions) or "none"
+        raise ConfigError(f"site '{site.name}' has no partition that is taken unasked. Say partition=...: {names}.")
+    return sorted(found, key=lambda partition: not partition.default)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Blocks of each executor, so that all together keep to the policies."""
+
+    init: int
+    least: int
+    most: int
+
+
+def _shared_limits(said: Mapping[str, Any], policies: Sequence[LocatedPolicy], executors: int) -> _Limits:
+    """Blocks of each executor: what was said, else as many as policies leave room for, up to four."""
+    least = said.get("min_blocks", 0)
+    most = said.get("max_blocks")
+    if most is None:
+        nodes = said.get("nodes_per_block", 1)
+        room = [located.policy.max_blocks // executors for located in policies if located.policy.max_blocks]
+        room += [located.policy.max_nodes // (executors * nodes) for located in policies if located.policy.max_nodes]
+        room += [located.policy.max_queued_jobs // executors for located in policies if located.policy.max_queued_jobs]
+        most = max(1, least, min([4, *room]))
+    return _Limits(said.get("init_blocks", max(least, 1 if executors == 1 and most else 0)), least, most)
+
+
+def _executor(
+    site: Site,
+    partition: Partition,
+    said: Mapping[str, Any],
+    limits: _Limits,
+    policies: Sequence[LocatedPolicy],
+    own: Mapping[str, Any],
+) -> ExecutorConfig:
+    cls: Any = load_provider("slurm")
+    account = said.get("account", site.account.default)
+    if account is None and site.account.required:
+        raise ConfigError(f"site '{site.name}' needs an account: say account=..., or set PILOTFLOW_ACCOUNT.")
+    if account is not None and partition.gpus_per_node and not account.endswith(site.account.suffix_for_gpus):
+        account += site.account.suffix_for_gpus
+    options = [*partition.scheduler_options, *said.get("scheduler_options", ())]
+    provider: Provider = cls(
+        partition=partition.name,
+        account=account,
+        qos=said.get("qos", partition.default_qos),
+        constraint=said.get("constraint", partition.constraint),
+        reservation=said.get("reservation"),
+        gpus_per_node=_gpus(partition),
+        nodes_per_block=said.get("nodes_per_block", partition.min_nodes),
+        init_blocks=limits.init,
+        min_blocks=limits.least,
+        max_blocks=limits.most,
+        walltime=walltime_s(partition, said.get("walltime"), policies),
+        worker_init=worker_init_text(site, said.get("worker_init")),
+        scheduler_options="\n".join(option if option.startswith("#") else f"#SBATCH {option}" for option in options),
+        exclusive=not partition.shared or None,
+    )
+    launcher: type[Launcher] = load_launcher(said.get("launcher", partition.launcher or site.launcher))
+    return ExecutorConfig(
+        label=partition.name,
+        provider=provider,
+        launcher=launcher(),
+        num_cpus=partition.cpus_per_node,
+        memory=partition.memory_bytes,
+        num_gpus=partition.gpus_per_node,
+        **own,
+    )
+
+
+def _gpus(partition: Partition) -> int | str | None:
+    if not partition.gpus_per_node:
+        return None
+    return f"{partition.gpu_type}:{partition.gpus_per_node}" if partition.gpu_type else partition.gpus_per_node
+
+
+def walltime_s(partition: Partition, wanted: float | None, policies: Sequence[LocatedPolicy]) -> float:
+    """How long a block may live: what was said, else the longest that all allow, up to four hours."""
+    if wanted is not None:
+        return float(wanted)
+    most = [float(located.policy.max_walltime) for located in policies if located.policy.max_walltime is not None]
+    if partition.max_walltime_s is not None:
+        most.append(partition.max_walltime_s)
+    return min([USUAL_WALLTIME_S, *most])
+
+
+def worker_init_text(site: Site | None, wanted: str | Sequence[str] | None) -> str:
+    """The shell text that blocks run: the site's snippets of these names, or the text itself.
+
+    Raises:
+        ConfigError: what looks like a name is none of the site's.
+    """
+    known = {} if site is None else dict(site.worker_init)
+    if wanted is None:
+        return known.get("default", "")
+    parts: list[str] = []
+    for item in [wanted] if isinstance(wanted, str) else wanted:
+        if item in known:
+            parts.append(known[item].rstrip("\n"))
+        elif any(char in item for char in " \n;/=$"):
+            parts.append(item.rstrip("\n"))
+        else:
+            names = ", ".join(known) or "none"
+            raise ConfigError(f"worker_init: there is no snippet '{item}'{did_you_mean(item, known)}. Known: {names}.")
+    return "\n".join(parts)
+
+
+def _local(site: Site | None, said: Mapping[str, Any]) -> LocalProvider:
+    keys = ("nodes_per_block", "init_blocks", "min_blocks", "max_blocks", "walltime")
+    given = {key: said[key] for key in keys if key in said}
+    return LocalProvider(**given, worker_init=worker_init_text(site, said.get("worker_init")))

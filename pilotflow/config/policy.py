@@ -1,0 +1,154 @@
+"""Whether what users want stays within what their site's admins allow.
+
+A guard rail, not a wall: whoever can submit a batch job can do so without pilotflow, so what must hold
+is enforced by the batch system. What is here saves users and admins from accidents, with words that say
+who has set which limit, and where.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pilotflow.config.settings import Layer, Setting
+from pilotflow.config.site import Policy
+from pilotflow.errors import PolicyExceeded
+from pilotflow.units import format_duration, show
+
+
+@dataclass(frozen=True)
+class LocatedPolicy:
+    """A policy, of which site, and where its limits were set.
+
+    Attributes:
+        policy: the limits.
+        site: name of the site.
+        places: `FILE:LINE` of each limit, by its name.
+        defaults: the site's own settings, which `fixed` ones must keep.
+    """
+
+    policy: Policy
+    site: str
+    places: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What an executor may come to use.
+
+    Attributes:
+        executor: its label.
+        partition, account, qos: what it asks the batch system for, None for the batch system's default.
+        blocks: the most blocks at a time.
+        nodes: nodes of each.
+        walltime_s: how long a block may live, None for as long as the batch system lets it.
+    """
+
+    executor: str
+    partition: str | None
+    account: str | None
+    qos: str | None
+    blocks: int
+    nodes: int
+    walltime_s: float | None
+
+
+def check_fixed(policies: Sequence[LocatedPolicy], layers: Sequence[Layer]) -> None:
+    """See that no layer of users' own changes what admins have fixed.
+
+    Raises:
+        PolicyExceeded: naming each such setting, its value and place, and the policy's.
+    """
+    problems: list[str] = []
+    for located in policies:
+        for key in located.policy.fixed:
+            wanted = located.defaults.get(key)
+            for layer in layers:
+                if layer.name != "site" and layer.values.get(key) not in (None, wanted):
+                    held = "left as it is" if wanted is None else show(wanted)
+                    problems.append(
+                        f"{key}={show(layer.values[key])} ({layer.origins.get(key, layer.name)}) cannot be set: it is "
+                        f"{held} by the policy 'fixed' of site '{located.site}'{_at(located, 'fixed')}."
+                    )
+    _refuse(problems)
+
+
+def check_uses(policies: Sequence[LocatedPolicy], uses: Sequence[Use], settings: Mapping[str, Setting]) -> None:
+    """See that what a run may come to use is allowed.
+
+    Args:
+        policies: all of them must allow it.
+        uses: what the run's executors may use.
+        settings: what was said, for where values come from.
+
+    Raises:
+        PolicyExceeded: everything that is not allowed: setting, value, its place, the limit and its place.
+    """
+    problems: list[str] = []
+    for located in policies:
+        problems += _too_many(located, uses, settings)
+        for use in uses:
+            problems += _too_long(located, use, settings)
+            problems += _not_listed(located, use, settings)
+    _refuse(problems)
+
+
+def _too_many(located: LocatedPolicy, uses: Sequence[Use], settings: Mapping[str, Setting]) -> list[str]:
+    out: list[str] = []
+    policy = located.policy
+    blocks = sum(use.blocks for use in uses)
+    if policy.max_blocks is not None and blocks > policy.max_blocks:
+        out.append(
+            _problem(located, "max_blocks", f"{blocks} blocks", _from(settings, "max_blocks"), policy.max_blocks)
+        )
+    nodes = sum(use.blocks * use.nodes for use in uses)
+    if policy.max_nodes is not None and nodes > policy.max_nodes:
+        what = f"{nodes} nodes ({' + '.join(f'{use.blocks} blocks of {use.nodes}' for use in uses)})"
+        where = _from(settings, "nodes_per_block") or _from(settings, "max_blocks")
+        out.append(_problem(located, "max_nodes", what, where, policy.max_nodes))
+    return out
+
+
+def _too_long(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting]) -> list[str]:
+    limit = located.policy.max_walltime
+    if limit is None or (use.walltime_s is not None and use.walltime_s <= float(limit)):
+        return []
+    wanted = "no walltime" if use.walltime_s is None else f"a walltime of {format_duration(use.walltime_s)}"
+    return [_problem(located, "max_walltime", wanted, _from(settings, "walltime"), format_duration(float(limit)))]
+
+
+def _not_listed(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting]) -> list[str]:
+    policy, out = located.policy, list[str]()
+    for key, name, allowed in (
+        ("partition", "partitions", policy.partitions),
+        ("account", "accounts", policy.accounts),
+        ("qos", "qos", policy.qos),
+    ):
+        value: str | None = getattr(use, key)
+        if allowed is None or (key == "qos" and value is None):  # the batch system's own choice
+            continue
+        if value is None or not any(fnmatch.fnmatchcase(value, pattern) for pattern in allowed):
+            wanted = f"no {key}" if value is None else f"{key} '{value}'"
+            out.append(_problem(located, name, wanted, _from(settings, key), ", ".join(allowed) or "none"))
+    return out
+
+
+def _problem(located: LocatedPolicy, limit: str, wanted: str, where: str, allowed: object) -> str:
+    said = f" ({where})" if where else ""
+    return f"{wanted}{said}: site '{located.site}' allows {limit}: {allowed}{_at(located, limit)}."
+
+
+def _from(settings: Mapping[str, Setting], key: str) -> str:
+    return settings[key].origin if key in settings else ""
+
+
+def _at(located: LocatedPolicy, key: str) -> str:
+    place = located.places.get(key)
+    return f" ({place})" if place else ""
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise PolicyExceeded("\n".join(dict.fromkeys(problems)))

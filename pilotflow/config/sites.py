@@ -1,0 +1,215 @@
+"""Which sites are known here, and on which one a program is.
+
+Site files come from three places. What the machine's admins keep (`/etc/pilotflow/site.yaml`) goes before
+everything; files in `PILOTFLOW_SITE_PATH` add sites, or tighten the policy of one; those that ship with
+pilotflow are there for whom nobody keeps a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pilotflow.config.policy import LocatedPolicy
+from pilotflow.config.site import Site
+from pilotflow.config.site_file import SiteFile, read_site
+from pilotflow.errors import ConfigError
+from pilotflow.units import did_you_mean
+
+ADMIN_FILE: Final = Path("/etc/pilotflow/site.yaml")
+PATH_VARIABLE: Final = "PILOTFLOW_SITE_PATH"
+_ONLY_TIGHTENS: Final = frozenset(["name", "policy", "description", "message"])
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where site files and settings are looked for.
+
+    Attributes:
+        admin: the machine's own site file, which need not exist.
+        added: files, and directories of files, that add or tighten.
+        shipped: directories of files that come with pilotflow.
+        user, project: files of settings, which need not exist.
+    """
+
+    admin: Path = ADMIN_FILE
+    added: tuple[Path, ...] = ()
+    shipped: tuple[Path, ...] = ()
+    user: Path = Path("~/.config/pilotflow/config.yaml")
+    project: Path = Path("pilotflow.yaml")
+
+
+def usual_places(environment: Mapping[str, str]) -> Places:
+    """Where things are, as the environment and this installation have it."""
+    added = tuple(Path(part).expanduser() for part in environment.get(PATH_VARIABLE, "").split(":") if part)
+    config = environment.get("XDG_CONFIG_HOME") or "~/.config"
+    return Places(
+        added=added,
+        shipped=shipped_folders(),
+        user=Path(config).expanduser() / "pilotflow" / "config.yaml",
+    )
+
+
+def shipped_folders() -> tuple[Path, ...]:
+    """Where the site files that come with pilotflow are: in its source tree, or where they were installed."""
+    here = Path(__file__).resolve().parents[2] / "configs" / "sites"
+    installed = Path(sysconfig.get_path("data")) / "share" / "pilotflow" / "sites"
+    return tuple(folder for folder in (here, installed) if folder.is_dir())[:1]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The sites that are known.
+
+    Attributes:
+        files: the file that describes each site, by name.
+        kind: "admin", "added" or "shipped", by name.
+        tightened: files that tighten a site's policy, by its name.
+        admin: the machine's own site, or None.
+    """
+
+    files: Mapping[str, SiteFile] = field(default_factory=dict)
+    kind: Mapping[str, str] = field(default_factory=dict)
+    tightened: Mapping[str, tuple[SiteFile, ...]] = field(default_factory=dict)
+    admin: SiteFile | None = None
+
+    def site(self, name: str) -> SiteFile:
+        """The file of the site of this name.
+
+        Raises:
+            ConfigError: there is none; names those that there are.
+        """
+        found = self.files.get(name)
+        if found is None:
+            names = sorted(self.files)
+            listed = f"Known here: {', '.join(names)}." if names else "No site is known here."
+            raise ConfigError(
+                f"there is no site '{name}'{did_you_mean(name, names)}. {listed} "
+                f"Add one with a file in {PATH_VARIABLE}, or ask your admins for {ADMIN_FILE}."
+            )
+        return found
+
+    def policies(self, name: str | None) -> list[LocatedPolicy]:
+        """All policies that hold for a run at this site: its own, and always the machine's."""
+        files: list[SiteFile] = []
+        if self.admin is not None:
+            files += [self.admin, *self.tightened.get(self.admin.site.name, ())]
+        if name is not None and (self.admin is None or name != self.admin.site.name):
+            files += [self.site(name), *self.tightened.get(name, ())]
+        return [_located(file) for file in files]
+
+
+def _located(file: SiteFile) -> LocatedPolicy:
+    names = [field.name for field in dataclasses.fields(file.site.policy)]
+    places = {name: file.places[f"policy.{name}"] for name in names if f"policy.{name}" in file.places}
+    return LocatedPolicy(file.site.policy, file.site.name, places, dict(file.site.defaults))
+
+
+def read_catalog(places: Places) -> Catalog:
+    """Read all site files.
+
+    Raises:
+        ConfigError: one is wrong, others may write the machine's own, two files describe one site, or a file
+            in `PILOTFLOW_SITE_PATH` says more about a site of the machine than a tighter policy.
+    """
+    files: dict[str, SiteFile] = {}
+    kind: dict[str, str] = {}
+    tightened: dict[str, tuple[SiteFile, ...]] = {}
+    for folder in places.shipped:
+        for path in _yaml_files(folder):
+            file = read_site(path)
+            files[file.site.name], kind[file.site.name] = file, "shipped"
+    admin = read_site(places.admin, trusted=True) if _exists(places.admin) else None
+    if admin is not None:
+        files[admin.site.name], kind[admin.site.name] = admin, "admin"
+    for path in [path for place in places.added for path in _yaml_files(place)]:
+        file = read_site(path)
+        name = file.site.name
+        if kind.get(name, "shipped") == "shipped":
+            files[name], kind[name] = file, "added"
+        else:
+            _check_only_tightens(file, files[name])
+            tightened[name] = (*tightened.get(name, ()), file)
+    return Catalog(files, kind, tightened, admin)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be entered: reading it will say so
+        return True
+
+
+def _yaml_files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    return sorted(path for path in place.iterdir() if path.suffix in (".yaml", ".yml"))
+
+
+def _check_only_tightens(file: SiteFile, first: SiteFile) -> None:
+    said = {key.partition(".")[0] for key in file.places}
+    more = sorted(said - _ONLY_TIGHTENS)
+    if more:
+        raise ConfigError(
+            f"{file.place(more[0])}: {', '.join(more)}: site '{file.site.name}' is described by {first.path}. Another "
+            "file can only tighten it: give `name` and `policy`, or choose another name."
+        )
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A site that a program seems to run at.
+
+    Attributes:
+        file: its file.
+        reason: what says so.
+    """
+
+    file: SiteFile
+    reason: str
+
+
+def detect(catalog: Catalog, environment: Mapping[str, str], hosts: Sequence[str] | None = None) -> list[Detected]:
+    """The sites that this program seems to run at, the machine's own first.
+
+    Args:
+        catalog: the sites.
+        environment: variables to look at.
+        hosts: names of this host; asked for if not given.
+    """
+    names = _host_names() if hosts is None else list(hosts)
+    out: list[Detected] = []
+    if catalog.admin is not None:
+        out.append(Detected(catalog.admin, f"{catalog.admin.path} exists"))
+    for name in sorted(catalog.files):
+        file = catalog.files[name]
+        reason = file.site.detect.reason(environment, names, os.path.exists)
+        if reason is not None and file is not catalog.admin:
+            out.append(Detected(file, reason))
+    return out
+
+
+def _host_names() -> list[str]:
+    name = socket.gethostname()
+    return list(dict.fromkeys([name, name.partition(".")[0], socket.getfqdn(name)])) if "." not in name else [name]
+
+
+def site_of(catalog: Catalog, name: str | None, environment: Mapping[str, str]) -> Site | None:
+    """The site of this name, or the one that this program is on; None if nothing tells.
+
+    Raises:
+        ConfigError: there is no such site, or several seem to be this one.
+    """
+    if name is not None:
+        return catalog.site(name).site
+    found = detect(catalog, environment)
+    if len(found) > 1 and found[0].file is not catalog.admin:
+        seen = "; ".join(f"{hit.file.site.name} ({hit.reason})" for hit in found)
+        raise ConfigError(f"this seems to be more than one site: {seen}. Say which with site=... or PILOTFLOW_SITE.")
+    return found[0].file.site if found else None
