@@ -15,14 +15,15 @@ from pilotflow.config.site import Partition, Site
 from pilotflow.config.sites import Catalog, Places, read_catalog, site_of
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
+from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
 from pilotflow.units import did_you_mean
 
 USUAL_WALLTIME_S: Final = 4 * 3600.0
 """Of a block, where nobody says anything and the partition allows it: longer ones wait longer for their start."""
-_RUN_KEYS: Final = ("run_dir", "retries", "crash_limit", "max_idletime", "heartbeat_limit", "encrypted")
-_EXECUTOR_KEYS: Final = ("max_workers_per_node", "max_parallel_jobs")
+_RUN_KEYS: Final = ("run_dir", "retries", "crash_limit", "max_idletime", "heartbeat_limit", "encrypted", "ports")
+_EXECUTOR_KEYS: Final = ("max_workers_per_node", "max_parallel_jobs", "address")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def compose(
     run = {key: said[key] for key in _RUN_KEYS if key in said}
     if site is not None and "run_dir" not in run and site.paths.runs is not None:
         run["run_dir"] = expanded(site.paths.runs, environment)
+    if site is not None and "ports" not in run and site.network.ports is not None:
+        run["ports"] = site.network.ports
     own: dict[str, Any] = {key: said[key] for key in _EXECUTOR_KEYS if key in said}
     if site is None or site.batch_system == "local":
         return Config(executors=(ExecutorConfig(provider=_local(site, said), **own),), **run)
@@ -115,8 +118,12 @@ def compose(
             f"site '{site.name}' has the batch system {site.batch_system}, for which there is no provider yet; "
             "run inside a batch job of yours with pilotflow.load(site=None)."
         )
+    own.setdefault("address", site.network.address)
     partitions = chosen_partitions(site, said.get("partition"), policies)
-    limits = _shared_limits(said, policies, len(partitions))
+    room = _room(said, policies, partitions)
+    if "partition" not in said and room is not None:  # each has one block at least
+        partitions = partitions[: max(1, room)]
+    limits = _shared_limits(settings, room, len(partitions))
     executors = [_executor(site, partition, said, limits, policies, own) for partition in partitions]
     return Config(executors=executors, **run)
 
@@ -173,16 +180,22 @@ class _Limits:
     most: int
 
 
-def _shared_limits(said: Mapping[str, Any], policies: Sequence[LocatedPolicy], executors: int) -> _Limits:
-    """Blocks of each executor: what was said, else as many as policies leave room for, up to four."""
-    least = said.get("min_blocks", 0)
-    most = said.get("max_blocks")
-    if most is None:
-        nodes = said.get("nodes_per_block", 1)
-        room = [located.policy.max_blocks // executors for located in policies if located.policy.max_blocks]
-        room += [located.policy.max_nodes // (executors * nodes) for located in policies if located.policy.max_nodes]
-        room += [located.policy.max_queued_jobs // executors for located in policies if located.policy.max_queued_jobs]
-        most = max(1, least, min([4, *room]))
+def _room(said: Mapping[str, Any], policies: Sequence[LocatedPolicy], partitions: Sequence[Partition]) -> int | None:
+    """Blocks that policies leave for all executors together, None for any number."""
+    nodes = max(said.get("nodes_per_block", partition.min_nodes) for partition in partitions)
+    room: list[int] = []
+    for policy in (located.policy for located in policies):
+        room += [limit for limit in (policy.max_blocks, policy.max_queued_jobs) if limit is not None]
+        room += [policy.max_nodes // nodes] if policy.max_nodes is not None else []
+    return min(room, default=None)
+
+
+def _shared_limits(settings: Mapping[str, Setting], room: int | None, executors: int) -> _Limits:
+    """Blocks of each executor: what the user said; else what the site says, or four, if there is room for them."""
+    said = {key: setting.value for key, setting in settings.items()}
+    least, most = said.get("min_blocks", 0), said.get("max_blocks", 4)
+    if "max_blocks" not in said or settings["max_blocks"].layer == "site":
+        most = max(1, least, most if room is None else min(most, room // executors))
     return _Limits(said.get("init_blocks", max(least, 1 if executors == 1 and most else 0)), least, most)
 
 
@@ -216,17 +229,26 @@ def _executor(
         worker_init=worker_init_text(site, said.get("worker_init")),
         scheduler_options="\n".join(option if option.startswith("#") else f"#SBATCH {option}" for option in options),
         exclusive=not partition.shared or None,
+        **_rate(policies),
     )
-    launcher: type[Launcher] = load_launcher(said.get("launcher", partition.launcher or site.launcher))
+    launcher: Launcher = partition.launcher or site.launcher or SrunLauncher()
+    if "launcher" in said:
+        launcher = load_launcher(said["launcher"])()
     return ExecutorConfig(
         label=partition.name,
         provider=provider,
-        launcher=launcher(),
+        launcher=launcher,
         num_cpus=partition.cpus_per_node,
         memory=partition.memory_bytes,
         num_gpus=partition.gpus_per_node,
         **own,
     )
+
+
+def _rate(policies: Sequence[LocatedPolicy]) -> dict[str, Any]:
+    """How gently the batch system has to be treated, if a policy says so."""
+    rates = [limit / 60 for located in policies if (limit := located.policy.max_submissions_per_minute) is not None]
+    return {"submit_rate": min(rates)} if rates else {}
 
 
 def _gpus(partition: Partition) -> int | str | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pilotflow.config import yaml_tree
 from pilotflow.config.model import Config, ExecutorConfig
-from pilotflow.config.plugins import load_launcher, load_provider
 from pilotflow.config.reader import Bad, RecordReader, kind_in_file, raise_problems, read_document
-from pilotflow.errors import ConfigError
 from pilotflow.units import show
 
 
@@ -60,7 +58,7 @@ class _ConfigReader(RecordReader):
             raise Bad
         noted = len(self.problems)
         self._check_labels(value, path)
-        plugins = {"provider": self._provider, "launcher": self._launcher}
+        plugins = {"provider": self.provider, "launcher": self.launcher}
         made = list[ExecutorConfig]()
         for index, item in enumerate(value):
             with contextlib.suppress(Bad):
@@ -79,34 +77,3 @@ class _ConfigReader(RecordReader):
                     at = (*path, index, "label") if "label" in item else (*path, index)
                     self.note(at, f"{where} '{label}' is already that of executors[{first[label]}]. Choose another.")
                 first.setdefault(label, index)
-
-    def _provider(self, value: object, path: yaml_tree.Path) -> object:
-        return self._plugin("provider", "local", load_provider, value, path)
-
-    def _launcher(self, value: object, path: yaml_tree.Path) -> object:
-        return self._plugin("launcher", "single_node", load_launcher, value, path)
-
-    def _plugin(
-        self, word: str, example: str, load: Callable[[str], type], value: object, path: yaml_tree.Path
-    ) -> object:
-        if value is yaml_tree.BROKEN:
-            raise Bad
-        fields = dict(value) if isinstance(value, Mapping) else {"type": value}
-        at: yaml_tree.Path = (*path, "type") if isinstance(value, Mapping) and "type" in value else path
-        if "type" not in fields:
-            self.note(path, f"`type` is missing. Say which {word} it is, such as `type: {example}`.")
-            raise Bad
-        type_name = fields.pop("type")
-        if type_name is yaml_tree.BROKEN:
-            raise Bad
-        if not isinstance(type_name, str):
-            self.note(
-                at, f"{show(type_name)} is {kind_in_file(type_name)}, expected the type of a {word}, such as {example}."
-            )
-            raise Bad
-        try:
-            cls = load(type_name)
-        except ConfigError as error:
-            self.note(at, str(error))
-            raise Bad from None
-        return self.record(cls, fields, path, {}, also=("type",))

@@ -99,10 +99,9 @@ def _too_many(located: LocatedPolicy, uses: Sequence[Use], settings: Mapping[str
     out: list[str] = []
     policy = located.policy
     blocks = sum(use.blocks for use in uses)
-    if policy.max_blocks is not None and blocks > policy.max_blocks:
-        out.append(
-            _problem(located, "max_blocks", f"{blocks} blocks", _from(settings, "max_blocks"), policy.max_blocks)
-        )
+    for key, limit in (("max_blocks", policy.max_blocks), ("max_queued_jobs", policy.max_queued_jobs)):
+        if limit is not None and blocks > limit:
+            out.append(_problem(located, key, f"{blocks} blocks", _from(settings, "max_blocks"), limit))
     nodes = sum(use.blocks * use.nodes for use in uses)
     if policy.max_nodes is not None and nodes > policy.max_nodes:
         what = f"{nodes} nodes ({' + '.join(f'{use.blocks} blocks of {use.nodes}' for use in uses)})"

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pilotflow.config import yaml_tree
+from pilotflow.config.plugins import load_launcher, load_provider
 from pilotflow.errors import ConfigError
+from pilotflow.launchers.base import Launcher
+from pilotflow.providers.base import Provider
 from pilotflow.typechecks import annotations_of, split_field_error, type_problem
 from pilotflow.units import did_you_mean, kind, show
 
@@ -108,7 +111,7 @@ class RecordReader:
         """A `cls` from a mapping of its fields.
 
         Fields whose annotation is a record, or a tuple of records, are read likewise. `readers` make the
-        values of fields that need more than that, `also` are keys of the file that are no fields.
+        values of fields that need more than that, there too; `also` are keys of the file that are no fields.
 
         Raises:
             Bad: it cannot be made; the problems have been noted.
@@ -132,7 +135,9 @@ class RecordReader:
             raise Bad
         return self._construct(cls, good, bad, path)
 
-    def records(self, cls: type[Record], value: object, path: yaml_tree.Path) -> tuple[Record, ...]:
+    def records(
+        self, cls: type[Record], value: object, path: yaml_tree.Path, readers: Mapping[str, FieldReader]
+    ) -> tuple[Record, ...]:
         """A `cls` from each item of a list.
 
         Raises:
@@ -144,10 +149,43 @@ class RecordReader:
         made = list[Record]()
         for index, item in enumerate(value):
             with contextlib.suppress(Bad):
-                made.append(self.record(cls, item, (*path, index), {}))
+                made.append(self.record(cls, item, (*path, index), readers))
         if len(made) < len(value):
             raise Bad
         return tuple(made)
+
+    def provider(self, value: object, path: yaml_tree.Path) -> Provider:
+        """A provider, from its type or a mapping with it. Raises `Bad` with the problem noted."""
+        return self._plugin("provider", "local", load_provider, value, path)
+
+    def launcher(self, value: object, path: yaml_tree.Path) -> Launcher:
+        """A launcher, likewise."""
+        return self._plugin("launcher", "single_node", load_launcher, value, path)
+
+    def _plugin(
+        self, word: str, example: str, load: Callable[[str], type[Record]], value: object, path: yaml_tree.Path
+    ) -> Record:
+        if value is yaml_tree.BROKEN:
+            raise Bad
+        fields = dict(value) if isinstance(value, Mapping) else {"type": value}
+        at: yaml_tree.Path = (*path, "type") if isinstance(value, Mapping) and "type" in value else path
+        if "type" not in fields:
+            self.note(path, f"`type` is missing. Say which {word} it is, such as `type: {example}`.")
+            raise Bad
+        type_name = fields.pop("type")
+        if type_name is yaml_tree.BROKEN:
+            raise Bad
+        if not isinstance(type_name, str):
+            self.note(
+                at, f"{show(type_name)} is {kind_in_file(type_name)}, expected the type of a {word}, such as {example}."
+            )
+            raise Bad
+        try:
+            cls = load(type_name)
+        except ConfigError as error:
+            self.note(at, str(error))
+            raise Bad from None
+        return self.record(cls, fields, path, {}, also=("type",))
 
     def _field(
         self,
@@ -172,8 +210,8 @@ class RecordReader:
         inner = _records_in(annotation)
         if inner is not None and item is not None:
             if typing.get_origin(annotation) is tuple:
-                return self.records(inner, item, path)
-            return self.record(inner, item, path, {})
+                return self.records(inner, item, path, readers)
+            return self.record(inner, item, path, readers)
         if isinstance(item, list) and typing.get_origin(annotation) is tuple:
             item = tuple(item)
         problem = type_problem(item, annotation)

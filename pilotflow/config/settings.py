@@ -36,8 +36,8 @@ class Settings:
         walltime: how long a block may live; seconds, "2h", "01:30:00".
         worker_init: names of the site's snippets, or shell text, that a block runs before its managers.
         launcher: how managers are started: a launcher's name.
-        interface: network interface, pattern or network by which nodes reach this host.
-        ports: "LOW-HIGH", the ports that may be listened on.
+        address: by which nodes reach this host, see `ExecutorConfig`.
+        ports: where to listen, such as "50000-50100".
         scheduler_options: further options of the batch system.
         max_workers_per_node, max_parallel_jobs: see `ExecutorConfig`.
         run_dir: where run directories go.
@@ -61,7 +61,7 @@ class Settings:
     walltime: float | str | None = None
     worker_init: str | Sequence[str] | None = None
     launcher: str | None = None
-    interface: str | None = None
+    address: str | None = None
     ports: str | None = None
     scheduler_options: Sequence[str] | None = None
     max_workers_per_node: int | None = None

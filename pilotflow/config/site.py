@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pilotflow.core.addresses import parse_ports
 from pilotflow.errors import ConfigError
+from pilotflow.launchers.base import Launcher
 from pilotflow.typechecks import check_arguments, field_error
 from pilotflow.units import did_you_mean, format_duration, format_memory, parse_duration, parse_memory, show
 
 BATCH_SYSTEMS: Final = ("slurm", "pbs", "local")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_PORTS: Final = re.compile(r"(?P<low>[0-9]{1,5})-(?P<high>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,20 +101,21 @@ class Network:
     """How compute nodes reach the interchange.
 
     Attributes:
-        interface: name of a network interface of the login nodes ("hsn0"), a pattern ("ib*"), or a network
-            ("10.148.0.0/16"); None for the route that the nodes use.
+        address: name of a network interface of the login nodes ("hsn0"), or a network ("10.148.0.0/16"); None
+            for the route that the nodes use. See `ExecutorConfig`.
         ports: "LOW-HIGH", both included; None for any free port.
     """
 
-    interface: str | None = None
+    address: str | None = None
     ports: str | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self)
         if self.ports is not None:
-            match = _PORTS.fullmatch(self.ports)
-            if match is None or not 1024 <= int(match["low"]) <= int(match["high"]) <= 65535:
-                raise field_error(self, "ports", f"{show(self.ports)} is no range of ports from 1024 to 65535.")
+            try:
+                parse_ports(self.ports)
+            except ConfigError as error:
+                raise field_error(self, "ports", str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ class Partition:
         default_qos: the one to ask for.
         constraint: node features to ask for.
         charge_factor: what a node-hour costs, relative to the site's unit.
-        launcher: how managers are started there, if not as everywhere on the site.
+        launcher: how managers are started there, if not as everywhere on the site; its name, or its type and options.
         scheduler_options: further options of the batch system, such as "--licenses=scratch".
         unverified: names of fields above whose values no public page confirms.
     """
@@ -179,7 +181,7 @@ class Partition:
     default_qos: str | None = None
     constraint: str | None = None
     charge_factor: float = 1.0
-    launcher: str | None = None
+    launcher: Launcher | None = None
     scheduler_options: Sequence[str] = ()
     unverified: Sequence[str] = ()
 
@@ -271,7 +273,7 @@ class Site:
         network: how nodes reach the interchange.
         paths: directories.
         worker_init: shell text by name, for users to choose from.
-        launcher: how managers are started: a launcher's name.
+        launcher: how managers are started: its name, or its type and options; srun if not given.
         partitions: where work can run.
         resources: consumables of the site as a whole, such as `{"matlab": 20}`.
         defaults: settings, see `pilotflow.config.settings`, which users may change unless they are fixed.
@@ -289,7 +291,7 @@ class Site:
     network: Network = field(default_factory=Network)
     paths: Paths = field(default_factory=Paths)
     worker_init: Mapping[str, str] = field(default_factory=dict)
-    launcher: str = "srun"
+    launcher: Launcher | None = None
     partitions: tuple[Partition, ...] = ()
     resources: Mapping[str, int] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -198,7 +198,7 @@ class _SiteReader(RecordReader):
         if value is yaml_tree.BROKEN:
             return None
         try:
-            site = self.record(Site, value, (), {"defaults": self._defaults})
+            site = self.record(Site, value, (), {"defaults": self._defaults, "launcher": self.launcher})
         except Bad:
             return None
         self._check_fixed(site.policy)
@@ -211,7 +211,7 @@ class _SiteReader(RecordReader):
         if not isinstance(value, dict):
             self.note(path, f"{show(value)} is {kind_in_file(value)}, expected settings and values.")
             raise Bad
-        settings = self.record(Settings, value, path, {})
+        settings = self.record(Settings, value, path, {})  # whose launcher is a name
         return {key: getattr(settings, key) for key in value}
 
     def _check_fixed(self, policy: Policy) -> None:

@@ -10,13 +10,14 @@ import pytest
 from pilotflow.config.site_file import check_trusted, read_site
 from pilotflow.config.sites import Places, detect, read_catalog, site_of
 from pilotflow.errors import ConfigError
+from pilotflow.launchers.mpirun import MpirunLauncher
 
 SITE = """\
 name: hill
 description: a small machine
 detect: {environment: {CLUSTER: hill}, hosts: ["hill-login[0-9]"]}
 account: {required: true}
-network: {interface: "ib*", ports: 50000-50100}
+network: {address: "10.148.0.0/16", ports: 50000-50100}
 worker_init:
   default: module load python
   gpu: module load cuda
@@ -89,6 +90,14 @@ def test_everything_that_is_wrong_is_said_at_once_by_line_and_column(tmp_path: P
         ("name: x\npartitions: {name: a}\n", "2:13: partitions: {'name': 'a'} is a mapping, expected a list"),
         ("name: x\nsources: [{url: a, date: today}]\n", "2:26: sources[0].date: 'today' is no date"),
         ("name: x\nunverified: [polcy]\n", "2:13: unverified: 'polcy' is none of"),
+        (
+            "name: x\nlauncher: {type: srun, mp: pmix}\n",
+            "2:24: launcher.mp: there is no such key (did you mean 'mpi'?)",
+        ),
+        (
+            "name: x\npartitions: [{name: a, launcher: slurm}]\n",
+            "2:34: partitions[0].launcher: there is no launcher 'slurm'",
+        ),
         ("", "1:1: the file is empty"),
         ("- name: x\n", "1:1: "),
         ("name: !!python/object:os.system {}\n", "the tag"),
@@ -110,7 +119,7 @@ def test_included_files_fill_in_what_is_not_said_and_keep_their_own_lines(tmp_pa
         "gpu": "module load cuda",
         "mpi": "module load mpi",
     }
-    assert (file.site.policy.max_blocks, file.site.policy.max_nodes, file.site.launcher) == (8, 4, "mpirun")
+    assert (file.site.policy.max_blocks, file.site.policy.max_nodes, file.site.launcher) == (8, 4, MpirunLauncher())
     assert file.place("policy.max_nodes") == f"{tmp_path}/base.yaml:2"
     assert file.place("policy.max_blocks") == f"{tmp_path}/site.yaml:{LINE + 1}"
 

@@ -1,0 +1,291 @@
+"""Settings in layers, what a site's policy allows of them, and the configuration that they amount to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotflow.config.compose import Effective, effective, expanded
+from pilotflow.config.settings import layer_of_call, layer_of_environment, layer_of_file, resolve
+from pilotflow.config.sites import Places
+from pilotflow.errors import ConfigError, PilotflowError, PolicyExceeded
+from pilotflow.launchers.srun import SrunMPILauncher
+from pilotflow.providers.local import LocalProvider
+from pilotflow.providers.slurm import SlurmProvider
+
+SITE = """\
+name: hill
+account: {required: true, suffix_for_gpus: _g}
+network: {address: ib0, ports: 50000-50100}
+paths: {runs: "$WORK/runs"}
+worker_init: {default: module load python, gpu: module load cuda}
+partitions:
+  - {name: cpu, cpus_per_node: 64, memory_per_node: 240g, max_walltime: 2-00:00:00, default: true}
+  - {name: gpu, cpus_per_node: 32, gpus_per_node: 4, gpu_type: a100, max_walltime: 1h, qos: [fast, slow],
+     default_qos: fast, charge_factor: 4, launcher: srun_mpi, scheduler_options: ["--licenses=scratch"]}
+  - {name: huge, memory_per_node: 2t, explicit: true}
+defaults: {max_blocks: 3}
+policy: {max_blocks: 8, max_nodes: 16, max_walltime: 12h, partitions: [cpu, gpu, huge], max_submissions_per_minute: 30}
+"""
+
+
+def places(folder: Path, **files: str) -> Places:
+    """A machine whose admins, user and project have these files."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return Places(admin=folder / "admin.yaml", user=folder / "user.yaml", project=folder / "project.yaml")
+
+
+def settle(
+    folder: Path, call: dict[str, Any], site: str = SITE, environment: dict[str, str] | None = None, **files: str
+) -> Effective:
+    said = {"WORK": "/work", **(environment or {})}
+    return effective(places(folder, admin=site, **files), said, call, "load({key}=...)")
+
+
+def test_a_higher_layer_goes_before_a_lower_one_and_each_value_knows_where_it_is_from(tmp_path: Path) -> None:
+    found = settle(
+        tmp_path,
+        {"walltime": "3h"},
+        environment={"PILOTFLOW_ACCOUNT": "env", "PILOTFLOW_MAX_BLOCKS": "2"},
+        user="account: user\nqos: slow\nwalltime: 1h\n",
+        project="account: project\nretries: 2\n",
+    )
+    said = {
+        key: (setting.value, setting.origin.removeprefix(f"{tmp_path}/")) for key, setting in found.settings.items()
+    }
+    assert said == {
+        "account": ("env", "PILOTFLOW_ACCOUNT"),
+        "qos": ("slow", "user.yaml:2"),
+        "max_blocks": (2, "PILOTFLOW_MAX_BLOCKS"),
+        "walltime": (10800.0, "load(walltime=...)"),
+        "retries": (2, "project.yaml:2"),
+    }
+    assert found.config.retries == 2
+
+
+def test_nobody_need_name_a_partition(tmp_path: Path) -> None:
+    config = settle(tmp_path, {"account": "abc"}).config
+    cpu, gpu = config.executors
+    assert (config.run_dir, config.ports) == ("/work/runs", "50000-50100")
+    assert (cpu.label, cpu.num_cpus, cpu.memory_bytes, cpu.num_gpus, cpu.address) == ("cpu", 64, 240 << 30, 0, "ib0")
+    assert isinstance(cpu.provider, SlurmProvider)
+    assert isinstance(gpu.provider, SlurmProvider)
+    first, second = cpu.provider, gpu.provider
+    assert (first.partition, first.account, first.walltime_s, first.worker_init) == (
+        "cpu",
+        "abc",
+        14400,
+        "module load python",
+    )
+    assert (first.init_blocks, first.max_blocks, first.submit_rate) == (0, 3, 0.5)
+    assert (second.account, second.gpus_per_node, second.qos, second.walltime_s) == ("abc_g", "a100:4", "fast", 3600)
+    assert second.scheduler_options == "#SBATCH --licenses=scratch"
+    assert isinstance(gpu.launcher, SrunMPILauncher)
+
+
+def test_a_partition_that_is_named_is_the_only_executor_and_starts_at_once(tmp_path: Path) -> None:
+    config = settle(tmp_path, {"account": "abc", "partition": "huge", "worker_init": ["gpu", "export A=1"]}).config
+    (huge,) = config.executors
+    assert (huge.label, huge.provider.init_blocks) == ("huge", 1)
+    assert huge.provider.worker_init == "module load cuda\nexport A=1"
+
+
+def test_what_only_the_site_says_shrinks_to_what_its_policy_leaves_room_for(tmp_path: Path) -> None:
+    config = settle(tmp_path, {"account": "abc", "nodes_per_block": 4}).config
+    assert [(executor.label, executor.provider.max_blocks) for executor in config.executors] == [("cpu", 2), ("gpu", 2)]
+    site = SITE.replace("max_blocks: 8", "max_queued_jobs: 1")
+    assert [executor.label for executor in settle(tmp_path, {"account": "abc"}, site).config.executors] == ["cpu"]
+
+
+def test_without_a_site_it_is_this_machine(tmp_path: Path) -> None:
+    found = effective(
+        Places(tmp_path / "none", user=tmp_path / "none", project=tmp_path / "none"), {}, {"max_blocks": 2}, "{key}"
+    )
+    (executor,) = found.config.executors
+    assert (found.site, type(executor.provider), executor.provider.max_blocks) == (None, LocalProvider, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({}, "site 'hill' needs an account: say account=..., or set PILOTFLOW_ACCOUNT"),
+        (
+            {"account": "a", "partition": "gpus"},
+            "site 'hill' has no partition 'gpus' (did you mean 'gpu'?). It has: cpu",
+        ),
+        ({"account": "a", "worker_init": "gpus"}, "worker_init: there is no snippet 'gpus' (did you mean 'gpu'?)"),
+        ({"acount": "a"}, "there is no setting 'acount' (did you mean 'account'?)"),
+        ({"walltime": "soon"}, "load(walltime=...): 'soon' is not a duration"),
+        ({"max_blocks": "many"}, "load(max_blocks=...): 'many' is str, expected int | None"),
+        ({"site": "hil"}, "there is no site 'hil' (did you mean 'hill'?). Known here: hill."),
+    ],
+)
+def test_a_wrong_word_is_answered_with_what_is_known(tmp_path: Path, call: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settle(tmp_path, call)
+    assert words in str(caught.value)
+
+
+def test_wrong_settings_in_files_and_variables_are_located(tmp_path: Path) -> None:
+    path = tmp_path / "user.yaml"
+    path.write_text("account: 7\nmax_bloks: 2\n")
+    with pytest.raises(ConfigError) as caught:
+        layer_of_file("user", path)
+    first, second = str(caught.value).splitlines()
+    assert first == f"{path}:1:10: account: 7 is int, expected str | null."
+    assert second.startswith(f"{path}:2:1: max_bloks: there is no such key (did you mean 'max_blocks'?)")
+    for name, text, words in (
+        ("MAX_BLOCKS", "x", "'x' is not a whole number"),
+        ("ENCRYPTED", "no", "'no' is neither true nor false"),
+    ):
+        with pytest.raises(ConfigError, match=f"PILOTFLOW_{name}: {words}"):
+            layer_of_environment({f"PILOTFLOW_{name}": text})
+
+
+def test_lists_in_variables_are_separated_by_commas() -> None:
+    layer = layer_of_environment(
+        {"PILOTFLOW_PARTITION": "a, b", "PILOTFLOW_SCHEDULER_OPTIONS": "--x", "PILOTFLOW_RUN": "1"}
+    )
+    assert layer.values == {"partition": ["a", "b"], "scheduler_options": ["--x"]}
+
+
+def test_only_paths_of_the_site_expand_variables() -> None:
+    assert expanded("$A/${B}/~", {"A": "/a", "B": "b"}) == "/a/b/~"
+    assert expanded("~/x", {"HOME": "/home/me"}) == "/home/me/x"
+    for path, words in (("$NOT/x", "the variable NOT is not set"), ("a$", "must be followed by a name")):
+        with pytest.raises(ConfigError, match=words):
+            expanded(path, {})
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ({"max_blocks": 5}, "10 blocks (load(max_blocks=...)): site 'hill' allows max_blocks: 8 ({admin}:12)."),
+        (
+            {"nodes_per_block": 4},
+            "24 nodes (3 blocks of 4 + 3 blocks of 4) (load(nodes_per_block=...)): site 'hill' allows max_nodes: 16 ({admin}:12).",
+        ),
+        (
+            {"walltime": "13h"},
+            "a walltime of 13h (load(walltime=...)): site 'hill' allows max_walltime: 12h ({admin}:12).",
+        ),
+    ],
+)
+def test_what_admins_do_not_allow_is_refused_with_both_places(
+    tmp_path: Path, call: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(PolicyExceeded) as caught:
+        settle(tmp_path, {"account": "abc", **call})
+    assert str(caught.value) == problem.format(admin=tmp_path / "admin.yaml")
+
+
+def test_what_is_fixed_cannot_be_set_in_any_layer(tmp_path: Path) -> None:
+    site = "name: hill\npartitions: [{name: cpu}]\ndefaults: {walltime: 1h}\npolicy: {fixed: [walltime, encrypted]}\n"
+    with pytest.raises(PolicyExceeded) as caught:
+        settle(tmp_path, {"walltime": "2h"}, site, user="encrypted: false\n")
+    assert str(caught.value).splitlines() == [
+        f"walltime=7200.0 (load(walltime=...)) cannot be set: it is 3600.0 by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:4).",
+        f"encrypted=False ({tmp_path}/user.yaml:1) cannot be set: it is left as it is by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:4).",
+    ]
+    assert settle(tmp_path, {"walltime": "1h"}, site, user="").config.executors[0].provider.walltime_s == 3600
+
+
+def test_accounts_and_qos_are_held_against_their_lists(tmp_path: Path) -> None:
+    site = "name: hill\npartitions: [{name: cpu}, {name: big}]\npolicy: {accounts: [proj*], qos: [normal], partitions: [cpu]}\n"
+    assert settle(tmp_path, {"account": "proj1"}, site).config.executors[0].label == "cpu"
+    with pytest.raises(PolicyExceeded) as caught:
+        settle(tmp_path, {"qos": "urgent", "partition": "big"}, site)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "partition 'big' (load(partition=...))",
+        "no account",
+        "qos 'urgent' (load(qos=...))",
+    ]
+
+
+counts = st.none() | st.integers(0, 20)
+durations = st.none() | st.integers(60, 200_000)
+names = st.none() | st.sampled_from(["a", "b", "ab"])
+layers = st.fixed_dictionaries(
+    {
+        "max_blocks": counts,
+        "min_blocks": counts,
+        "init_blocks": counts,
+        "nodes_per_block": st.none() | st.integers(1, 9),
+        "walltime": durations,
+        "account": names,
+        "qos": names,
+        "partition": st.none() | st.sampled_from(["p", "q", "r"]),
+    }
+)
+policies = st.fixed_dictionaries(
+    {
+        "max_blocks": st.none() | st.integers(1, 20),
+        "max_nodes": st.none() | st.integers(1, 60),
+        "max_queued_jobs": st.none() | st.integers(1, 20),
+        "max_walltime": durations,
+        "accounts": st.none() | st.lists(st.sampled_from(["a", "b", "a*"]), max_size=2),
+        "qos": st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2),
+        "partitions": st.none() | st.lists(st.sampled_from(["p", "q"]), max_size=2),
+        "fixed": st.lists(st.sampled_from(["walltime", "qos"]), max_size=2, unique=True),
+    }
+)
+
+
+def yaml_of(values: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps({key: value for key, value in values.items() if value is not None})
+
+
+@given(policies, policies, layers, layers, layers, layers)
+def test_no_layers_ever_exceed_a_policy(
+    tmp_path_factory: pytest.TempPathFactory,
+    policy: dict[str, Any],
+    tighter: dict[str, Any],
+    user: dict[str, Any],
+    project: dict[str, Any],
+    environment: dict[str, Any],
+    call: dict[str, Any],
+) -> None:
+    folder = tmp_path_factory.mktemp("layers")
+    partitions = '[{"name": "p"}, {"name": "q", "max_walltime": "1h"}, {"name": "r", "explicit": true}]'
+    (folder / "admin.yaml").write_text(
+        f"name: s\npartitions: {partitions}\ndefaults: {{qos: a}}\npolicy: {yaml_of(policy)}\n"
+    )
+    (folder / "tighter.yaml").write_text(f"name: s\npolicy: {yaml_of(tighter)}\n")
+    (folder / "user.yaml").write_text(yaml_of(user))
+    (folder / "project.yaml").write_text(yaml_of(project))
+    where = Places(folder / "admin.yaml", (folder / "tighter.yaml",), (), folder / "user.yaml", folder / "project.yaml")
+    variables = {f"PILOTFLOW_{key.upper()}": str(value) for key, value in environment.items() if value is not None}
+    try:
+        config = effective(where, variables, call, "{key}").config
+    except PilotflowError:  # anything else is a failure
+        return
+    providers: list[Any] = [executor.provider for executor in config.executors]
+    for limits in (policy, tighter):
+        within(limits, providers)
+
+
+def within(limits: dict[str, Any], providers: list[Any]) -> None:
+    blocks = sum(provider.max_blocks for provider in providers)
+    assert limits["max_blocks"] is None or blocks <= limits["max_blocks"]
+    assert limits["max_queued_jobs"] is None or blocks <= limits["max_queued_jobs"]
+    nodes = sum(provider.max_blocks * provider.nodes_per_block for provider in providers)
+    assert limits["max_nodes"] is None or nodes <= limits["max_nodes"]
+    for provider in providers:
+        assert limits["max_walltime"] is None or provider.walltime_s <= limits["max_walltime"]
+        assert limits["partitions"] is None or provider.partition in limits["partitions"]
+        assert limits["qos"] is None or provider.qos is None or provider.qos in limits["qos"]
+        if limits["accounts"] is not None:
+            assert provider.account[:1] in {name[0] for name in limits["accounts"]}
+        assert "qos" not in limits["fixed"] or provider.qos == "a"
+
+
+def test_what_no_layer_says_is_left_out() -> None:
+    assert resolve([layer_of_call({"account": None, "qos": "x"})])["qos"].origin == "load(qos=...)"
+    assert "account" not in resolve([layer_of_call({"account": None})])
