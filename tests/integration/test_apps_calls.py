@@ -65,7 +65,8 @@ def test_an_app_is_made_bare_or_with_keywords() -> None:
         assert app(1).result() == (1, 2, 3)
         assert app(1, 5, c=7).result() == (1, 5, 7)
         assert app.__name__ == "three_kinds"
-        assert repr(app) == "<python_app three_kinds>"
+    assert repr(bare) == "<python_app three_kinds>"
+    assert repr(worded) == "<python_app three_kinds, retries=1, priority=2, num_cpus=1>"
     with pytest.raises(TypeError, match="positional-only"):
         bare(a=1).result()
 
