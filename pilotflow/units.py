@@ -27,7 +27,7 @@ _PLAIN = re.compile(rf"[+]?{_NUMBER}(?:[eE][+-]?[0-9]{{1,3}})?")
 _CLOCK = re.compile(r"(?:(?P<d>[0-9]+)-)?(?P<h>[0-9]+):(?P<m>[0-9]{1,2})(?::(?P<s>[0-9]{1,2}(?:\.[0-9]+)?))?")
 _DAYS_HOURS = re.compile(r"(?P<d>[0-9]+)-(?P<h>[0-9]+)")
 _ISO = re.compile(
-    rf"P(?:(?P<w>{_NUMBER})W)?(?:(?P<d>{_NUMBER})D)?"
+    rf"P(?:(?P<y>{_NUMBER})Y)?(?:(?P<mo>{_NUMBER})M)?(?:(?P<w>{_NUMBER})W)?(?:(?P<d>{_NUMBER})D)?"
     rf"(?:T(?:(?P<h>{_NUMBER})H)?(?:(?P<m>{_NUMBER})M)?(?:(?P<s>{_NUMBER})S)?)?",
     re.IGNORECASE,
 )
@@ -43,6 +43,8 @@ _SECONDS_OF: Final = {
     **dict.fromkeys(("d", "day", "days"), 86400.0),
     **dict.fromkeys(("w", "week", "weeks"), 604800.0),
 }
+_ISO_SECONDS_OF: Final = {"y": 365.25 * 86400, "mo": 30.44 * 86400, "w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+"""Years and months in their mean lengths."""
 _BYTES_OF: Final = {"": 1, "b": 1, "byte": 1, "bytes": 1} | {
     unit + suffix: 1 << (10 * power)
     for power, unit in enumerate(("k", "m", "g", "t", "p"), start=1)
@@ -55,7 +57,7 @@ def parse_duration(value: str | float) -> float:
 
     Accepts numbers and numeric strings (seconds), "30s", "1h 30m", "15days 2min", clock time
     "01:30:00" and Slurm's "days-hours", "days-hours:minutes:seconds", and ISO-8601 "PT30M",
-    "P1DT2H". Zero is a duration; negative and infinite ones are not.
+    "P1DT2H", where a year has 365.25 days and a month 30.44. Zero is a duration; negative and infinite ones are not.
 
     Raises:
         ConfigError: with the value and what is accepted.
@@ -84,7 +86,7 @@ def _duration_of_text(value: str) -> float:
     if match := _CLOCK.fullmatch(text) or _DAYS_HOURS.fullmatch(text):
         return _clock(value, match.groupdict())
     if (match := _ISO.fullmatch(text)) and any(match.groups()) and not text.upper().endswith("T"):
-        return sum(float(amount) * _SECONDS_OF[unit] for unit, amount in match.groupdict().items() if amount)
+        return sum(float(amount) * _ISO_SECONDS_OF[unit] for unit, amount in match.groupdict().items() if amount)
     return _duration_of_words(value, text)
 
 

@@ -1,0 +1,244 @@
+"""What runs, but is usually not meant: pointed out, with the lines to write instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pilotflow.resources import NodeShape, Request, SortMethod
+from pilotflow.units import format_duration, format_memory
+from pilotflow.workflow.findings import Findings
+from pilotflow.workflow.reading import Path
+from pilotflow.workflow.records import Deed, Job, Mode, SlurmScheduler, Workflow
+
+LARGEST_CPUS: Final = 1024
+LARGEST_MEMORY_BYTES: Final = 16 << 40
+"""More than one node has anywhere: what is asked for each node must be a total."""
+
+_LAUNCHERS: Final = ("srun", "mpirun", "mpiexec", "mpiexec.hydra", "aprun", "jsrun")
+_LAUNCHER: Final = re.compile(
+    rf"(?:^|(?<=[;&|(\n]))[ \t]*(?:\S*/)?({'|'.join(map(re.escape, _LAUNCHERS))})(?=\s)([^;&|\n]*)"
+)
+_TAKES_A_VALUE: Final = re.compile(
+    r"-(?:[nNcpwJtAqCdmrx]|np|ppn|host|hosts|hostfile|machinefile|ntasks|nodes|cpus-per-task|map-by|bind-to)"
+)
+_SPANS_NODES: Final = re.compile(
+    r"\b(?:srun|mpi\w*|torchrun|torch\.distributed|deepspeed|horovodrun|accelerate|dask|ray|julia|charmrun|aprun|jsrun|pbsdsh)\b"
+    r"|SLURM_(?:JOB_)?(?:NODELIST|NNODES|NTASKS)",
+    re.IGNORECASE,
+)
+
+
+def look_for_mistakes(
+    workflow: Workflow,
+    paths: Sequence[Path],
+    requirements: Mapping[str, Path],
+    findings: Findings,
+    nodes: Sequence[NodeShape] = (),
+) -> None:
+    """Warn of everything in a workflow that is usually not meant.
+
+    Args:
+        workflow: a workflow without errors.
+        paths: where the entry of each stage is.
+        requirements: where the entry of each of the requirements is.
+        findings: where warnings go.
+        nodes: what the nodes have on which it may run, as far as that is known.
+    """
+    seen = _Entries(workflow, paths, findings)
+    _totals(workflow, requirements, findings, nodes)
+    _launchers_in_commands(seen)
+    _independent_jobs_on_many_nodes(seen)
+    _too_much_for_their_scheduler(seen)
+    _unbound_jobs(workflow, findings)
+    _idle_nodes(workflow, findings)
+
+
+class _Entries:
+    """The first job of each entry stands for all of its copies."""
+
+    def __init__(self, workflow: Workflow, paths: Sequence[Path], findings: Findings) -> None:
+        self.workflow = workflow
+        self.paths = paths
+        self.findings = findings
+        self.firsts: list[Job] = []
+        self.counts = [0] * len(workflow.stages)
+        for job in workflow.jobs:
+            if not self.counts[job.stage]:
+                self.firsts.append(job)
+            self.counts[job.stage] += 1
+
+    def warn(self, job: Job, key: str, text: str) -> None:
+        """A warning about a key of a job's entry."""
+        self.findings.warn((*self.paths[job.stage], key), text)
+
+
+def _totals(workflow: Workflow, places: Mapping[str, Path], findings: Findings, nodes: Sequence[NodeShape]) -> None:
+    """Requirements that no node has, since values are for each node."""
+    cpus = _largest([node.cpus_milli for node in nodes], LARGEST_CPUS * 1000)
+    memory = _largest([node.memory_bytes for node in nodes], LARGEST_MEMORY_BYTES)
+    known = "any node that is known here has" if nodes else "any node has"
+    for name, request in _requirements(workflow):
+        wrong, right = list[str](), list[str]()
+        for key, value, limit, words in (
+            ("num_cpus", request.cpus_milli, cpus, _cores),
+            ("memory", request.memory_bytes, memory, format_memory),
+        ):
+            if value <= limit:
+                continue
+            wrong.append(f"{key} is {words(value)}, more than the {words(limit)} that {known}")
+            each = -(-value // request.num_nodes)
+            if request.num_nodes > 1 and each <= limit:
+                right.append(f"`{key}: {_short(key, each)}`")
+        if not wrong:
+            continue
+        ending = "Values are for each node."
+        if right:
+            ending = f"Values are for each of the {request.num_nodes} nodes, so write {' and '.join(right)}."
+        elif request.num_nodes == 1:
+            ending += " To spread a job over several, write `num_nodes` and what each of them gives."
+        findings.warn(places[name], f"requirements '{name}': {'; '.join(wrong)}. {ending}")
+
+
+def _largest(values: Sequence[int | None], otherwise: int) -> int:
+    known = [value for value in values if value]
+    return max(known) if known and len(known) == len(values) else otherwise
+
+
+def _requirements(workflow: Workflow) -> list[tuple[str, Request]]:
+    """The requirements that jobs have, in order of their names' first use."""
+    made = dict[str, Request]()
+    for job in workflow.jobs:
+        if job.requirements is not None:
+            made.setdefault(job.requirements, job.request)
+    return list(made.items())
+
+
+def _cores(milli: int) -> str:
+    return f"{milli / 1000:g}"
+
+
+def _short(key: str, value: int) -> str:
+    if key == "num_cpus":
+        return _cores(value)
+    for unit, shift in (("t", 40), ("g", 30), ("m", 20), ("k", 10)):
+        if value >= 1 << shift and value % (1 << shift) == 0:
+            return f"{value >> shift}{unit}"
+    return str(value)
+
+
+def _may_be_steps(workflow: Workflow, job: Job) -> bool:
+    """Whether srun may start a job: in slurm mode, or in auto mode where allocations are asked for."""
+    mode = workflow.execution.mode
+    return mode is Mode.SLURM or (mode is Mode.AUTO and bool(workflow.slurm_schedulers) and not job.executors)
+
+
+def _launchers_in_commands(seen: _Entries) -> None:
+    """`srun` or `mpirun` in commands that srun starts anyway."""
+    for job in seen.firsts:
+        match = _LAUNCHER.search(job.command or "")
+        if match is None or job.command is None or not _may_be_steps(seen.workflow, job):
+            continue
+        right = " ".join(_without_options(match[2].split()))
+        before, after = job.command[: match.start(1)], job.command[match.end() :]
+        space = " " if match[2][-1:].isspace() else ""
+        line = f"{before}{right}{space}{after}".strip()
+        in_mode = "in slurm mode" if seen.workflow.execution.mode is Mode.SLURM else "inside an allocation"
+        seen.warn(
+            job,
+            "command",
+            f"{in_mode} srun starts this job already, and a {match[1]} inside it would fight with it over nodes and "
+            f"tasks. Write `command: {_one_line(line)}`, with `ranks_per_node` for several processes a node. To call "
+            f"{match[1]} yourself, write `execution_config: {{mode: direct}}`.",
+        )
+
+
+def _without_options(words: Sequence[str]) -> Sequence[str]:
+    """The words of a command behind its launcher's options."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        plain = words[at].startswith("--") or not _TAKES_A_VALUE.fullmatch(words[at])
+        at += 1 if plain or "=" in words[at] else 2
+    return words[at:] or words
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 100 else f"{flat[:97]}..."
+
+
+def _independent_jobs_on_many_nodes(seen: _Entries) -> None:
+    """Several jobs that each ask for several nodes, and show no sign of using more than one."""
+    for job in seen.firsts:
+        many = job.request.num_nodes
+        if many < 2 or seen.counts[job.stage] < 2 or job.request.ranks_per_node > 1 or job.function is not None:
+            continue
+        if _SPANS_NODES.search(f"{job.command} {job.invocation_script or ''}"):
+            continue
+        seen.warn(
+            job,
+            "resource_requirements",
+            f"each of these {seen.counts[job.stage]} jobs takes {many} whole nodes, but its command does not look as if "
+            "it ran on several. Jobs that need not talk to each other spread over nodes by themselves: write "
+            "`num_nodes: 1` (the default).",
+        )
+
+
+def _too_much_for_their_scheduler(seen: _Entries) -> None:
+    """Jobs that fit into no allocation of the scheduler they are bound to."""
+    for job in seen.firsts:
+        if job.scheduler is None:
+            continue
+        scheduler = seen.workflow.slurm_schedulers[job.scheduler]
+        if job.request.num_nodes > scheduler.nodes:
+            seen.warn(
+                job,
+                "scheduler",
+                f"this job spans {job.request.num_nodes} nodes, but allocations of '{scheduler.name}' have "
+                f"{scheduler.nodes}, so it would wait forever. Write `nodes: {job.request.num_nodes}` there.",
+            )
+        runtime_s = job.request.runtime_s
+        if runtime_s is not None and runtime_s > scheduler.walltime_s:
+            seen.warn(
+                job,
+                "scheduler",
+                f"this job may run {format_duration(runtime_s)}, but allocations of '{scheduler.name}' live "
+                f"{format_duration(scheduler.walltime_s)}, so it would wait forever. Write a longer `walltime` there, "
+                "or a shorter `runtime`.",
+            )
+
+
+def _unbound_jobs(workflow: Workflow, findings: Findings) -> None:
+    """Jobs that may go to any of several different schedulers, in no order that suits these."""
+    kinds = {_kind_of(each) for each in workflow.slurm_schedulers}
+    free = sum(job.scheduler is None and not job.executors for job in workflow.jobs)
+    if len(kinds) > 1 and free and workflow.sort_method is SortMethod.NONE:
+        findings.warn(
+            ("jobs_sort_method",),
+            f"{free} jobs name no scheduler, and the schedulers differ: small jobs may take the large nodes. Write "
+            "`jobs_sort_method: gpus_runtime_memory`, or give these jobs a `scheduler`.",
+        )
+
+
+def _kind_of(scheduler: SlurmScheduler) -> tuple[object, ...]:
+    return scheduler.partition, scheduler.gres, scheduler.mem, scheduler.nodes
+
+
+def _idle_nodes(workflow: Workflow, findings: Findings) -> None:
+    """In direct mode one manager at the head of several nodes runs single-node jobs on its own node alone."""
+    if workflow.execution.mode is not Mode.DIRECT:
+        return
+    for index, action in enumerate(workflow.actions):
+        if action.deed is not Deed.SCHEDULE_NODES or action.scheduler is None or action.start_one_worker_per_node:
+            continue
+        scheduler = workflow.slurm_schedulers[action.scheduler]
+        may_come = (None, action.scheduler)
+        single = sum(job.scheduler in may_come and job.request.num_nodes == 1 for job in workflow.jobs)
+        if scheduler.nodes > 1 and single:
+            findings.warn(
+                ("actions", index),
+                f"in direct mode one manager starts at the head of these {scheduler.nodes} nodes, and {single} "
+                "single-node jobs would run on that node alone while the others idle. Write "
+                "`start_one_worker_per_node: true`.",
+            )
