@@ -369,32 +369,37 @@ def _setup_error(event: SetupFailed) -> InitializerFailed:
     return error
 
 
-def load(config: Config | str | os.PathLike[str] | None = None, *, progress: bool = True) -> Run:
+def load(
+    config: Config | str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = True,
+    site: str | None = None,
+    **settings: Any,
+) -> Run:
     """Start a run and make it the current one.
 
     Args:
-        config: a `Config`, the path of a YAML file with one, or None for this machine with all
-            its cores.
+        config: a `Config`, or the path of a YAML file with one. Without it settings decide, those given here and
+            those of the site, the user, the project and the environment; where nobody says anything, it is this
+            machine with all its cores.
         progress: show one live line of how far the tasks are, if output is a terminal or a notebook.
+        site: name of the site whose partitions and habits to use; found out if not given.
+        settings: such as account, partition, walltime or max_blocks, see `pilotflow.config.settings`.
 
     Raises:
         ConfigError: the configuration is wrong, or the run directory cannot be written.
+        PolicyExceeded: the site's admins do not allow it.
         InterchangeLost: the interchange process does not come up.
 
     Example:
         >>> with load() as run:
         ...     ...
+        >>> with load(site="kestrel", account="abc") as run:
+        ...     ...
     """
-    from pilotflow.config.model import Config
+    from pilotflow.config.here import config_to_use
 
-    if config is None:
-        config = Config.for_this_machine()
-    elif isinstance(config, (str, os.PathLike)):
-        from pilotflow.config.file import load_config
-
-        config = load_config(Path(config))
-    elif not isinstance(config, Config):
-        raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
+    config = config_to_use(config, {"site": site, **settings})
     run = Run(config, place=surface() if progress else None)
     _runs.append(weakref.ref(run))
     return run

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.places import Places
 from pilotflow.config.plugins import load_launcher, load_provider
 from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses
 from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
 from pilotflow.config.site import Partition, Site
-from pilotflow.config.sites import Catalog, Places, read_catalog, site_of
+from pilotflow.config.sites import Catalog, read_catalog, site_of
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.srun import SrunLauncher

@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pilotflow.config.places import PREFIX
 from pilotflow.config.reader import Bad, RecordReader, raise_problems, read_document
 from pilotflow.errors import ConfigError
 from pilotflow.typechecks import annotations_of, check_arguments, field_error, split_field_error
 from pilotflow.units import did_you_mean, parse_duration, show
-
-PREFIX: Final = "PILOTFLOW_"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,57 +10,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pilotflow.config.places import ADMIN_FILE, PATH_VARIABLE, Places
 from pilotflow.config.policy import LocatedPolicy
 from pilotflow.config.site import Site
 from pilotflow.config.site_file import SiteFile, read_site
 from pilotflow.errors import ConfigError
 from pilotflow.units import did_you_mean
 
-ADMIN_FILE: Final = Path("/etc/pilotflow/site.yaml")
-PATH_VARIABLE: Final = "PILOTFLOW_SITE_PATH"
 _ONLY_TIGHTENS: Final = frozenset(["name", "policy", "description", "message"])
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where site files and settings are looked for.
-
-    Attributes:
-        admin: the machine's own site file, which need not exist.
-        added: files, and directories of files, that add or tighten.
-        shipped: directories of files that come with pilotflow.
-        user, project: files of settings, which need not exist.
-    """
-
-    admin: Path = ADMIN_FILE
-    added: tuple[Path, ...] = ()
-    shipped: tuple[Path, ...] = ()
-    user: Path = Path("~/.config/pilotflow/config.yaml")
-    project: Path = Path("pilotflow.yaml")
-
-
-def usual_places(environment: Mapping[str, str]) -> Places:
-    """Where things are, as the environment and this installation have it."""
-    added = tuple(Path(part).expanduser() for part in environment.get(PATH_VARIABLE, "").split(":") if part)
-    config = environment.get("XDG_CONFIG_HOME") or "~/.config"
-    return Places(
-        added=added,
-        shipped=shipped_folders(),
-        user=Path(config).expanduser() / "pilotflow" / "config.yaml",
-    )
-
-
-def shipped_folders() -> tuple[Path, ...]:
-    """Where the site files that come with pilotflow are: in its source tree, or where they were installed."""
-    here = Path(__file__).resolve().parents[2] / "configs" / "sites"
-    installed = Path(sysconfig.get_path("data")) / "share" / "pilotflow" / "sites"
-    return tuple(folder for folder in (here, installed) if folder.is_dir())[:1]
 
 
 @dataclass(frozen=True)

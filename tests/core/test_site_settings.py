@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotflow.config.compose import Effective, effective, expanded
+from pilotflow.config.here import check_config
+from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.places import Places, nothing_said
 from pilotflow.config.settings import layer_of_call, layer_of_environment, layer_of_file, resolve
-from pilotflow.config.sites import Places
 from pilotflow.errors import ConfigError, PilotflowError, PolicyExceeded
 from pilotflow.launchers.srun import SrunMPILauncher
 from pilotflow.providers.local import LocalProvider
@@ -289,3 +291,27 @@ def within(limits: dict[str, Any], providers: list[Any]) -> None:
 def test_what_no_layer_says_is_left_out() -> None:
     assert resolve([layer_of_call({"account": None, "qos": "x"})])["qos"].origin == "load(qos=...)"
     assert "account" not in resolve([layer_of_call({"account": None})])
+
+
+def test_a_configuration_of_one_s_own_keeps_to_the_machine_s_policy_too(tmp_path: Path) -> None:
+    where = places(tmp_path, admin=SITE)
+    check_config(Config(), where)  # this machine is nobody's partition
+    config = Config(executors=[ExecutorConfig(label="x", provider=SlurmProvider(max_blocks=9, partition="cpu"))])
+    with pytest.raises(PolicyExceeded) as caught:
+        check_config(config, where)
+    assert str(caught.value).splitlines() == [
+        f"9 blocks: site 'hill' allows max_blocks: 8 ({tmp_path}/admin.yaml:12).",
+        f"no walltime: site 'hill' allows max_walltime: 12h ({tmp_path}/admin.yaml:12).",
+    ]
+
+
+def test_a_plain_load_reads_nothing_where_nobody_has_a_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no batch system
+    none = Places(tmp_path / "none", user=tmp_path / "none", project=tmp_path / "none")
+    assert nothing_said(none, {}, {"site": None})
+    assert not nothing_said(none, {}, {"site": "hill"})
+    assert not nothing_said(none, {"PILOTFLOW_ACCOUNT": "a"}, {})
+    assert not nothing_said(places(tmp_path, user="qos: x\n"), {}, {})
+    (tmp_path / "sbatch").touch(mode=0o755)
+    assert not nothing_said(none, {}, {})
+    assert nothing_said(none, {"SLURM_JOB_ID": "1"}, {}), "in a batch job its nodes are the place to be"

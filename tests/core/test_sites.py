@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pilotflow.config.places import Places
 from pilotflow.config.site_file import check_trusted, read_site
-from pilotflow.config.sites import Places, detect, read_catalog, site_of
+from pilotflow.config.sites import detect, read_catalog, site_of
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.mpirun import MpirunLauncher
 
