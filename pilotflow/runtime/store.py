@@ -1,7 +1,7 @@
 """The run store: an SQLite file with one writer, a thread that writes in batches.
 
-Whoever has something to record appends it and goes on. A batch goes to SQLite as one JSON text
-and one statement, so that the writer holds Python's lock for a moment only, however many rows.
+Whoever has something to record appends it and goes on. A batch goes to SQLite in few statements of
+many rows, so that the writer takes Python's lock seldom and holds it for moments only.
 When the file cannot be written (a full disk, say), that is logged once and the run goes on.
 """
 
@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,8 +58,12 @@ CREATE TABLE IF NOT EXISTS managers (
 CREATE TABLE IF NOT EXISTS ends (task INTEGER, fn INTEGER, how TEXT, words TEXT, time REAL);
 CREATE TABLE IF NOT EXISTS events (time REAL, kind TEXT, subject TEXT, detail TEXT);
 """
-_VALUES = ", ".join(f"json_extract(value, '$[{number}]')" for number in range(len(_COLUMNS)))
-_INSERT_TASKS = f"INSERT INTO tasks ({', '.join(_COLUMNS)}) SELECT {_VALUES} FROM json_each(?)"  # noqa: S608  no data
+_ROWS_AT_ONCE = (512, 64, 8, 1) if sqlite3.sqlite_version_info >= (3, 32) else (64, 8, 1)  # before: 999 values
+_ROW = f"({', '.join('?' * len(_COLUMNS))})"
+_INSERT_TASKS = {
+    count: f"INSERT INTO tasks ({', '.join(_COLUMNS)}) VALUES {', '.join([_ROW] * count)}"  # noqa: S608  no data
+    for count in _ROWS_AT_ONCE
+}
 
 
 class Store:
@@ -154,7 +159,7 @@ class Store:
         try:
             self._database.execute("BEGIN")
             if tasks:
-                self._database.execute(_INSERT_TASKS, (msgspec.json.encode(tasks).decode(),))
+                self._insert(tasks)
             for statement, values in others:
                 self._database.execute(statement, values)
             self._database.execute("COMMIT")
@@ -168,6 +173,24 @@ class Store:
                 self._database.execute("ROLLBACK")
             except sqlite3.Error:
                 return
+
+    def _insert(self, rows: list[TaskRow]) -> None:
+        """Insert rows of tasks, as many as possible with each statement: between two of them Python's lock is taken."""
+        at = 0
+        for count, statement in _INSERT_TASKS.items():
+            while len(rows) - at >= count:
+                values: list[Any] = []
+                for row in rows[at : at + count]:
+                    values += row[:-2]
+                    values.append(_as_text(row[-2]))
+                    values.append(_as_text(row[-1]))
+                self._database.execute(statement, values)
+                at += count
+
+
+@lru_cache(maxsize=1024)
+def _as_text(indices: tuple[int, ...]) -> str:
+    return msgspec.json.encode(indices).decode()
 
 
 def _is_local(path: Path) -> bool:
