@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pilotflow.providers.local import LocalProvider
     from pilotflow.run import Run, load
     from pilotflow.runtime.ranks_result import RankError
-    from pilotflow.waiting import progress
+    from pilotflow.waiting import as_completed, progress
 
 _HOMES = {
     "pilotflow.context": ("TaskContext", "current_task"),
@@ -67,7 +67,7 @@ _HOMES = {
     "pilotflow.launchers.simple": ("SimpleLauncher", "WrappedLauncher"),
     "pilotflow.launchers.single_node": ("SingleNodeLauncher",),
     "pilotflow.launchers.srun": ("SrunLauncher", "SrunMPILauncher"),
-    "pilotflow.waiting": ("progress",),
+    "pilotflow.waiting": ("as_completed", "progress"),
     "pilotflow.providers.local": ("LocalProvider",),
     "pilotflow.run": ("Run", "load"),
     "pilotflow.runtime.ranks_result": ("RankError",),
@@ -104,6 +104,7 @@ __all__ = [
     "WorkerLost",
     "WrappedLauncher",
     "__version__",
+    "as_completed",
     "bash_app",
     "current_task",
     "load",

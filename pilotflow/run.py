@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pilotflow.aio import in_event_loop, in_thread
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
-from pilotflow.display import Display, Look, Surface, surface, waited_for
+from pilotflow.display import Display, Look, NotebookSurface, Surface, surface, waited_for
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
@@ -58,7 +59,7 @@ NOT_ENCRYPTED = (
 
 
 class Run:
-    """One run, started by `load`. Use it in a `with` block, or `close` it.
+    """One run, started by `load`. Use it in a `with` or `async with` block, or `close` it.
 
     Leaving the block waits for all tasks; leaving it with an exception ends them.
 
@@ -239,8 +240,21 @@ class Run:
         self._close_log()
         _runs[:] = [ref for ref in _runs if ref() not in (None, self)]
 
+    def begin(self) -> None:
+        """Start it, if `load` has left that for later, as it does in an event loop."""
+
     def __enter__(self) -> Self:
+        self.begin()
         return self
+
+    async def __aenter__(self) -> Self:
+        await in_thread(self.begin, lambda: self.close(wait=False))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await in_thread(lambda: self.close(wait=kind is None), lambda: self.close(wait=False))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -378,6 +392,9 @@ def load(
 ) -> Run:
     """Start a run and make it the current one.
 
+    Where an event loop runs, nothing waits for the start: `async with load()` lets the loop go on
+    meanwhile, and otherwise the run starts when it is first used.
+
     Args:
         config: a `Config`, or the path of a YAML file with one. Without it settings decide, those given here and
             those of the site, the user, the project and the environment; where nobody says anything, it is this
@@ -400,7 +417,13 @@ def load(
     from pilotflow.config.here import config_to_use
 
     config = config_to_use(config, {"site": site, **settings})
-    run = Run(config, place=surface() if progress else None)
+    place = surface() if progress else None
+    if in_event_loop() and not isinstance(place, NotebookSurface):  # a notebook's cells may wait
+        from pilotflow.run_later import LaterRun
+
+        run: Run = LaterRun(config, place)
+    else:
+        run = Run(config, place=place)
     _runs.append(weakref.ref(run))
     return run
 

@@ -1,13 +1,15 @@
-"""`progress`: wait for futures, and see how far they are."""
+"""`progress` and `as_completed`: wait for futures, and see how far they are."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from typing import Final, TypeVar
+from concurrent.futures import as_completed as futures_as_completed
+from typing import Any, Final, Generic, TypeVar, cast
 
+from pilotflow.aio import as_they_end
 from pilotflow.core.pace import Counts
 from pilotflow.display import Display, Look, TerminalSurface, surface
 from pilotflow.errors import ConfigError, RunClosed
@@ -15,7 +17,7 @@ from pilotflow.futures import AppFuture
 from pilotflow.run import current_run
 from pilotflow.units import show
 
-F = TypeVar("F", bound="Future[object]")
+F = TypeVar("F", bound="Future[Any]")
 
 _SHARE: Final = 20
 """Counting many futures takes time: it is done in at most one part in so many of it."""
@@ -41,20 +43,55 @@ def progress(futures: Iterable[F], title: str = "") -> list[F]:
     Example:
         >>> results = [future.result() for future in progress(square.map(range(1000)), "squares")]
     """
-    given = list(futures)
-    for future in given:
-        if not isinstance(future, Future):
-            raise ConfigError(f"progress(futures) takes futures, and {show(future)} is {type(future).__name__}.")
+    given = _checked(futures, "progress")
     tally = _Tally(given)
     with _shown(title or f"{len(given):,} tasks", tally):
         tally.wait()
     return given
 
 
+class as_completed(Generic[F]):  # noqa: N801  as its name is in the standard library
+    """These futures in the order in which they end, for `for` and for `async for`.
+
+    Args:
+        futures: of apps, or of anything else; each comes once.
+        timeout: seconds from the loop's start in which all must have ended.
+
+    Raises:
+        ConfigError: something else than a future is among them.
+        TimeoutError: from the loop.
+
+    Example:
+        >>> async for future in as_completed(square.map(range(1000))):
+        ...     print(await future)
+    """
+
+    def __init__(self, futures: Iterable[F], timeout: float | None = None) -> None:
+        self._futures = list(dict.fromkeys(_checked(futures, "as_completed")))
+        self._timeout = timeout
+
+    def __iter__(self) -> Iterator[F]:
+        return cast("Iterator[F]", futures_as_completed(self._futures, self._timeout))
+
+    def __aiter__(self) -> AsyncIterator[F]:
+        return as_they_end(self._futures, self._timeout)
+
+
+def _checked(futures: Iterable[F], who: str) -> list[F]:
+    try:
+        given = list(futures)
+    except TypeError:
+        raise ConfigError(f"{who}(futures) takes several futures, not {type(futures).__name__}.") from None
+    for future in given:
+        if not isinstance(future, Future):
+            raise ConfigError(f"{who}(futures) takes futures, and {show(future)} is {type(future).__name__}.")
+    return given
+
+
 class _Tally:
     """Counts futures by asking those that had not ended when it last asked."""
 
-    def __init__(self, futures: Sequence[Future[object]]) -> None:
+    def __init__(self, futures: Sequence[Future[Any]]) -> None:
         self._left = list(futures)
         self._ended = Counts()
         self._last = Look(Counts(waiting=len(self._left)))
@@ -76,7 +113,7 @@ class _Tally:
 
     def _count(self) -> Counts:
         done = failed = cancelled = running = 0
-        left: list[Future[object]] = []
+        left: list[Future[Any]] = []
         for future in self._left:
             if not future.done():
                 running += future.running()
@@ -96,7 +133,7 @@ class _Tally:
         self._next = 0.0
 
 
-def has_failed(future: Future[object]) -> bool:
+def has_failed(future: Future[Any]) -> bool:
     """Whether a future that has ended has an error; what a task returned or raised is not unpickled."""
     return future.failed() if isinstance(future, AppFuture) else future.exception() is not None
 

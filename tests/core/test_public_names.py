@@ -38,6 +38,7 @@ PUBLIC = [
     "WorkerLost",
     "WrappedLauncher",
     "__version__",
+    "as_completed",
     "bash_app",
     "current_task",
     "load",
