@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from pilotflow.launchers.simple import SimpleLauncher, WrappedLauncher
     from pilotflow.launchers.single_node import SingleNodeLauncher
     from pilotflow.launchers.srun import SrunLauncher, SrunMPILauncher
+    from pilotflow.loading import load
     from pilotflow.providers.local import LocalProvider
-    from pilotflow.run import Run, load
+    from pilotflow.run import Run
     from pilotflow.runtime.ranks_result import RankError
     from pilotflow.waiting import as_completed, progress
 
@@ -67,9 +68,10 @@ _HOMES = {
     "pilotflow.launchers.simple": ("SimpleLauncher", "WrappedLauncher"),
     "pilotflow.launchers.single_node": ("SingleNodeLauncher",),
     "pilotflow.launchers.srun": ("SrunLauncher", "SrunMPILauncher"),
+    "pilotflow.loading": ("load",),
     "pilotflow.waiting": ("as_completed", "progress"),
     "pilotflow.providers.local": ("LocalProvider",),
-    "pilotflow.run": ("Run", "load"),
+    "pilotflow.run": ("Run",),
     "pilotflow.runtime.ranks_result": ("RankError",),
 }
 

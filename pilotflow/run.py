@@ -1,6 +1,6 @@
 """A run: its directory, its interchange process, its blocks and the loop that submits to it.
 
-`load` starts one and makes it current; apps submit to the current run.
+Apps submit to the current run, the one that `pilotflow.loading` has started last.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pilotflow.aio import in_event_loop, in_thread
+from pilotflow.aio import in_thread
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
-from pilotflow.display import Display, Look, NotebookSurface, Surface, surface, waited_for
+from pilotflow.display import Display, Look, Surface, waited_for
 from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
@@ -383,53 +383,13 @@ def _setup_error(event: SetupFailed) -> InitializerFailed:
     return error
 
 
-def load(
-    config: Config | str | os.PathLike[str] | None = None,
-    *,
-    progress: bool = True,
-    site: str | None = None,
-    **settings: Any,
-) -> Run:
-    """Start a run and make it the current one.
-
-    Where an event loop runs, nothing waits for the start: `async with load()` lets the loop go on
-    meanwhile, and otherwise the run starts when it is first used.
-
-    Args:
-        config: a `Config`, or the path of a YAML file with one. Without it settings decide, those given here and
-            those of the site, the user, the project and the environment; where nobody says anything, it is this
-            machine with all its cores.
-        progress: show one live line of how far the tasks are, if output is a terminal or a notebook.
-        site: name of the site whose partitions and habits to use; found out if not given.
-        settings: such as account, partition, walltime or max_blocks, see `pilotflow.config.settings`.
-
-    Raises:
-        ConfigError: the configuration is wrong, or the run directory cannot be written.
-        PolicyExceeded: the site's admins do not allow it.
-        InterchangeLost: the interchange process does not come up.
-
-    Example:
-        >>> with load() as run:
-        ...     ...
-        >>> with load(site="kestrel", account="abc") as run:
-        ...     ...
-    """
-    from pilotflow.config.here import config_to_use
-
-    config = config_to_use(config, {"site": site, **settings})
-    place = surface() if progress else None
-    if in_event_loop() and not isinstance(place, NotebookSurface):  # a notebook's cells may wait
-        from pilotflow.run_later import LaterRun
-
-        run: Run = LaterRun(config, place)
-    else:
-        run = Run(config, place=place)
-    _runs.append(weakref.ref(run))
-    return run
-
-
 _runs: list[weakref.ref[Run]] = []
 """Open runs, the current one last. The only state of this kind: apps must find their run."""
+
+
+def make_current(run: Run) -> None:
+    """Have apps submit to this run, until it is closed or another one is made current."""
+    _runs.append(weakref.ref(run))
 
 
 def current_run() -> Run:
