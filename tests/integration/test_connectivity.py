@@ -13,7 +13,8 @@ import pilotflow as pf
 from pilotflow import Config, ConfigError, ExecutorConfig, LocalProvider, WrappedLauncher
 from pilotflow.core.addresses import split_endpoint
 from pilotflow.errors import BlockStartError
-from pilotflow.run import Run, load
+from pilotflow.loading import load
+from pilotflow.run import Run
 from pilotflow.runtime.connection import read_connection
 
 
