@@ -220,6 +220,18 @@ class DrainBlocks(_Message, tag=9):
     blocks: list[str]
 
 
+class BlocksEnd(_Message, tag=15):
+    """When blocks end by their limit, as their provider says: pairs of (block, seconds from now)."""
+
+    ends: list[tuple[str, float]]
+
+
+class DropBlocks(_Message, tag=16):
+    """These blocks are over for their provider; managers of theirs that are still there are to go: (block, why)."""
+
+    blocks: list[tuple[str, str]]
+
+
 class FailExecutor(_Message, tag=10):
     """No block of this executor will come any more: fail what can run nowhere else."""
 
@@ -524,6 +536,12 @@ class Stop(_Message, tag=10):
     reason: str
 
 
+class EndsIn(_Message, tag=16):
+    """The block is ended by its limit in so many seconds; instead of what was known before."""
+
+    left_s: float
+
+
 class AliveReply(_Message, tag=11):
     """Answer to `ManagerAlive`."""
 
@@ -575,6 +593,8 @@ ClientMessage: TypeAlias = (
     | AckResults
     | LiveBlocks
     | DrainBlocks
+    | BlocksEnd
+    | DropBlocks
     | FailExecutor
     | ClientAlive
     | Close
@@ -610,6 +630,7 @@ ToManager: TypeAlias = (
     | Recorded
     | Drain
     | Stop
+    | EndsIn
     | AliveReply
     | Reregister
     | ReserveNode

@@ -115,6 +115,14 @@ class CancelBlock:
 
 
 @dataclass(frozen=True)
+class DropBlock:
+    """Send the managers of this block away, which is over."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class GiveUp:
     """No block will come any more. `block` is the last one that did not start."""
 
@@ -122,7 +130,7 @@ class GiveUp:
     block: str
 
 
-Action: TypeAlias = RequestBlock | DrainBlock | CancelBlock | GiveUp
+Action: TypeAlias = RequestBlock | DrainBlock | CancelBlock | DropBlock | GiveUp
 
 
 @dataclass(frozen=True)

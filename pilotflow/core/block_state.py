@@ -11,6 +11,8 @@ from pilotflow.core.scaling import IdleBlock
 from pilotflow.resources import NodeShape
 
 STARTING: Final = frozenset({Phase.REQUESTED, Phase.PENDING, Phase.RUNNING})
+MOVED_S: Final = 3.0
+"""Managers are told of a new end of their block if it is so far from what they know; providers count in seconds."""
 _SUPPLY: Final = STARTING | {Phase.WORKING}
 
 
@@ -38,6 +40,12 @@ class Block:
         counted: whether its end is accounted for already.
         reason: why it is being ended, or how it has ended.
         said: what its provider has said last about its state.
+        ends: when it is ended by its limit, as its provider says, by our clock.
+        told_ends: what its managers were told of that.
+        nodes: its nodes, as its provider says.
+        start_unix_s: when it started or is expected to, as its provider says, in seconds since 1970.
+        requeues: how often its provider has put it back into the queue.
+        dropped: whether its managers were sent away after its end.
     """
 
     name: str
@@ -62,6 +70,12 @@ class Block:
     counted: bool = False
     reason: str = ""
     said: str = ""
+    ends: float | None = None
+    told_ends: float | None = None
+    nodes: tuple[str, ...] = ()
+    start_unix_s: float | None = None
+    requeues: int = 0
+    dropped: bool = False
 
     @property
     def deserted(self) -> bool:
@@ -77,9 +91,27 @@ class Block:
         """It is in this phase from now on."""
         self.phase, self.since = phase, now
 
+    def new_end(self, now: float) -> float | None:
+        """The seconds that are left, if its managers are to be told of them; then they count as told."""
+        if not self.managers or self.ends is None:
+            return None
+        if self.told_ends is not None and abs(self.told_ends - self.ends) < MOVED_S:
+            return None
+        self.told_ends = self.ends
+        return max(0.0, self.ends - now)
+
+    def requeue(self, now: float) -> None:
+        """It is in the queue again, as it was before its first manager."""
+        self.enter(Phase.PENDING, now)
+        self.requeues += 1
+        self.seen.clear()
+        self.started = self.ends = self.idle_since = None
+
     def as_idle(self, now: float, walltime_s: float | None) -> IdleBlock:
         """What it could run if it holds nothing."""
         started = now if self.started is None else self.started
+        if self.ends is not None:
+            return IdleBlock(tuple(dict.fromkeys(self.managers.values())), len(self.managers), self.ends - now)
         left = math.inf if walltime_s is None else walltime_s - (now - started)
         return IdleBlock(tuple(dict.fromkeys(self.managers.values())), len(self.managers), left)
 

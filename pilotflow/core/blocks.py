@@ -38,6 +38,7 @@ from pilotflow.core.block_records import (
     BlockStatus,
     CancelBlock,
     DrainBlock,
+    DropBlock,
     GiveUp,
     Outlook,
     Phase,
@@ -60,6 +61,7 @@ __all__ = [
     "BlockStatus",
     "CancelBlock",
     "DrainBlock",
+    "DropBlock",
     "GiveUp",
     "Outlook",
     "Phase",
@@ -76,6 +78,7 @@ MISSING_S: Final = 10.0
 """A block that its provider does not know for this long has ended."""
 CANCEL_AGAIN_S: Final = 30.0
 """A cancelled block that does not end is cancelled again after this time."""
+_STARTED: Final = frozenset({Phase.RUNNING, Phase.WORKING})
 YOUNG_S: Final = 30.0
 """A block lost within this time of its first manager is a sign that the next one will be lost as well."""
 MAX_BACKOFF_S: Final = 60.0
@@ -100,6 +103,7 @@ class BlockScaler:
         self._nodes = Nodes(limits.shape)
         self._bad_nodes = NodeLosses()
         self._suspects: dict[str, Block] = {}  # blocks with managers that were lost
+        self._haunted: dict[str, Block] = {}  # blocks that are over, and whose managers have not gone
         self._queue = Queue()
         self._failures = 0  # start failures in a row
         self._losses = 0  # blocks lost young, in a row
@@ -141,6 +145,14 @@ class BlockScaler:
         name, how = (failed.name, failed.reason) if failed is not None else ("", "")
         live, most = len(self._live), self._limits.max_blocks
         return Outlook(self.label, live, most, self._failures, name, how, self._hold_until)
+
+    def take_ends(self, now: float) -> list[tuple[str, float]]:
+        """Blocks whose managers have not been told when they end, or that it has changed: seconds from now."""
+        return [(block.name, left) for block in self._live.values() if (left := block.new_end(now)) is not None]
+
+    def asks_for_ends(self) -> bool:
+        """Whether managers have come to a block of which nobody has said yet when it ends."""
+        return any(block.managers and block.ends is None for block in self._live.values())
 
     def supply(self, now: float) -> Supply:
         """What its blocks offer to the queue as of the last load, and what they could."""
@@ -206,7 +218,11 @@ class BlockScaler:
         else:
             block.missing_since = None
         block.said = status.reason
-        if status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
+        block.nodes, block.start_unix_s = status.nodes or block.nodes, status.start_unix_s
+        block.ends = None if status.time_left_s is None else now + status.time_left_s
+        if status.state is BlockState.PENDING and block.phase in _STARTED and not block.managers:
+            block.requeue(now)
+        elif status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
             block.enter(Phase.RUNNING, now)
             block.started = now
         elif status.state.terminal or status.state is BlockState.MISSING:
@@ -216,8 +232,13 @@ class BlockScaler:
         """A manager of the block has joined, or joined again."""
         block = self._live.get(name)
         if block is None:
+            if (ended := self._ended.get(name)) is not None:
+                ended.managers[node] = NodeShape.of(capacity)
+                ended.dropped = False
+                self._haunted[name] = ended
             return
         block.managers[node] = NodeShape.of(capacity)
+        block.told_ends = None
         block.seen.add(node)
         block.arrived.add(node)
         block.lost.pop(node, None)
@@ -269,6 +290,7 @@ class BlockScaler:
         """What to do now, in this order, if the load is worth so many more blocks. What it returns counts as done."""
         self._judge_losses(now)
         actions: list[Action] = self._enforce_bounds(now)
+        actions += self._drop_managers(now)
         if self._given_up:
             return actions
         missing = max(wanted, self._below_floor())
@@ -309,6 +331,17 @@ class BlockScaler:
                 block.reason = why
                 block.enter(Phase.ENDING, now)
                 actions.append(CancelBlock(block.name))
+        return actions
+
+    def _drop_managers(self, now: float) -> list[Action]:
+        """Send managers away whose block is over for its provider, and which have not noticed."""
+        actions: list[Action] = []
+        for name, block in list(self._haunted.items()):
+            if not block.managers:
+                del self._haunted[name]
+            elif not block.dropped and now - block.since >= LEAVE_S:
+                block.dropped = True
+                actions.append(DropBlock(name, f"its block is over: it {block.reason.rstrip('.')}"))
         return actions
 
     def _below_floor(self) -> int:
@@ -373,6 +406,8 @@ class BlockScaler:
         del self._live[block.name]
         block.reason = reason
         block.leased = 0
+        if block.managers:
+            self._haunted[block.name] = block
         block.enter(Phase.ENDED, now)
         self._ended[block.name] = block
         if len(self._ended) > KEEP_ENDED:

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 from pilotflow.core.cancels import Asked
-from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, check_executors, frame_counts
+from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, check_executors, check_time_left, frame_counts
 from pilotflow.core.desk import Desk
 from pilotflow.core.peers import Peer, load_of
 from pilotflow.core.post import Letter
@@ -24,6 +24,7 @@ from pilotflow.core.supply import RequestClass
 from pilotflow.messages import (
     AckResults,
     BadMessage,
+    BlocksEnd,
     Cancel,
     CancelTasks,
     ClientAlive,
@@ -36,6 +37,8 @@ from pilotflow.messages import (
     DefineSetup,
     Drain,
     DrainBlocks,
+    DropBlocks,
+    EndsIn,
     FailExecutor,
     Function,
     Hello,
@@ -225,6 +228,10 @@ class Exchange(Desk):
             self.live_blocks = message.blocks
         elif isinstance(message, DrainBlocks):
             self._drain(set(message.blocks))
+        elif isinstance(message, BlocksEnd):
+            self._tell_ends(message)
+        elif isinstance(message, DropBlocks):
+            self._drop(message)
         elif isinstance(message, FailExecutor):
             self._hope.fail(message.executor, message.reason)
             self._fail_hopeless()
@@ -250,6 +257,21 @@ class Exchange(Desk):
                 self._send(peer.key, Drain())
         if judge:
             self._fail_hopeless()
+
+    def _tell_ends(self, message: BlocksEnd) -> None:
+        ends = dict(message.ends)
+        for left_s in ends.values():
+            check_time_left(left_s)
+        for peer in self.peers.values():
+            if (left := ends.get(peer.manager.block)) is not None:
+                self._send(peer.key, EndsIn(left))
+
+    def _drop(self, message: DropBlocks) -> None:
+        dropped = dict(message.blocks)
+        self._dropped.update(dropped)
+        for peer in self.peers.values():
+            if (reason := dropped.get(peer.manager.block)) is not None:
+                self._send(peer.key, Stop(reason))
 
     def close(self, reason: str) -> None:
         """Tell all managers to stop."""

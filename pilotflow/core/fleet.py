@@ -136,8 +136,8 @@ class Fleet(Ledger):
             self._send(key, Drain())
         elif self._hope.meet(manager, message.time_left_s):
             self._fail_hopeless()
-        if self.closing:
-            self._send(key, Stop("the run has ended"))
+        if self.closing or message.block in self._dropped:
+            self._send(key, Stop("the run has ended" if self.closing else self._dropped[message.block]))
         self._load_changed = True
 
     def _welcome(self, peer: Peer) -> Registered:

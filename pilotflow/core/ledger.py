@@ -85,6 +85,7 @@ class Ledger:
         self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
+        self._dropped: dict[str, str] = {}  # blocks that are over for their provider, and why
         self._hope = Hope()
         self._hopeless: dict[int, Verdict] = {}
         self._lost: list[Hashable] = []

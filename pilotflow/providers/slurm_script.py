@@ -34,6 +34,7 @@ INPUTS: Final = {
     "open-mode": "SBATCH_OPEN_MODE",
     "partition": "SBATCH_PARTITION",
     "qos": "SBATCH_QOS",
+    "requeue": "SBATCH_REQUEUE",
     "reservation": "SBATCH_RESERVATION",
     "time": "SBATCH_TIMELIMIT",
 }
@@ -61,8 +62,7 @@ def directives(provider: SlurmProvider, job: BlockJob) -> list[str]:
     }
     if job.walltime_s is not None:
         options["time"] = time_text(job.walltime_s)
-    if not provider.requeue:
-        options["no-requeue"] = None
+    options["requeue" if provider.requeue else "no-requeue"] = None
     options["export"] = "ALL" if provider.export_environment else "NONE"
     for key in ("partition", "account", "qos", "constraint", "reservation", "gres"):
         if (value := getattr(provider, key)) is not None:

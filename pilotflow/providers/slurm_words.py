@@ -101,6 +101,10 @@ UNKNOWN_JOB: Final = re.compile(r"Invalid job id", re.IGNORECASE)
 NO_ACCOUNTING: Final = re.compile(r"accounting storage is disabled", re.IGNORECASE)
 
 _REFUSALS: Final = (
+    (
+        r"violates accounting",
+        "Compare walltime, nodes_per_block and cores_per_node with the limits of provider.account and provider.qos",
+    ),
     (r"invalid partition|partition name", "Set provider.partition"),
     (r"account or partition combination|account/partition combination", "Set provider.account and provider.partition"),
     (r"invalid account", "Set provider.account"),

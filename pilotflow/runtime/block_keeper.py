@@ -26,6 +26,7 @@ from pilotflow.core.blocks import (
     BlockStatus,
     CancelBlock,
     DrainBlock,
+    DropBlock,
     GiveUp,
     Outlook,
     Phase,
@@ -34,8 +35,10 @@ from pilotflow.core.blocks import (
 from pilotflow.core.scaling import Planner, Queue, Supply
 from pilotflow.messages import (
     BlockLoad,
+    BlocksEnd,
     ClientMessage,
     DrainBlocks,
+    DropBlocks,
     FailExecutor,
     LiveBlock,
     LiveBlocks,
@@ -55,6 +58,8 @@ ANNOUNCE_S: Final = 0.5
 """While many blocks are submitted, those that exist are announced this often."""
 SUBMIT_S: Final = 1.0
 """After so long in a provider's `submit` the other executors have their turn, and whoever wants to close."""
+CANCELS_MAX: Final = 500
+"""Blocks that one command cancels when this process is dead."""
 CLOSE_POLL_S: Final = 0.05
 
 Event: TypeAlias = Load | ManagerUp | ManagerDown
@@ -276,6 +281,7 @@ class BlockKeeper:
         provider = kept.executor.provider
         drain: list[str] = []
         cancel: list[str] = []
+        drop: list[tuple[str, str]] = []
         actions = kept.scaler.decide(time.monotonic(), missing)
         if actions:
             kept.quiet = 0
@@ -288,11 +294,18 @@ class BlockKeeper:
                     drain.append(name)
                 case CancelBlock(name):
                     cancel.append(name)
+                case DropBlock(name, reason):
+                    drop.append((name, reason))
                 case GiveUp(reason, block):
                     self._log.error("executor '%s' is given up: %s", kept.executor.label, reason)
                     self._say(FailExecutor(kept.executor.label, f"{reason}\n{why_no_start(self._run_dir, block)}"))
         if drain:
             self._say(DrainBlocks(drain))
+        if drop:
+            self._log.info("managers of blocks that are over are sent away: %s", ", ".join(name for name, _ in drop))
+            self._say(DropBlocks(drop))
+        if ends := kept.scaler.take_ends(time.monotonic()):
+            self._say(BlocksEnd(ends))
         if cancel:
             live = kept.scaler.live
             self._cancel(provider, [live[name] for name in cancel if name in live])
@@ -373,20 +386,25 @@ class BlockKeeper:
 
     def _announce(self) -> None:
         """Tell the interchange which blocks exist, if that has changed."""
-        live = [(kept, name, batch_id) for kept in self._kept for name, batch_id in kept.scaler.live.items()]
-        names = frozenset(name for _, name, _ in live)
+        names = frozenset(name for kept in self._kept for name in kept.scaler.live)
         if names != self._announced:
             self._announced = names
             self._announced_at = time.monotonic()
-            blocks = [self._live_block(*entry) for entry in live]
-            self._say(LiveBlocks([block for block in blocks if block is not None]))
+            self._say(LiveBlocks([block for kept in self._kept for block in self._live_blocks(kept)]))
 
-    def _live_block(self, kept: Kept, name: str, batch_id: str) -> LiveBlock | None:
-        try:
-            return LiveBlock(kept.executor.label, name, kept.executor.provider.cancel_argv([batch_id]))
-        except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
-            self._log.warning("block %s cannot be cancelled when this process dies: %r", name, error)
-            return None
+    def _live_blocks(self, kept: Kept) -> list[LiveBlock]:
+        """The blocks of one executor. The command that cancels many is with the first of them, so that it runs once."""
+        label, live = kept.executor.label, list(kept.scaler.live.items())
+        blocks: list[LiveBlock] = []
+        for at in range(0, len(live), CANCELS_MAX):
+            some = live[at : at + CANCELS_MAX]
+            try:
+                argv = kept.executor.provider.cancel_argv([batch_id for _, batch_id in some])
+            except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
+                self._log.warning("blocks of '%s' cannot be cancelled when this process dies: %r", label, error)
+                continue
+            blocks += [LiveBlock(label, name, () if index else argv) for index, (name, _) in enumerate(some)]
+        return blocks
 
     def _log_changes(self, kept: Kept) -> None:
         phases: dict[str, Phase] = {}

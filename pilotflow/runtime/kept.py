@@ -56,6 +56,8 @@ class Kept:
         if not self.scaler.live:
             return float("inf")
         provider = self.executor.provider
+        if self.executor.provider.elsewhere and self.scaler.asks_for_ends() and self.quiet < 5:
+            return self.polled_at + self.executor.provider.quick_poll_s
         if not self.scaler.changing:
             return self.polled_at + provider.poll_s
         return self.polled_at + min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)

@@ -21,6 +21,7 @@ from pilotflow.messages import (
     Cancel,
     Class,
     Drain,
+    EndsIn,
     Function,
     ManagerAlive,
     ManagerRefused,
@@ -62,6 +63,9 @@ class Crew(Protocol):
 
     def carry_out(self, orders: list[Order]) -> None:
         """Do what the pool has decided."""
+
+    def ends_in(self, seconds: float) -> None:
+        """Tasks that start from now on are told that they have so long."""
 
     def look(self, now: float) -> None:
         """See whether running tasks keep within their limits."""
@@ -105,6 +109,7 @@ class NodeManager:
         self._crew = crew
         self._manager_id = 0
         self._started = started
+        self._ends = None if options.walltime_s is None else started + options.walltime_s
         self._beat_at = time.monotonic()
         self._announce_at = 0.0
         self._exit: int | None = None
@@ -151,6 +156,8 @@ class NodeManager:
             elif isinstance(message, Drain):
                 self._log.info("draining")
                 self._pool.drain()
+            elif isinstance(message, EndsIn):
+                self._ends_in(message.left_s)
             elif isinstance(message, Stop):
                 self.leave(message.reason)
             elif isinstance(message, WhereIs):
@@ -184,11 +191,21 @@ class NodeManager:
         self._uplink.registered()
 
     def _time_left(self) -> float | None:
-        walltime = self._options.walltime_s
-        if walltime is None:
+        if self._ends is None:
             return None
-        margin = min(END_MARGIN_S, walltime / 10)
-        return max(0.0, self._started + walltime - margin - time.monotonic())
+        margin = min(END_MARGIN_S, (self._ends - self._started) / 10)
+        return max(0.0, self._ends - margin - time.monotonic())
+
+    def _ends_in(self, left_s: float) -> None:
+        """The block's provider says when it ends, or that this has changed."""
+        now = time.monotonic()
+        self._ends = now + left_s
+        self._warn_s = min(WARN_S, (self._ends - self._started) / 20)
+        left = self._time_left() or 0.0
+        self._warned = self._warned and left <= self._warn_s
+        self._log.info("the block ends in %.0f s", left_s)
+        self._crew.ends_in(left)
+        self._uplink.note(ManagerAlive(left))
 
     # ---- leaving ----------------------------------------------------------------------------
 

@@ -101,6 +101,10 @@ class Workers:
             due_at = min(due_at, self._steps.due_at)
         return min(due_at, self._runtimes_due_at) if self._pool.limits_runtimes else due_at
 
+    def ends_in(self, seconds: float) -> None:
+        """See `Crew.ends_in`."""
+        self._ends_at = time.time() + seconds
+
     def look(self, now: float) -> None:
         """See whether running tasks keep within their limits."""
         if self._pool.busy:

@@ -13,6 +13,7 @@ from pilotflow.core.blocks import (
     BlockScaler,
     BlockState,
     BlockStatus,
+    DropBlock,
     Phase,
     RequestBlock,
 )
@@ -43,11 +44,14 @@ class Bench:
         self.scaler = BlockScaler("cpu", replace(LIMITS, shape=shape, **changes))
         self.now = 1000.0
         self.queue = Queue()
+        self.sent_away: list[str] = []  # blocks that are over and whose managers nobody has seen go
 
     def decide(self, after_s: float = 0.0) -> list[Action]:
         self.now += after_s
         missing = missing_blocks(self.queue, [self.scaler.supply(self.now)])
-        return self.scaler.decide(self.now, missing.get("cpu", 0))
+        actions = self.scaler.decide(self.now, missing.get("cpu", 0))
+        self.sent_away += [action.name for action in actions if isinstance(action, DropBlock)]
+        return [action for action in actions if not isinstance(action, DropBlock)]
 
     def requested(self, after_s: float = 0.0) -> list[str]:
         """What is requested now, and nothing else."""

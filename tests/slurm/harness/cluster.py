@@ -68,9 +68,13 @@ class Cluster:
         self._start_munged(self.login)
         if self.settings.accounting and first:
             self._start_accounting()
+        if self._accounting_host is not None:
+            for command in (f"add cluster {self.settings.name}", *self.settings.sacctmgr):
+                self.run("sacctmgr", "-i", "-Q", *command.split())
         self._start_controller("-c")
         if self._accounting_host is not None:
-            self._register_cluster()
+            shown = ("sacctmgr", "-n", "-P", "show", "cluster", self.settings.name)
+            wait_for(lambda: "10.77" in self.run(*shown).stdout, "slurmdbd knows slurmctld")
         for name in self.settings.node_names:
             self._start_munged(self._hosts[name])
             self.start(name)
@@ -277,13 +281,6 @@ class Cluster:
         wait_for(
             lambda: not self.run("sacctmgr", "-n", "show", "cluster", check=False).returncode,
             f"slurmdbd answers: {log_tail(self.state / 'log/slurmdbd.log')}",
-        )
-
-    def _register_cluster(self) -> None:
-        self.run("sacctmgr", "-i", "-Q", "add", "cluster", self.settings.name, check=False)
-        wait_for(
-            lambda: "10.77" in self.run("sacctmgr", "-n", "-P", "show", "cluster", self.settings.name).stdout,
-            "slurmctld is known to slurmdbd",
         )
 
     def _start_guard(self) -> None:

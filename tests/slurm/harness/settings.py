@@ -26,7 +26,9 @@ class Settings:
         nodes, cpus, memory_mb: how many nodes there are, and what Slurm believes of each.
         gpu_nodes, gpus: the last so many nodes have so many GPUs each (character devices that do nothing).
         accounting: slurmdbd and MariaDB, so that there is sacct.
-        enforce: with accounting: accounts, limits and qos must be right.
+        enforce: with accounting: accounts must be right, and limits are kept.
+        sacctmgr: with accounting: commands of sacctmgr that are run before slurmctld first starts; that of
+            22.05.8 was seen to die when a second account was made while it ran.
         cgroups: Slurm enforces memory by cgroups of version 1.
         private_tmp: each node has a /tmp of its own; `state/shared` is then what all hosts share.
         kill_wait_s: seconds from SIGTERM to SIGKILL.
@@ -46,6 +48,7 @@ class Settings:
     gpus: int = 2
     accounting: bool = False
     enforce: bool = False
+    sacctmgr: tuple[str, ...] = ()
     cgroups: bool = False
     private_tmp: bool = False
     kill_wait_s: int = 5
@@ -143,7 +146,7 @@ def slurm_conf(of: Settings, dbd_host: str | None = None) -> str:
             "AccountingStorageTRES": "gres/gpu",
         }
         if of.enforce:
-            keys["AccountingStorageEnforce"] = "associations,limits,qos"
+            keys["AccountingStorageEnforce"] = "associations,limits"
     return (
         "\n".join(f"{key}={value}" for key, value in {**keys, **of.more}.items()) + "\n" + _nodes(of) + _partitions(of)
     )
