@@ -1,7 +1,7 @@
 """Calls of apps that are more than a function and its arguments.
 
-A plain call never comes here. Others have `stdout`, `stderr`, `inputs` or `label`, or are of an app
-that has options about its tasks' surroundings. What a worker needs to know then travels before the
+A plain call never comes here. Others have `stdout`, `stderr`, `inputs`, `outputs` or `label`, or are of an
+app that has options about its tasks' surroundings. What a worker needs to know then travels before the
 arguments of the call, and the function in wrappers that take it off again (`pilotflow.runtime.tasks`).
 """
 
@@ -11,17 +11,22 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pilotflow.app_options import AppOptions
 from pilotflow.app_output import STREAMS, check_label, place_of
 from pilotflow.errors import ConfigError
-from pilotflow.futures import AppFuture
+from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.run import Run
-from pilotflow.runtime.tasks import BashCall, InSetting, Output, PythonCall, Setting
+from pilotflow.runtime.tasks import BashCall, InSetting, Output, PythonCall, Setting, second
+from pilotflow.units import kind, show
 
-CALL_WORDS: Final = ("stdout", "stderr", "inputs", "label")
+CALL_WORDS: Final = ("stdout", "stderr", "inputs", "outputs", "label")
 """Keywords of a call that are ours unless the function has a parameter of that name; then both."""
+
+_PLACED: Final = ("stdout", "stderr", "outputs")
+"""Those of which a function's parameter may have a default."""
 
 PLAIN, REDIRECTED, IN_SETTING = 0, 1, 2
 """Shapes in which a function travels, to be added: bare, with its output redirected, in other surroundings."""
@@ -59,12 +64,15 @@ class Manner:
         self._parameters = parameters_of(function)
         self._defaults = {
             word: parameter.default
-            for word, _ in STREAMS
+            for word in _PLACED
             if (parameter := self._parameters.get(word)) is not None and parameter.default is not parameter.empty
         }
-        redirected = is_command or options.redirects or any(self._defaults.values())
-        self.least = (REDIRECTED if redirected else PLAIN) | (IN_SETTING if options.has_setting else PLAIN)
+        redirected = is_command or options.redirects or any(self._defaults.get(word) for word, _ in STREAMS)
+        elsewhere = options.has_setting or bool(self._defaults.get("outputs"))
+        self.least = (REDIRECTED if redirected else PLAIN) | (IN_SETTING if elsewhere else PLAIN)
         """The shape of a call without any words of ours."""
+        self.always_special = self.least != PLAIN or any(word in self._parameters for word in _PLACED)
+        """Whether every call must be looked at: where output goes may be given by position."""
 
     def shape_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """The shape of a call, and what it says in our words; those are taken out of `kwargs`."""
@@ -73,11 +81,11 @@ class Manner:
             if word not in self._parameters:
                 del kwargs[word]
         positional = list(self._parameters)[: len(args)]
-        given.update((word, args[i]) for i, word in enumerate(positional) if word in ("stdout", "stderr", "label"))
+        given.update((word, args[i]) for i, word in enumerate(positional) if word in CALL_WORDS and word != "inputs")
         shape = self.least
         if "stdout" in given or "stderr" in given:
             shape |= REDIRECTED
-        if "inputs" in given and "inputs" not in self._parameters:
+        if given.get("outputs") or ("inputs" in given and "inputs" not in self._parameters):
             shape |= IN_SETTING
         return shape, given
 
@@ -106,22 +114,23 @@ class Manner:
         Raises:
             ConfigError: one of our words has a wrong value.
         """
+        before: tuple[Any, ...] = ()
         ours: tuple[str, ...] = ()
-        if shape & REDIRECTED:
-            args = self._redirected(run, future, given, args, kwargs)
-            ours = ("output",)
         if shape & IN_SETTING:
             waits = "inputs" in given and "inputs" not in self._parameters
-            inputs = _listed(given["inputs"]) if waits else []  # only waited for: the worker drops them
-            cwd = self._options.cwd
-            setting = Setting(None if cwd is None else os.path.abspath(cwd), self._options.env)
-            args, ours = (setting, inputs, *args), ("setting", "inputs", *ours)
-        return Arguments(args, kwargs, ours)
+            inputs = _listed(given["inputs"], "inputs") if waits else []  # only waited for: the worker drops them
+            cwd = None if self._options.cwd is None else os.path.abspath(self._options.cwd)
+            args, outputs = self._with_outputs(future, given, cwd, args, kwargs)
+            before, ours = (Setting(cwd, self._options.env, outputs), inputs), ("setting", "inputs")
+        if shape & REDIRECTED:
+            args, output = self._redirected(run, future, given, args, kwargs)
+            before, ours = (*before, output), (*ours, "output")
+        return Arguments((*before, *args), kwargs, ours)
 
     def _redirected(
         self, run: Run, future: AppFuture[Any], given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, ...]:
-        """The arguments with an `Output` before them, and paths where the function asks for them."""
+    ) -> tuple[tuple[Any, ...], Output]:
+        """The arguments with paths where the function asks for them, and where output goes."""
         label = given.get("label", self._options.label)
         check_label(label, "label")
         places: dict[str, tuple[str, str] | None] = {}
@@ -131,15 +140,48 @@ class Manner:
             places[word] = place
             if place is None or word not in self._parameters:
                 continue
-            at = list(self._parameters).index(word)
-            if at < len(args):
-                args = (*args[:at], place[0], *args[at + 1 :])
-            else:
-                kwargs[word] = place[0]
+            args = self._replaced(word, place[0], args, kwargs)
         output = Output(**places)
         future.stdout = output.stdout[0] if output.stdout else None
         future.stderr = output.stderr[0] if output.stderr else None
-        return (output, *args)
+        return args, output
+
+    def _with_outputs(
+        self,
+        future: AppFuture[Any],
+        given: dict[str, Any],
+        cwd: str | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """The arguments with whole paths where the function asks for `outputs`, and these paths."""
+        promised = given.get("outputs", self._defaults.get("outputs"))
+        if not promised:
+            return args, ()
+        files = [_whole(file, cwd) for file in _listed(promised, "outputs")]
+        future.outputs = [
+            PartFuture(future, f"{self._name}.outputs[{i}]", (second, file)) for i, file in enumerate(files)
+        ]
+        if "outputs" in self._parameters:
+            args = self._replaced("outputs", files, args, kwargs)
+        return args, tuple(map(os.fspath, files))
+
+    def _replaced(self, word: str, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments with that value for one of the function's parameters."""
+        at = list(self._parameters).index(word)
+        if at < len(args):
+            return (*args[:at], value, *args[at + 1 :])
+        kwargs[word] = value
+        return args
+
+
+def _whole(file: Any, cwd: str | None) -> Any:
+    """A promised file with its whole path, as the kind of path that it is."""
+    if not isinstance(file, (str, os.PathLike)):
+        raise ConfigError(f"outputs=... takes a list of paths, and {show(file)} is {kind(file)}")
+    if not isinstance(file, (str, Path)):
+        return file
+    return type(file)(os.path.join(cwd or os.getcwd(), file))
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -150,8 +192,11 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return {}
 
 
-def _listed(inputs: Any) -> list[Any]:
+def _listed(values: Any, word: str) -> list[Any]:
+    what = "paths" if word == "outputs" else "futures and values"
     try:
-        return list(inputs)
+        if not isinstance(values, str):
+            return list(values)
     except TypeError:
-        raise ConfigError(f"inputs=... takes a list of futures and values, not {type(inputs).__name__}") from None
+        pass
+    raise ConfigError(f"{word}=... takes a list of {what}, not {kind(values)}")

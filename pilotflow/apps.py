@@ -68,7 +68,7 @@ class App(Generic[R]):
     """A decorated function. Calling it submits a task to the current run and returns its future.
 
     To type checkers a call takes anything: futures may stand for arguments, and there are `stdout`,
-    `stderr`, `inputs` and `label`.
+    `stderr`, `inputs`, `outputs` and `label`.
     """
 
     __name__: str
@@ -81,7 +81,7 @@ class App(Generic[R]):
         self._options = options
         self._name = getattr(function, "__name__", type(function).__name__)
         self._manner = Manner(function, self._name, bash, options)
-        self._always_special = self._manner.least != PLAIN
+        self._always_special = self._manner.always_special
         self._numbers = _Numbers()
         self._bound: dict[int, _Bound] = {}
 

@@ -23,8 +23,12 @@ All of them survive pickling with their attributes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from typing import Any
+from typing import Any, Final
+
+_LISTED_MAX: Final = 10
+"""Paths that a message names."""
 
 
 class PilotflowError(Exception):
@@ -115,7 +119,21 @@ class WalltimeExceeded(TaskError, TimeoutError):
 
 
 class MissingOutputs(TaskError):
-    """A task ended without the files it promised."""
+    """A task ended without the files it promised.
+
+    Attributes:
+        app: its name.
+        paths: of the files that are not there.
+    """
+
+    def __init__(self, app: str, paths: Sequence[str], where: str) -> None:
+        listed = ", ".join(paths[:_LISTED_MAX]) + (f" and {len(paths) - _LISTED_MAX} more" * (len(paths) > _LISTED_MAX))
+        super().__init__(
+            f"'{app}' has ended on {where} without making what it promised in outputs: {listed}. See that it writes to "
+            "these very paths; it gets them if it has a parameter named outputs."
+        )
+        self.app = app
+        self.paths = tuple(paths)
 
 
 class DependencyError(TaskError):
@@ -124,11 +142,17 @@ class DependencyError(TaskError):
     Attributes:
         chain: the tasks between, nearest first, the one that failed last; long chains are cut in
             the middle.
+        stderr: path of the file with the stderr of the task that failed first, or None if it had none.
+        stderr_tail: its last lines, as far as they could be read.
     """
 
-    def __init__(self, message: str, chain: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, chain: tuple[str, ...] = (), stderr: str | None = None, stderr_tail: str = ""
+    ) -> None:
         super().__init__(message)
         self.chain = chain
+        self.stderr = stderr
+        self.stderr_tail = stderr_tail
 
 
 class SerializationError(TaskError):

@@ -8,35 +8,22 @@ feeds other tasks is never unpickled here.
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import select
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _TimeoutError  # the builtin since Python 3.11
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from pilotflow.errors import (
-    BlockStartError,
-    DependencyError,
-    InternalError,
-    MemoryLimitExceeded,
-    PilotflowError,
-    RequestTooLarge,
-    SerializationError,
-    TaskError,
-    TaskTimeout,
-    WalltimeExceeded,
-    WorkerLost,
-)
-from pilotflow.messages import Excess, Status, decode_excess
+from pilotflow.errors import DependencyError, SerializationError
+from pilotflow.future_errors import TaskFuture, dependency_failed, error_of
+from pilotflow.messages import Status
 from pilotflow.notebook import table
-from pilotflow.remote_errors import unpack_exception
-from pilotflow.serialize import Packed, unpack
-from pilotflow.units import format_duration, format_memory
+from pilotflow.serialize import Derived, Packed, unpack
+from pilotflow.units import nearest
 
 if TYPE_CHECKING:
     from pilotflow.runtime.client import Client
@@ -48,12 +35,10 @@ _lock = threading.Lock()
 _decoding = threading.RLock()
 """Held while a result is unpickled, so that each is unpickled once."""
 
-_CHAIN_MAX = 9
-"""Tasks that a `DependencyError` names."""
 _DONE = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 
-class AppFuture(Future[T], Generic[T]):
+class AppFuture(TaskFuture[T]):
     """The result of a task that may not have run yet.
 
     It is a `concurrent.futures.Future`, and can be awaited. `cancel()` also ends a running task.
@@ -62,6 +47,7 @@ class AppFuture(Future[T], Generic[T]):
         task_id: the task's number in its run.
         name: name of the app or function.
         stdout, stderr: paths of the files that the task's output goes to, or None.
+        outputs: futures of the files that the task has promised; they can be arguments.
     """
 
     __slots__ = (
@@ -79,16 +65,14 @@ class AppFuture(Future[T], Generic[T]):
         "name",
         "task_id",
     )
-    # Most tasks have none, so these are the class's and set in an instance's dictionary when there are some.
-    stdout: str | None = None
-    stderr: str | None = None
+    outputs: Sequence[PartFuture[Any]] = ()
 
-    def __init__(self, task_id: int, name: str, client: Client, fn: int = 0) -> None:
+    def __init__(self, task_id: int, name: str, client: Client | None, fn: int = 0) -> None:
         # Future.__init__ makes a condition and two lists, most of its 1.7 KiB; here they are lazy.
         self.task_id = task_id
         self.name = name
         self.fn = fn
-        self._client: Client | None = client
+        self._client = client
         self._state = PENDING
         self._status = Status.OK
         self._packed: Packed | None = None
@@ -171,6 +155,22 @@ class AppFuture(Future[T], Generic[T]):
         if client is not None:
             client.cancel(self)
         return True
+
+    def __getitem__(self, key: Any) -> PartFuture[Any]:
+        """The item of the result that will be there: a future too, which can be an argument."""
+        return PartFuture(self, f"{self.name}[{key!r}]", (operator.getitem, key))
+
+    def __getattr__(self, name: str) -> Any:
+        """The attribute of the result that will be there, as a future, if a future itself has none of that name."""
+        if name.startswith("_"):  # what libraries look for
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return PartFuture(self, f"{self.name}.{name}", (getattr, name))
+
+    def __iter__(self) -> Any:
+        raise TypeError(
+            f"{self!r} cannot be iterated over before its result is there: say future[0], future[1] for futures of "
+            "its items, or .result()"
+        )
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(future)` once the task has ended, at once if it has."""
@@ -358,81 +358,71 @@ def _ring(bells: tuple[int, ...]) -> None:
         os.eventfd_write(bell, 1)
 
 
-def error_of(status: Status, packed: Packed, name: str) -> BaseException:
-    """The exception of a task that has ended so; `name` is the task's."""
-    if status is Status.ERROR:
-        return unpack_exception(*packed)
-    if status is Status.EXCEEDED:
-        return _excess_error(decode_excess(packed.payload), name)
-    lines: list[str] = msgspec.msgpack.decode(packed.payload)
-    if status is Status.LOST:
-        history = "\n".join(f"  {line}" for line in lines)
-        tries = "once" if len(lines) == 1 else f"{len(lines)} times"
-        return WorkerLost(
-            f"The worker running '{name}' was lost {tries}, which is its crash limit:\n{history}\n"
-            "Look for crashes or memory exhaustion in the task; raise crash_limit if the nodes are at fault.",
-            tuple(lines),
-        )
-    if status is Status.TOO_LARGE:
-        return RequestTooLarge(f"Task '{name}' can run nowhere in this run. {' '.join(lines)}")
-    if status is Status.UNSTARTABLE:
-        return BlockStartError("\n".join(lines))
-    return InternalError(f"task '{name}' ended as {status!r}, which no future understands")
+class PartFuture(AppFuture[T], Derived):
+    """A part of a task's result, `future[key]` or `future.name`, which can be had when the task has ended.
 
-
-def _excess_error(excess: Excess, name: str) -> TaskError:
-    asked, taken = excess.asked, excess.taken
-    if excess.kind == "runtime":
-        return TaskTimeout(
-            f"'{name}' ran for {format_duration(taken)} on {excess.where} and was ended: its runtime is "
-            f"{format_duration(asked)}. Ask for a longer runtime, or give it less to do."
-        )
-    if excess.kind == "timeout":
-        return TaskTimeout(
-            f"'{name}' ran for {format_duration(taken)} and was ended on {excess.where}: its timeout is "
-            f"{format_duration(asked)}, for all its attempts together. Give it a longer timeout, or less to do."
-        )
-    if excess.kind == "walltime":
-        return WalltimeExceeded(
-            f"'{name}' was running when the walltime of its block was over, {excess.asked:g} times; it got at most "
-            f"{format_duration(taken)}, the last time on {excess.where}. Give the executor's blocks a longer "
-            "walltime, or say the task's runtime, so that it only starts where it can end.",
-            taken,
-        )
-    used = f"used {format_memory(int(taken))}" if taken else "used too much memory"
-    wanted = f"it asked for {format_memory(int(asked))}" if asked else "it had not said how much it needs"
-    if excess.by_system:
-        text = (
-            f"'{name}' was ended by the system, because the memory of {excess.where} was exhausted; {used}, {wanted}."
-        )
-    else:
-        text = f"'{name}' {used} on {excess.where} and was ended: {wanted}."
-    return MemoryLimitExceeded(f"{text} Ask for more memory, or give it less to do.", int(asked), int(taken))
-
-
-def dependency_failed(future: Future[Any], name: str, error: BaseException | None = None) -> PilotflowError:
-    """The error of a task that needed this one; `__cause__` is what failed first.
+    As an argument of an app it is taken out of the result where the app runs.
 
     Args:
-        future: what the task needed.
-        name: the task's name.
-        error: why that result cannot be used, if the future itself did not fail.
+        whole: the future whose part it is.
+        name: what it is called in messages.
+        take: called with the result and the second item, gives the part.
     """
-    label = getattr(future, "name", "") or repr(future)
-    number = getattr(future, "task_id", None)
-    what = f"'{label}'" if number is None else f"'{label}' (task {number})"
-    root: BaseException | None
-    cause = CancelledError() if future.cancelled() else future.exception() or error
-    if isinstance(cause, DependencyError) and cause.chain:
-        chain, root = (what, *cause.chain), cause.__cause__ or cause
-        if len(chain) > _CHAIN_MAX:  # else the errors of a long chain of tasks fill the memory
-            half = _CHAIN_MAX // 2
-            chain = (*chain[:half], "...", *chain[half - _CHAIN_MAX + 1 :])
-    else:
-        chain, root = (what,), cause
-    needs = " <- ".join(chain)
-    how = "was cancelled" if isinstance(root, CancelledError) else f"failed: {type(root).__name__}: {root}"
-    which = "which it needs," if len(chain) == 1 else "of which the last"
-    failure = DependencyError(f"'{name}' did not run, because of {needs}, {which} {how}", chain)
-    failure.__cause__ = root
-    return failure
+
+    __slots__ = ("_take", "_whole")
+
+    def __init__(self, whole: AppFuture[Any], name: str, take: tuple[Callable[[Any, Any], T], Any]) -> None:
+        super().__init__(whole.task_id, name, None, whole.fn)
+        self._take = take
+        self._whole: AppFuture[Any] | None = whole
+        whole.add_done_callback(self._whole_done)
+
+    def failed(self) -> bool:
+        """Whether it cannot be had: the task failed, or its result has no such part."""
+        return self._state is FINISHED and self._decoded_error() is not None
+
+    def derivation(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """What gives the part on a worker, and the arguments of that."""
+        return _part, (self._whole, self._take, self.name)
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Not to be called: the result is not there yet."""
+        meant = nearest(self.name.rpartition(".")[2], [name for name in dir(AppFuture) if not name.startswith("_")])
+        hint = f" Did you mean .{meant}()?" if meant is not None else ""
+        raise TypeError(
+            f"{self.name} cannot be called: it stands for a part of a result that is not there yet.{hint} Call it "
+            "in an app, or after .result()."
+        )
+
+    def _whole_done(self, whole: Future[Any]) -> None:
+        self._end(CANCELLED_AND_NOTIFIED if whole.cancelled() else FINISHED)
+
+    def _decoded_error(self) -> BaseException | None:
+        if self._whole is not None and self._state is FINISHED:
+            with _decoding:
+                self._look(self._whole)
+        return self._exception
+
+    def _look(self, whole: AppFuture[Any] | None) -> None:
+        if whole is None:  # another thread was faster
+            return
+        error = whole.exception(0)
+        if error is not None:
+            self._exception = dependency_failed(whole, self, did="cannot be had")
+        else:
+            take, key = self._take
+            try:
+                self._result = take(whole.result(0), key)
+            except Exception as problem:  # noqa: BLE001  whatever the user's class raises
+                self._exception = problem
+        self._whole = None
+
+
+def _part(whole: Any, take: tuple[Callable[[Any, Any], Any], Any], name: str) -> Any:
+    """A part of a result that an argument stands for; called on the worker."""
+    function, key = take
+    try:
+        return function(whole, key)
+    except Exception as error:
+        text = f"the argument '{name}' cannot be had of that result ({type(whole).__name__})"
+        raise DependencyError(f"{text}: {type(error).__name__}: {error}", (f"'{name}'",)) from error

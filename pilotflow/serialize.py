@@ -57,6 +57,14 @@ class Packed(NamedTuple):
         return len(self.payload) + sum(map(size_of, self.frames))
 
 
+class Derived(Future[Any]):
+    """A future of something that is made of another one's result, where that is needed."""
+
+    def derivation(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A function that makes it, and its arguments, which hold the other future."""
+        raise NotImplementedError
+
+
 class _Sink:
     """What a Pickler writes to: each write becomes one chunk, long bytes without a copy."""
 
@@ -82,6 +90,8 @@ class _Pickler(pickle.Pickler):
                 raise SerializationError(
                     "a future cannot travel inside a result, an exception or a closure; pass it as an argument"
                 )
+            if isinstance(obj, Derived):
+                return obj.derivation()
             self.futures.append(obj)  # the pickler remembers objects, so each comes here once
             return _dependency, (len(self.futures) - 1,)
         if kind is ModuleType:

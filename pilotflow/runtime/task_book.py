@@ -15,7 +15,8 @@ from typing import Any
 from pilotflow.core.graph import Graph, Oversized
 from pilotflow.core.retry import Policy
 from pilotflow.errors import ConfigError, PilotflowError, SerializationError
-from pilotflow.futures import AppFuture, dependency_failed
+from pilotflow.future_errors import dependency_failed
+from pilotflow.futures import AppFuture
 from pilotflow.memfile import keepable
 from pilotflow.messages import Cancelled, CancelTasks, Result, ResultBatch, Status, Task
 from pilotflow.questions import ClientView
@@ -132,7 +133,7 @@ class TaskBook:
         except BaseException as error:  # noqa: BLE001  whatever the task raised
             if allow_failed:
                 return pack_as_value(error)
-            future.fail(dependency_failed(need, future.name))
+            future.fail(dependency_failed(need, future))
             self.ends.of(future)
             return None
         try:
@@ -243,7 +244,7 @@ class TaskBook:
             for dependent in self.graph.abandon(id):
                 future = self.graph.finish(dependent)
                 if future is not None:
-                    future.fail(dependency_failed(need, future.name, error))
+                    future.fail(dependency_failed(need, future, error))
                     self.ends.of(future)
                     failed.append((dependent, future))
 

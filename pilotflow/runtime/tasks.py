@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pilotflow.errors import BashExitError, ConfigError
+from pilotflow.errors import BashExitError, ConfigError, MissingOutputs
 
 TAIL_LINES = 15
 """Lines of stderr that an error shows."""
@@ -79,10 +79,12 @@ class Setting(NamedTuple):
     Attributes:
         cwd: its working directory, or None for the worker's.
         env: variables to set, or with None to unset.
+        outputs: paths of files that it promises to make.
     """
 
     cwd: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 class InSetting:
@@ -97,9 +99,14 @@ class InSetting:
 
         Raises:
             ConfigError: its working directory cannot be entered.
+            MissingOutputs: it has not made what it promised.
         """
         with _environment(setting.env), _directory(setting.cwd, self.name):
-            return self.function(*args, **kwargs)
+            value = self.function(*args, **kwargs)
+        missing = [path for path in setting.outputs if not os.path.exists(path)]
+        if missing:
+            raise MissingOutputs(self.name, missing, socket.gethostname())
+        return value
 
 
 @contextlib.contextmanager
@@ -149,6 +156,11 @@ def is_command(function: Any) -> bool:
 def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call something that travelled as an argument."""
     return function(*args, **kwargs)
+
+
+def second(_: Any, value: Any) -> Any:
+    """The value, once there is a result."""
+    return value
 
 
 def described(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pilotflow.core.graph import Kept
 from pilotflow.core.retry import Policy, left_s, pause_s
 from pilotflow.errors import ConfigError
-from pilotflow.futures import error_of
+from pilotflow.future_errors import error_of
 from pilotflow.messages import Result, Status, decode_excess, encode_excess
 from pilotflow.serialize import Packed
 from pilotflow.units import show

@@ -11,7 +11,7 @@ from pilotflow.config.file import load_config
 from pilotflow.core import blocks, node_losses, scaling
 from pilotflow.core.block_records import BlockLimits
 from pilotflow.core.shapes import Nodes, why_nowhere
-from pilotflow.futures import error_of
+from pilotflow.future_errors import error_of
 from pilotflow.messages import Status
 from pilotflow.resources import BlockShape, NodeShape, Request
 from pilotflow.runtime import block_keeper

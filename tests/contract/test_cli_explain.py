@@ -252,8 +252,8 @@ def check_ended(tmp_path: Path) -> None:
         said("fail", cwd=tmp_path),
     )
     assert re.fullmatch(
-        r"Task 3 \(add\) has failed\.\n\n  DependencyError: 'add' did not run, because of 'fail' \(task 2\), "
-        rf"which it needs, failed: ValueError: bad luck \S+\n  {when}\.\n",
+        r"Task 3 \(add\) has failed\.\n\n  DependencyError: 'add' \(task 3\) did not run: it needs 'fail' \(task 2\), "
+        rf"which failed: ValueError: bad luck \S+\n  {when}\.\n",
         said("3", cwd=tmp_path),
     )
     assert re.fullmatch(rf"Task 4 \(wait_for\) was cancelled\.\n\n  {when}\.\n", said("wait_for", cwd=tmp_path))

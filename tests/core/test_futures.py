@@ -8,13 +8,15 @@ import logging
 import threading
 import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pilotflow.errors import DependencyError, SerializationError
-from pilotflow.futures import AppFuture, dependency_failed
+from pilotflow.future_errors import dependency_failed
+from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.messages import Status
 from pilotflow.remote_errors import pack_exception
 from pilotflow.serialize import pack
@@ -226,14 +228,80 @@ def test_a_result_that_cannot_be_read_here_is_an_error_of_that_future() -> None:
 def test_the_error_of_a_dependent_names_the_whole_chain_and_holds_the_root() -> None:
     a = failed(ValueError("root"), "a", 1)
     b, c = new("b", 2), new("c", 3)
-    b.fail(dependency_failed(a, "b"))
-    c.fail(dependency_failed(b, "c"))
+    b.fail(dependency_failed(a, b))
+    c.fail(dependency_failed(b, c))
     error = c.exception()
     assert isinstance(error, DependencyError)
     assert error.chain == ("'b' (task 2)", "'a' (task 1)")
     assert error.__cause__ is a.exception()
-    assert "'c' did not run, because of 'b' (task 2) <- 'a' (task 1)" in str(error)
+    assert "'c' (task 3) did not run: it needs 'b' (task 2) <- 'a' (task 1), of which the last failed" in str(error)
     assert "ValueError: root" in str(error)
+
+
+def test_the_error_of_a_dependent_shows_where_the_first_failure_has_written(tmp_path: Path) -> None:
+    a, b, c = failed(ValueError("root"), "a", 1), new("b", 2), new("c", 3)
+    a.stderr = str(tmp_path / "err")
+    Path(a.stderr).write_text("first\nwhat went wrong\n")
+    b.fail(dependency_failed(a, b))
+    c.fail(dependency_failed(b, c))
+    error = c.exception()
+    assert isinstance(error, DependencyError)
+    assert str(error).endswith(f"The stderr of 'a' (task 1) ({a.stderr}) ends with:\nfirst\nwhat went wrong")
+    assert (error.stderr, error.stderr_tail) == (a.stderr, "first\nwhat went wrong")
+    Path(a.stderr).unlink()
+    assert str(dependency_failed(a, b)).endswith(f"({a.stderr}) is empty, or cannot be read here.")
+
+
+def test_parts_of_a_result_are_futures_too() -> None:
+    future = new("pair", 5)
+    first, missing, attribute = future[0], future[9], future.real
+    name, deep = future["name"], future[0][1].imag
+    assert isinstance(first, PartFuture)
+    assert not first.done()
+    assert repr(deep) == "<PartFuture pair[0][1].imag #5 pending>"
+    future.settle(Status.OK, pack(((1, 2j), "b")))
+    assert first.result() == (1, 2j)
+    assert deep.result() == 2.0
+    assert (first.done(), first.failed(), missing.failed()) == (True, False, True)
+    with pytest.raises(IndexError):
+        missing.result()
+    with pytest.raises(AttributeError, match="real"):
+        attribute.result()
+    with pytest.raises(TypeError, match="indices"):
+        name.result()
+    done, _ = wait([first, future[1], missing], 5)
+    assert len(done) == 3
+
+
+def test_parts_of_what_failed_or_was_cancelled_end_as_it_did() -> None:
+    future = new("pair", 5)
+    part = future[0].x
+    future.fail(ValueError("root"))
+    with pytest.raises(DependencyError, match=r"'pair\[0\].x' \(task 5\) cannot be had: it needs 'pair\[0\]' .* root"):
+        part.result()
+    assert isinstance(part.exception().__cause__, ValueError)
+    cancelled = new("pair", 6)
+    part = cancelled[0]
+    cancelled.cancel()
+    assert part.cancelled()
+    alone = new("pair", 7)
+    part = alone[0]
+    assert part.cancel()
+    assert not alone.done()
+
+
+def test_a_future_is_not_mistaken_for_what_it_will_be() -> None:
+    future = new("pair", 5)
+    with pytest.raises(TypeError, match=r"cannot be iterated over before its result is there: say future\[0\]"):
+        _, _ = future
+    with pytest.raises(TypeError, match=r"pair.reslut cannot be called: .* Did you mean .result\(\)\?"):
+        future.reslut()
+    with pytest.raises(TypeError, match=r"pair.total cannot be called: .* not there yet\. Call it in an app"):
+        future.total()
+    assert not hasattr(future, "__array__")
+    assert not hasattr(future, "_ipython_display_")
+    with pytest.raises(SerializationError):
+        pack(future[0])
 
 
 def test_the_errors_of_a_long_chain_stay_short() -> None:
@@ -241,7 +309,7 @@ def test_the_errors_of_a_long_chain_stay_short() -> None:
     root = last.exception()
     for i in range(2, 3000):
         following = new("link", i)
-        following.fail(dependency_failed(last, "link"))
+        following.fail(dependency_failed(last, following))
         last = following
     error = last.exception()
     assert isinstance(error, DependencyError)
@@ -254,8 +322,8 @@ def test_the_errors_of_a_long_chain_stay_short() -> None:
 def test_a_cancelled_dependency_is_named_as_such() -> None:
     future = new("a", 1)
     future.cancel()
-    error = dependency_failed(future, "b")
-    assert "'a' (task 1), which it needs, was cancelled" in str(error)
+    error = dependency_failed(future, new("b", 2))
+    assert "'b' (task 2) did not run: it needs 'a' (task 1), which was cancelled" in str(error)
     assert isinstance(error.__cause__, CancelledError)
 
 

@@ -407,6 +407,86 @@ def test_the_run_loaded_last_is_current_until_it_is_closed(tmp_path: Path) -> No
     assert app().result() != inside
 
 
+# ---- promised files -------------------------------------------------------------------------
+
+
+@pf.bash_app
+def write_all(outputs: Any = ()) -> str:
+    return "\n".join(f"echo {path} > {path}" for path in outputs)
+
+
+@pf.python_app
+def read(path: Any) -> tuple[str, str]:
+    return type(path).__name__, Path(path).read_text(encoding="utf-8").strip()
+
+
+def test_promised_files_are_futures_that_other_apps_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    future = write_all(outputs=["a.txt", Path("b.txt"), tmp_path / "c.txt"])
+    first, second, third = future.outputs
+    assert read(first).result() == ("str", f"{tmp_path}/a.txt")
+    assert read(second).result() == ("PosixPath", f"{tmp_path}/b.txt")
+    assert same([third]).result() == [tmp_path / "c.txt"]
+    assert (first.result(), future.result()) == (f"{tmp_path}/a.txt", 0)
+    assert repr(first) == f"<PartFuture write_all.outputs[0] #{future.task_id} done>"
+    elsewhere = write_all.options(cwd=tmp_path / "there")(["d.txt"])
+    assert read(elsewhere.outputs[0]).result() == ("str", f"{tmp_path}/there/d.txt")
+    assert same(1, outputs=[tmp_path / "a.txt"]).outputs[0].result() == tmp_path / "a.txt"
+    assert same(1).outputs == ()
+
+
+def test_a_promised_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    future = shell(f"touch {tmp_path}/a", outputs=[tmp_path / "a", tmp_path / "b", str(tmp_path / "c")])
+    with pytest.raises(pf.MissingOutputs, match=r"'shell' has ended on .* what it promised in outputs: ") as caught:
+        future.result()
+    assert caught.value.paths == (f"{tmp_path}/b", f"{tmp_path}/c")
+    with pytest.raises(DependencyError, match=r"MissingOutputs: .*/b, .*/c. See that it writes to these very paths"):
+        read(future.outputs[0]).result()
+    with pytest.raises(DependencyError, match=r"'shell.outputs\[1\]' .* cannot be had: it needs 'shell'"):
+        future.outputs[1].result()
+    with pytest.raises(BashExitError):
+        shell("exit 3", outputs=[tmp_path / "z"]).result()
+    for wrong in ("a.txt", 5, [5]):
+        with pytest.raises(ConfigError, match=r"outputs=\.\.\. takes a list of paths"):
+            shell("true", outputs=wrong)
+
+
+def test_parts_of_a_result_are_taken_where_they_are_needed() -> None:
+    pair = same([[1, 2], {"k": call_tasks.Box(5)}])
+    assert add(pair[0][1], pair[1]["k"].value).result() == 7
+    assert [pair[0].result(), gather(x=[pair[0][0]]).result()] == [[1, 2], ((), {"x": [1]})]
+    with pytest.raises(
+        DependencyError, match=r"'same\[9\]' cannot be had of that result \(list\): IndexError: list"
+    ) as e:
+        add(pair[9], 1).result()
+    assert isinstance(e.value.__cause__, Exception)
+    with pytest.raises(DependencyError, match=r"ValueError: the root"):
+        add(fail("the root")[0], 1).result()
+
+
+def test_the_failure_of_a_dependency_shows_the_stderr_of_the_first_failure(run: pf.Run) -> None:
+    first = shell("echo the compiler says no >&2; exit 2", stderr=AUTO_LOGNAME)
+    last = same(same(first))
+    with pytest.raises(DependencyError, match=r"'same' .* <- 'shell' .* exit code 2") as caught:
+        last.result()
+    assert f"({first.stderr}) ends with:\nthe compiler says no" in str(caught.value)
+    assert str(caught.value).count("the compiler says no") == 1
+
+    @pf.python_app
+    def warn_and_fail() -> None:
+        os.system("echo the file is empty >&2")
+        raise ValueError("no data")
+
+    bad = warn_and_fail(stderr=AUTO_LOGNAME)
+    with pytest.raises(DependencyError) as caught:
+        same(same(bad)).result()
+    where = f"The stderr of 'warn_and_fail' (task {bad.task_id}) ({bad.stderr}) ends with:\nthe file is empty"
+    assert str(caught.value).endswith(where)
+    assert "ValueError: no data" in str(caught.value)
+    assert caught.value.stderr == bad.stderr
+
+
 # ---- options and surroundings ---------------------------------------------------------------
 
 
