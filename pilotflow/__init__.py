@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
     from pilotflow.app_output import AUTO_LOGNAME
     from pilotflow.apps import bash_app, python_app
+    from pilotflow.caching.values import cache_key
+    from pilotflow.caching.why import CacheReport, why_not_cached
     from pilotflow.config.model import Config, ExecutorConfig
     from pilotflow.context import TaskContext, current_task
     from pilotflow.errors import (
         BashExitError,
         BlockStartError,
+        CacheKeyError,
         ConfigError,
         DependencyError,
         InterchangeLost,
@@ -46,10 +49,13 @@ _HOMES = {
     "pilotflow.context": ("TaskContext", "current_task"),
     "pilotflow.app_output": ("AUTO_LOGNAME",),
     "pilotflow.apps": ("bash_app", "python_app"),
+    "pilotflow.caching.values": ("cache_key",),
+    "pilotflow.caching.why": ("CacheReport", "why_not_cached"),
     "pilotflow.config.model": ("Config", "ExecutorConfig"),
     "pilotflow.errors": (
         "BashExitError",
         "BlockStartError",
+        "CacheKeyError",
         "ConfigError",
         "DependencyError",
         "InterchangeLost",
@@ -80,6 +86,8 @@ __all__ = [
     "AppFuture",
     "BashExitError",
     "BlockStartError",
+    "CacheKeyError",
+    "CacheReport",
     "Config",
     "ConfigError",
     "DependencyError",
@@ -108,10 +116,12 @@ __all__ = [
     "__version__",
     "as_completed",
     "bash_app",
+    "cache_key",
     "current_task",
     "load",
     "progress",
     "python_app",
+    "why_not_cached",
 ]
 
 

@@ -39,6 +39,9 @@ class AppOptions:
     retry_handler: Handler | None = None
     timeout_s: float | None = None
     allow_failed: bool = False
+    cache: bool = False
+    ignore_for_cache: tuple[str, ...] = ()
+    version: str | None = None
 
     def policy(self, retries: int, backoff_s: float, handler: Handler | None) -> Policy | None:
         """How failures of its tasks are dealt with; None if nothing is done about them.
@@ -175,6 +178,18 @@ def _truth(value: Any, where: str) -> bool:
     return value
 
 
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{where} takes a list of names of arguments, not {show(value)}")
+    return tuple(value)
+
+
+def _version(value: Any, where: str) -> str:
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise ConfigError(f"{where} takes a string or a whole number, not {show(value)}")
+    return str(value)
+
+
 _PARSERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "executors": ("executors", _executors),
     "retries": ("retries", _whole_from(0)),
@@ -189,5 +204,8 @@ _PARSERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "retry_handler": ("retry_handler", _handler),
     "timeout": ("timeout_s", _seconds_from(0.001)),
     "allow_failed": ("allow_failed", _truth),
+    "cache": ("cache", _truth),
+    "ignore_for_cache": ("ignore_for_cache", _names),
+    "version": ("version", _version),
 }
 """Keyword: the field of `AppOptions`, and what checks and turns the value into it; called with (value, where)."""

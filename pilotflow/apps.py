@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
-from pilotflow.app_calls import CALL_WORDS, PLAIN, Manner
+from pilotflow.app_calls import CALL_WORDS, PLAIN, Manner, parameters_of
 from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.bodies import pack_function
 from pilotflow.core.retry import Policy
@@ -30,6 +30,9 @@ from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.notebook import table
 from pilotflow.run import Run, current_run
 from pilotflow.serialize import Packed, pack_call
+
+if TYPE_CHECKING:
+    from pilotflow.app_caching import AppCache
 
 R = TypeVar("R")
 
@@ -81,7 +84,8 @@ class App(Generic[R]):
         self._options = options
         self._name = getattr(function, "__name__", type(function).__name__)
         self._manner = Manner(function, self._name, bash, options)
-        self._always_special = self._manner.always_special
+        self._cache = _cache_of(function, self._name, bash, options)
+        self._always_special = self._manner.always_special or self._cache is not None
         self._numbers = _Numbers()
         self._bound: dict[int, _Bound] = {}
 
@@ -147,8 +151,9 @@ class App(Generic[R]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         ours: tuple[str, ...] = (),
+        ticket: Future[None] | None = None,
     ) -> None:
-        needs: list[Future[Any]] = []
+        needs: list[Future[Any]] = [] if ticket is None else [ticket]
         try:
             packed: Packed = pack_call(args, kwargs, needs, ours)
         except SerializationError as error:
@@ -172,9 +177,31 @@ class App(Generic[R]):
         bound = self._bound.get(shape)
         if bound is None or bound.run is not run:
             bound = self._bind(run, shape)
+        if self._cache is not None:
+            return self._call_cached(self._cache, bound, shape, given, args, kwargs)
         future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, bound.fn)
         call = self._manner.arguments(run, future, shape, given, args, kwargs)
         self._submit(bound, future, call.args, call.kwargs, call.ours)
+        return future
+
+    def _call_cached(
+        self,
+        cache: AppCache,
+        bound: _Bound,
+        shape: int,
+        given: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> AppFuture[R]:
+        """A call whose result may be known, see `caching.memo`."""
+        run = bound.run
+        keyed = cache.call(run, given, args, kwargs)
+        future = run.memo.new_future(run.client.new_id(), self._name, run.client, bound.fn)
+        call = self._manner.arguments(run, future, shape, given, args, kwargs)
+        future.files = cache.files_of(future, given)
+        run.memo.call(
+            future, keyed, lambda ticket: self._submit(bound, future, call.args, call.kwargs, call.ours, ticket)
+        )
         return future
 
     def _bind(self, run: Run, shape: int) -> _Bound:
@@ -241,6 +268,15 @@ class BoundApp(Generic[R]):
         return self._app.__reduce__()
 
 
+def _cache_of(function: Callable[..., Any], name: str, bash: bool, options: AppOptions) -> AppCache | None:
+    if not options.cache:
+        return None
+    from pilotflow.app_caching import AppCache  # most programs and workers do without it
+
+    kind = "bash_app" if bash else "python_app"
+    return AppCache(function, name, kind, parameters_of(function), options)
+
+
 class _Stub:
     """What an app is inside a task: not to be called."""
 
@@ -272,7 +308,8 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
             (path, mode) or AUTO_LOGNAME), label, return_ranks (of tasks of several ranks: "first" for
             what rank 0 returns, "all" for the list of what all do), and the request: num_cpus, memory,
             num_gpus, num_nodes, ranks_per_node, runtime, priority, resources; cwd and env, the working directory
-            and variables of the environment that tasks run with.
+            and variables of the environment that tasks run with; cache=True (a call whose result is known is not
+            run), ignore_for_cache (arguments that do not count for that), version (stands for the code).
 
     Raises:
         ConfigError: a keyword or its value is wrong; names the nearest valid one.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -102,10 +103,22 @@ def reduce_class(cls: type) -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
 
 def load_class(key: str, body: bytes) -> Any:
-    """The class with that key, if this process has met it, else from its body."""
+    """The class with that key, if this process has met it, else its own class of that name, else from its body."""
     cls = _DYNAMIC_CLASS_TRACKER_BY_ID.get(key)
     if cls is None:
         cls = load(body)
+        own = _own_class(cls)
         with _lock:
-            _class_bodies.setdefault(cls, body)
+            if own is None:
+                _class_bodies.setdefault(cls, body)
+            else:  # the body comes from an earlier run of this program, through a cache
+                _DYNAMIC_CLASS_TRACKER_BY_ID[key] = cls = own
     return cls
+
+
+def _own_class(cls: type) -> type | None:
+    """The class of this program's script that has the name of a class of another program's script."""
+    own: Any = sys.modules.get("__main__") if cls.__module__ == "__main__" else None
+    for name in cls.__qualname__.split("."):
+        own = getattr(own, name, None)
+    return own if isinstance(own, type) and own.__module__ == "__main__" else None

@@ -2,6 +2,7 @@
 
     PilotflowError
     ├── ConfigError           your configuration or call is wrong; nothing was started
+    │   ├── CacheKeyError         a call of a cached app cannot be told from others
     │   ├── RequestTooLarge       a task asks for more than any node of its executors has
     │   └── PolicyExceeded        a setting is beyond what the site's admins allow
     ├── TaskError             your code failed, in a way that pilotflow noticed
@@ -47,6 +48,24 @@ def _rebuild(cls: type[PilotflowError], args: tuple[Any, ...], state: dict[str, 
 
 class ConfigError(PilotflowError, ValueError):
     """A configuration, a decorator or a call is wrong. Nothing was started or changed."""
+
+
+class CacheKeyError(ConfigError):
+    """A value cannot be part of a cached call's key.
+
+    Attributes:
+        problem: why not.
+        where: where the value is in the argument, such as `[3].name`; long paths are cut.
+    """
+
+    def __init__(self, problem: str, where: str = "") -> None:
+        super().__init__(f"at {where}: {problem}" if where else problem)
+        self.problem = problem
+        self.where = where
+
+    def inside(self, step: str) -> CacheKeyError:
+        """The same error, seen from what contains the value."""
+        return CacheKeyError(self.problem, step + (self.where if len(self.where) < 200 else "..."))
 
 
 class RequestTooLarge(ConfigError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ def load(
     config: Config | str | os.PathLike[str] | None = None,
     *,
     progress: bool = True,
+    cache: str | os.PathLike[str] | None = None,
     site: str | None = None,
     **settings: Any,
 ) -> Run:
@@ -31,6 +33,8 @@ def load(
             those of the site, the user, the project and the environment; where nobody says anything, it is this
             machine with all its cores.
         progress: show one live line of how far the tasks are, if output is a terminal or a notebook.
+        cache: a directory where results of apps with `cache=True` are kept and found again, by this run and
+            others; in place of the configuration's.
         site: name of the site whose partitions and habits to use; found out if not given.
         settings: such as account, partition, walltime or max_blocks, see `pilotflow.config.settings`.
 
@@ -48,6 +52,8 @@ def load(
     from pilotflow.config.here import config_to_use
 
     config = config_to_use(config, {"site": site, **settings})
+    if cache is not None:
+        config = dataclasses.replace(config, cache=cache)
     place = surface() if progress else None
     if in_event_loop() and not isinstance(place, NotebookSurface):  # a notebook's cells may wait
         run: Run = LaterRun(config, place)

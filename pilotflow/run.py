@@ -43,6 +43,7 @@ from pilotflow.supplies import kept_executors, manager_endpoints, shape_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from pilotflow.caching.memo import Memo
     from pilotflow.config.model import Config
     from pilotflow.explanation import Explanation
 
@@ -50,6 +51,8 @@ START_TIMEOUT_S = 30.0
 """The interchange must answer within this time."""
 CLOSE_TIMEOUT_S = 4.0
 """Everything of a run must be gone within this time after its end."""
+CACHE_TIMEOUT_S = 30.0
+"""Results that have come in are written to the cache within this time after a run's end."""
 LOST_GRACE_S = 10.0
 """Blocks that have lost their interchange have this long to end."""
 NOT_ENCRYPTED = (
@@ -81,6 +84,7 @@ class Run:
         self._load: Load | None = None
         self._failed: dict[str, str] = {}
         self._bodies: dict[tuple[bytes, bool], int] = {}
+        self._memo: Memo | None = None
         self.broken: BaseException | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_log)
@@ -130,6 +134,8 @@ class Run:
             raise self._interchange.why_no_start()
         if over_tcp:
             self._keeper.start()
+        if config.cache is not None:
+            _ = self.memo  # a directory that cannot be used is told now
         atexit.register(self._at_exit)
 
     def _open_store(self, config: Config) -> Store | None:
@@ -232,6 +238,8 @@ class Run:
         self._interchange.end(max(0.1, deadline - time.monotonic()))
         if self.display is not None:
             self.display.close()
+        if self._memo is not None:
+            self._memo.close(CACHE_TIMEOUT_S)
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()
@@ -308,6 +316,17 @@ class Run:
         for label in labels:
             if label not in known:
                 raise ConfigError(f"{who} is bound to executor '{label}', and this run has: {', '.join(known)}.")
+
+    @property
+    def memo(self) -> Memo:
+        """Its memory of calls; without `cache` in the configuration it ends with the run."""
+        with self._lock:
+            if self._memo is None:
+                from pilotflow.caching.memo import Memo  # most runs do without it
+
+                directory = Path(self.config.cache or self.directory / "cache").absolute()
+                self._memo = Memo(directory, self.client, self._log)
+            return self._memo
 
     # ---- inside -----------------------------------------------------------------------------
 

@@ -139,6 +139,8 @@ class Config:
         job_sort_method: which tasks come first among those of equal priority: "gpus_runtime_memory"
             (most GPUs first, then longest runtime, then most memory), "gpus_memory_runtime" or "none";
             ties are for who was submitted first.
+        cache: directory where results of apps with `cache=True` are kept, for this run and others. If not given
+            they are kept in the run directory, for this run.
         store: record tasks and events in the run store, `run.db`.
 
     Raises:
@@ -160,6 +162,7 @@ class Config:
     ports: str | None = None
     max_message_bytes: int | str = 2 << 30
     job_sort_method: str = SortMethod.GPUS_RUNTIME_MEMORY.value
+    cache: str | os.PathLike[str] | None = None
     store: bool = True
 
     def __post_init__(self) -> None:
@@ -173,6 +176,8 @@ class Config:
         object.__setattr__(self, "executors", tuple(self.executors))
         if not os.fspath(self.run_dir) or "\0" in os.fspath(self.run_dir):
             raise field_error(self, "run_dir", f"{show(self.run_dir)} cannot be the path of a directory.")
+        if self.cache is not None and (not os.fspath(self.cache) or "\0" in os.fspath(self.cache)):
+            raise field_error(self, "cache", f"{show(self.cache)} cannot be the path of a directory.")
         _check_range(self, "retries", 0, _MAX_COUNT)
         _check_range(self, "crash_limit", 1, _MAX_COUNT)
         methods = [method.value for method in SortMethod]

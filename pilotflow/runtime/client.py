@@ -40,6 +40,7 @@ from pilotflow.messages import (
     Results,
     SetupFailed,
     Started,
+    Status,
     Task,
     Welcome,
 )
@@ -191,6 +192,10 @@ class Client:
         else:
             self._say_of_tasks(TaskView(question.token, view))
 
+    def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
+        """A task that still waits for something need not run: it ends with this."""
+        self.call(lambda: self._book.conclude(future, end))
+
     def cancel(self, future: AppFuture[Any]) -> None:
         """End a task whose future was cancelled, running or not."""
 
@@ -278,7 +283,7 @@ class Client:
             leased: how many are with managers, by the last report.
         """
         ends, pending = self._book.ends, self.pending()
-        done = self._attempts - self._book.retried - ends.by_result
+        done = self._attempts - self._book.retried - ends.by_result + self._book.concluded
         running = min(leased, pending)
         return Counts(max(0, done), ends.failed, ends.cancelled, running, pending - running)
 

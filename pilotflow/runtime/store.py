@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from pilotflow.messages import ManagerUp
+from pilotflow.runtime.filesystems import is_local
 
 FLUSH_PERIOD_S = 0.5
 """Rows wait at most this long before they are written."""
@@ -88,7 +89,7 @@ class Store:
         self._broken = False
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL" if _is_local(path) else "PRAGMA journal_mode=DELETE")
+        self._database.execute("PRAGMA journal_mode=WAL" if is_local(path) else "PRAGMA journal_mode=DELETE")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
         self._thread = threading.Thread(target=self._run, name="pilotflow-store", daemon=True)
@@ -191,19 +192,3 @@ class Store:
 @lru_cache(maxsize=1024)
 def _as_text(indices: tuple[int, ...]) -> str:
     return msgspec.json.encode(indices).decode()
-
-
-def _is_local(path: Path) -> bool:
-    """Whether the file is on a file system of this host, where WAL works."""
-    shared = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "fuse.sshfs", "ceph", "afs", "9p"}
-    best, kind = "", ""
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    where = os.path.realpath(path.parent)
-    for line in mounts:
-        _, point, fs, *_ = line.split(" ")
-        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, fs
-    return kind not in shared

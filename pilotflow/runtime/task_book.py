@@ -51,6 +51,7 @@ class TaskBook:
         rows: ended attempts, to be recorded.
         ends: those of tasks that have not ended well, in words.
         retried: attempts whose task was tried again.
+        concluded: tasks that ended well without an attempt.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class TaskBook:
         self.rows: list[TaskRow] = []
         self.ends = Ends()
         self.retried = 0
+        self.concluded = 0
         self._say = say
         self._call = call
         self._tries = Tries(lambda id, cls: call(lambda: self.graph.submit_again(id, cls)), narrowed)
@@ -256,6 +258,23 @@ class TaskBook:
                 future.fail(_too_long(future.name, task, self._max_bytes))
                 self.ends.of(future)
                 self._fail_dependents(task.id, future)
+
+    def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
+        """A task that waits here ends with this, without having run."""
+        if self.graph.pending.get(future.task_id) is not future:  # cancelled meanwhile
+            return
+        self.graph.finish(future.task_id)
+        if isinstance(end, BaseException):
+            future.fail(end)
+        else:
+            future.settle(*end)
+            if end[0] is Status.OK:
+                self.concluded += 1
+                self.graph.supply(future.task_id, end[1])
+                self._fail_oversized()
+                return
+        self.ends.of(future)
+        self._fail_dependents(future.task_id, future)
 
     # ---- cancelling -------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ PUBLIC = [
     "AppFuture",
     "BashExitError",
     "BlockStartError",
+    "CacheKeyError",
+    "CacheReport",
     "Config",
     "ConfigError",
     "DependencyError",
@@ -40,10 +42,12 @@ PUBLIC = [
     "__version__",
     "as_completed",
     "bash_app",
+    "cache_key",
     "current_task",
     "load",
     "progress",
     "python_app",
+    "why_not_cached",
 ]
 
 
