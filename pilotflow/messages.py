@@ -315,11 +315,17 @@ class ClassLoad(msgspec.Struct, array_like=True):
     """How many tasks wait that ask for the same; `executors` as in `DefineClass`.
 
     None of them fits into what is free now: that was offered to them before they were counted.
+
+    Attributes:
+        running: tasks of the class that run.
+        expected_s: how long the next one is expected to take, from those that have ended; None if nobody knows.
     """
 
     request: Request
     executors: tuple[str, ...]
     queued: int
+    running: int = 0
+    expected_s: float | None = None
 
 
 class Load(_Message, tag=6):

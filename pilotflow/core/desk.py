@@ -14,7 +14,7 @@ from pilotflow.core.fleet import Fleet
 from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.peers import load_of
 from pilotflow.explanation import Explanation, Named
-from pilotflow.messages import BadMessage, ControlMessage, Refused, StatusQuery, StatusReport, Task
+from pilotflow.messages import BadMessage, ControlMessage, Load, Refused, StatusQuery, StatusReport, Task
 from pilotflow.questions import ClientView, Explained, ExplainTask, LookUp, Whereabouts, WhereIs
 
 NAME_MAX: Final = 1000
@@ -37,8 +37,13 @@ class Desk(Fleet):
                 self._inquire(key, message, now)
 
     def _report(self, key: Hashable, now: float) -> None:
-        load = load_of(self.peers.values(), self.scheduler.classes.values(), self._draining, self.recovery.held, now)
+        load = self._load_now(now)
         self._send(key, StatusReport(self.run_id, self.pid, load.executors, load.blocks, self.dropped))
+
+    def _load_now(self, now: float) -> Load:
+        scheduler = self.scheduler
+        classes, held = scheduler.classes.values(), self.recovery.held
+        return load_of(self.peers.values(), classes, scheduler.durations, self._draining, held, now)
 
     def _inquire(self, key: Hashable, message: ExplainTask, now: float) -> None:
         if len(message.task) > NAME_MAX:

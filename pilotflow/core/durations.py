@@ -19,6 +19,11 @@ class Durations:
         mean = self._mean_us.get(fn)
         self._mean_us[fn] = duration_us if mean is None else mean + WEIGHT * (duration_us - mean)
 
+    def expected_s(self, fn: int) -> float | None:
+        """How long a task of the function is expected to take, in seconds; None if that is not known."""
+        mean = self._mean_us.get(fn)
+        return None if mean is None else mean / 1e6
+
     def fit(self, fn: int, horizon_us: float, most: int) -> int:
         """How many tasks of the function fit into a time, `most` at the most; 0 if that is not known."""
         mean = self._mean_us.get(fn)

@@ -17,7 +17,7 @@ from typing import Any
 from pilotflow.core.cancels import Asked
 from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, check_executors, check_time_left, frame_counts
 from pilotflow.core.desk import Desk
-from pilotflow.core.peers import Peer, load_of
+from pilotflow.core.peers import Peer
 from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import RequestClass
@@ -314,10 +314,7 @@ class Exchange(Desk):
         if self.cancels.answered:
             self._letter(client).messages += self.cancels.take_answers()
         if now >= self._load_due():
-            self._send(
-                client,
-                load_of(self.peers.values(), self.scheduler.classes.values(), self._draining, self.recovery.held, now),
-            )
+            self._send(client, self._load_now(now))
             self._load_changed = False
             self._load_sent = now
 

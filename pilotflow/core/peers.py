@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass, field
 
+from pilotflow.core.durations import Durations
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import BlockLoad, ClassLoad, ExecutorLoad, Load
 
@@ -24,12 +25,18 @@ class Peer:
 
 
 def load_of(
-    peers: Iterable[Peer], classes: Iterable[RequestClass], draining: Container[str], waiting: int, now: float
+    peers: Iterable[Peer],
+    classes: Iterable[RequestClass],
+    durations: Durations,
+    draining: Container[str],
+    waiting: int,
+    now: float,
 ) -> Load:
     """The state of the queue. `waiting` tasks wait for what is not the queue, after a restart.
 
     They ask for no blocks: the managers that may hold them are still expected.
     """
+    running: dict[int, int] = {}
     executors: dict[str, ExecutorLoad] = {}
     blocks: dict[str, BlockLoad] = {}
     for peer in peers:
@@ -48,10 +55,15 @@ def load_of(
             load = executors[m.executor] = ExecutorLoad(m.executor, 0, 0, 0)
         load.leased += leased
         load.slots += slots
+        for id, count in m.active.items():
+            running[id] = running.get(id, 0) + count
     queue: list[ClassLoad] = []
     for cls in classes:
         if queued := cls.queued:
-            queue.append(ClassLoad(cls.request, tuple(sorted(cls.executors)), queued))
+            first = cls.first()
+            expected_s = None if first is None else durations.expected_s(first.fn)
+            bound = tuple(sorted(cls.executors))
+            queue.append(ClassLoad(cls.request, bound, queued, running.get(cls.id, 0), expected_s))
             for name in cls.executors or ("*",):
                 executors.setdefault(name, ExecutorLoad(name, 0, 0, 0)).queued += queued
     if waiting:

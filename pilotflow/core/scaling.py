@@ -14,6 +14,8 @@ The rules:
   before others, and executors that work before those whose blocks have just failed to start.
 - `parallelism` below 1 lets so many tasks share a slot: each task that runs or has found room
   speaks for 1 / parallelism tasks of its executor. The first one always gets its block.
+- Short tasks count for what they take together: what the slots that run a class already will have
+  done of it within `SOON_S` asks for nothing, and the rest for so many slots that it is done by then.
 - Where a block idles although a class that fits there waits, another one would not help that class.
 
 The cost is that of classes times executors, whatever the number of tasks; equal nodes are counted,
@@ -36,6 +38,8 @@ GPU_CORES: Final = 16
 """A GPU is worth so many cores when blocks are compared: work without GPUs leaves them to others."""
 OPEN_MAX: Final = 12
 """Kinds of partly filled nodes that are told apart, or up to twice as many; the fullest others count as full."""
+SOON_S: Final = 1.0
+"""A block takes at least so long to come: for work that is done by then none is requested."""
 _EPSILON: Final = 1e-9
 
 
@@ -182,7 +186,8 @@ def _by_need(queue: Queue, stores: Sequence[_Store]) -> list[tuple[Request, tupl
         request = cls.request
         may = [by_label[name] for name in cls.executors if name in by_label] if cls.executors else stores
         takers = tuple(store.rank for store in may if store.would_help(request))
-        if takers:
+        worth = _slots_worth(cls)
+        if takers and worth > _EPSILON:
             need = Request(
                 request.cpus_milli,
                 request.memory_bytes,
@@ -190,9 +195,18 @@ def _by_need(queue: Queue, stores: Sequence[_Store]) -> list[tuple[Request, tupl
                 request.num_nodes,
                 resources=request.resources,
             )
-            groups[need, takers] = groups.get((need, takers), 0) + cls.queued
+            groups[need, takers] = groups.get((need, takers), 0) + worth
     entries = [(need, tuple(stores[rank] for rank in takers), waiting) for (need, takers), waiting in groups.items()]
     return sorted(entries, key=_constraint)
+
+
+def _slots_worth(cls: ClassLoad) -> float:
+    """For how many slots more the waiting tasks of a class are work."""
+    expected_s = cls.expected_s
+    if expected_s is None or expected_s >= SOON_S:
+        return cls.queued
+    wanted = cls.queued * expected_s / SOON_S
+    return wanted - cls.running if cls.running else max(1.0, wanted)
 
 
 def _constraint(entry: tuple[Request, tuple[_Store, ...], float]) -> tuple[int, ...]:

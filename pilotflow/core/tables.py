@@ -41,7 +41,8 @@ class Tables:
         self._all_lanes: list[Lane] = []
         self._patience = Patience(self.gangs, self.classes)
         self._ahead = Ahead()
-        self.learn = self._ahead.durations.learn
+        self.durations = self._ahead.durations
+        self.learn = self.durations.learn
 
     # ---- events -----------------------------------------------------------------------------
 

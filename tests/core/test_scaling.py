@@ -62,6 +62,25 @@ def test_tasks_are_packed_into_nodes_by_their_cores(tasks: int, cores: float, bl
     assert missing([wants(tasks, cores=cores)], supply()) == {"cpu": blocks}
 
 
+@pytest.mark.parametrize(
+    ("queued", "running", "expected_s", "blocks"),
+    [
+        (100_000, 4, 20e-6, 0),  # two seconds of work for one slot, and four have it
+        (100_000, 0, 20e-6, 1),  # nobody runs any of it now
+        (1, 0, 20e-6, 1),
+        (100, 4, 0.5, 12),  # four of the fifty slots that would end it within a second are there
+        (8, 4, 0.5, 0),
+        (100, 4, 1.0, 25),  # long tasks: a slot for each
+        (100, 4, None, 25),  # nobody knows
+    ],
+)
+def test_short_tasks_count_for_what_they_take_together(
+    queued: int, running: int, expected_s: float | None, blocks: int
+) -> None:
+    waiting = ClassLoad(Request(), (), queued, running, expected_s)
+    assert missing([waiting], supply(room=50)) == ({"cpu": blocks} if blocks else {})
+
+
 def test_memory_packs_as_cores_do() -> None:
     assert missing([wants(6, gib=6)], supply(has=node(4, gib=16))) == {"cpu": 3}
 
