@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MemoryLimitExceeded,
         MissingOutputs,
         PilotflowError,
+        RankError,
         RunClosed,
         SerializationError,
         TaskTimeout,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from pilotflow.loading import load
     from pilotflow.providers.local import LocalProvider
     from pilotflow.run import Run
-    from pilotflow.runtime.ranks_result import RankError
     from pilotflow.waiting import as_completed, progress
 
 _HOMES = {
@@ -62,6 +62,7 @@ _HOMES = {
         "MemoryLimitExceeded",
         "MissingOutputs",
         "PilotflowError",
+        "RankError",
         "RunClosed",
         "SerializationError",
         "TaskTimeout",
@@ -78,7 +79,6 @@ _HOMES = {
     "pilotflow.waiting": ("as_completed", "progress"),
     "pilotflow.providers.local": ("LocalProvider",),
     "pilotflow.run": ("Run",),
-    "pilotflow.runtime.ranks_result": ("RankError",),
 }
 
 __all__ = [

@@ -155,6 +155,27 @@ class MissingOutputs(TaskError):
         self.paths = tuple(paths)
 
 
+class RankError(TaskError):
+    """A task over several ranks failed; its `__cause__` has what the first failing rank raised.
+
+    Attributes:
+        rank: the rank that failed first, or None if that is not known.
+        host: where it ran, or empty.
+        failed: all ranks that failed by themselves, in order; others were ended because of them.
+        exit_code: the exit code of the first, minus the signal's number if a signal ended it, or None if
+            it raised an exception.
+    """
+
+    def __init__(
+        self, message: str, rank: int | None, host: str, failed: tuple[int, ...], exit_code: int | None
+    ) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.host = host
+        self.failed = failed
+        self.exit_code = exit_code
+
+
 class DependencyError(TaskError):
     """A task could not run because a task it needs has failed; `__cause__` is the first failure.
 

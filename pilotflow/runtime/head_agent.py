@@ -24,11 +24,11 @@ from pilotflow.launchers.steps import Step, program_environment
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.ranks import rank_argv
 from pilotflow.runtime.ranks_files import CallFile
-from pilotflow.runtime.ranks_result import RankError, StepEnd, StepOutcome
+from pilotflow.runtime.ranks_result import StepEnd, StepOutcome
 from pilotflow.runtime.ranks_running import Plan, RunningStep
 from pilotflow.serialize import Packed
 
-__all__ = ["RankCall", "RankError", "RunningStep", "StepEnd", "StepOutcome", "StepRunner"]
+__all__ = ["RankCall", "RunningStep", "StepEnd", "StepOutcome", "StepRunner"]
 
 GRACE_S: Final = 5.0
 """Seconds between the warning of a step's ranks and their end."""

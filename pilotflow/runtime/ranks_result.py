@@ -14,7 +14,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final
 
-from pilotflow.errors import InfrastructureError, TaskError
+from pilotflow.errors import InfrastructureError, RankError
 from pilotflow.memfile import buffer_of
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
@@ -34,27 +34,6 @@ _OF_A_RANK: Final = range(2, 125)
 """Exit codes that launchers pass on from a rank: srun and mpirun fail with 1, 205, 213, ..., shells with 125 to 127."""
 _SIGNALLED: Final = 128
 """A shell's exit code above this is that of a program ended by a signal."""
-
-
-class RankError(TaskError):
-    """A task over several ranks failed; its `__cause__` has what the first failing rank raised.
-
-    Attributes:
-        rank: the rank that failed first, or None if that is not known.
-        host: where it ran, or empty.
-        failed: all ranks that failed by themselves, in order; others were ended because of them.
-        exit_code: the exit code of the first, minus the signal's number if a signal ended it, or None if
-            it raised an exception.
-    """
-
-    def __init__(
-        self, message: str, rank: int | None, host: str, failed: tuple[int, ...], exit_code: int | None
-    ) -> None:
-        super().__init__(message)
-        self.rank = rank
-        self.host = host
-        self.failed = failed
-        self.exit_code = exit_code
 
 
 class StepEnd(Enum):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pilotflow.errors import RankError
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime import ranks_files
-from pilotflow.runtime.ranks_result import Ran, RankError, StepEnd, outcome_of
+from pilotflow.runtime.ranks_result import Ran, StepEnd, outcome_of
 from pilotflow.serialize import pack
 
 OPENMPI = """\

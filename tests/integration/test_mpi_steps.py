@@ -18,10 +18,17 @@ import numpy as np
 import pytest
 
 from pilotflow.bodies import pack_function
-from pilotflow.errors import ConfigError, InfrastructureError, SerializationError, TaskError, TaskTimeout
+from pilotflow.errors import (
+    ConfigError,
+    InfrastructureError,
+    RankError,
+    SerializationError,
+    TaskError,
+    TaskTimeout,
+)
 from pilotflow.launchers.mpirun import MpirunLauncher
 from pilotflow.launchers.steps import Step
-from pilotflow.runtime.head_agent import RankError, StepEnd
+from pilotflow.runtime.head_agent import StepEnd
 from pilotflow.runtime.tasks import BashCall, Output, PythonCall
 from pilotflow.serialize import join, pack, pack_call
 from tests.integration import mpi_tasks as tasks
