@@ -71,7 +71,8 @@ class Manner:
         elsewhere = options.has_setting or bool(self._defaults.get("outputs"))
         self.least = (REDIRECTED if redirected else PLAIN) | (IN_SETTING if elsewhere else PLAIN)
         """The shape of a call without any words of ours."""
-        self.always_special = self.least != PLAIN or any(word in self._parameters for word in _PLACED)
+        has_label = options.label is not None
+        self.always_special = self.least != PLAIN or has_label or any(word in self._parameters for word in _PLACED)
         """Whether every call must be looked at: where output goes may be given by position."""
 
     def shape_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -114,6 +115,10 @@ class Manner:
         Raises:
             ConfigError: one of our words has a wrong value.
         """
+        future.label = given.get("label", self._options.label)
+        check_label(future.label, "label")
+        if future.label is not None:
+            run.record_label(future.task_id, future.label)
         before: tuple[Any, ...] = ()
         ours: tuple[str, ...] = ()
         if shape & IN_SETTING:
@@ -131,8 +136,7 @@ class Manner:
         self, run: Run, future: AppFuture[Any], given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], Output]:
         """The arguments with paths where the function asks for them, and where output goes."""
-        label = given.get("label", self._options.label)
-        check_label(label, "label")
+        label = future.label
         places: dict[str, tuple[str, str] | None] = {}
         for word, suffix in STREAMS:
             target = given.get(word, self._defaults.get(word) or getattr(self._options, word))

@@ -43,6 +43,7 @@ class TaskFuture(Future[T], Generic[T]):
     task_id: int
     name: str
     # Most tasks have none, so these are the class's and set in an instance's dictionary when there are some.
+    label: str | None = None
     stdout: str | None = None
     stderr: str | None = None
 

@@ -46,6 +46,7 @@ class AppFuture(TaskFuture[T]):
     Attributes:
         task_id: the task's number in its run.
         name: name of the app or function.
+        label: what its call was given as its label, or None.
         stdout, stderr: paths of the files that the task's output goes to, or None.
         outputs: futures of the files that the task has promised; they can be arguments.
     """

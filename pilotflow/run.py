@@ -194,7 +194,7 @@ class Run:
         """Why a task is not running, where it runs, or how it has ended; `print` it.
 
         Args:
-            task: its future, its number, or its name (of several, the first that is not running).
+            task: its future, its number, its name or its label (of several, the first that is not running).
 
         Raises:
             ConfigError: there is no such task.
@@ -373,6 +373,11 @@ class Run:
             if len(self._failed) == len(self.config.executors):
                 self.client.say(FailExecutor("*", "\n".join(self._failed.values())))
         self.client.say(message)
+
+    def record_label(self, task: int, label: str) -> None:
+        """A task is known by this label, too."""
+        if self._store is not None:
+            self._store.label(task, label)
 
     def _record(self, kind: str, subject: str, detail: str) -> None:
         if self._store is not None:

@@ -19,17 +19,18 @@ LISTED_MAX: Final = 10
 
 
 def look_up(asked: str, graph: Graph[AppFuture[Any]], foreign: Mapping[int, Future[Any]]) -> ClientView:
-    """What the graph knows of the pending task with this number or name.
+    """What the graph knows of the pending task with this number, name or label.
 
     Args:
-        asked: its number, or its name. Of several with the name, the first that is not running.
+        asked: its number, name or label. Of several with the name, the first that is not running.
         graph: the pending tasks.
         foreign: futures of other kinds that tasks wait for, by the number that stands for them.
     """
     id, alike = _find(asked, graph)
     future = graph.pending.get(id)
     if future is None:
-        names = {} if asked.isdecimal() else dict.fromkeys(one.name for one in graph.pending.values())
+        pending = () if asked.isdecimal() else graph.pending.values()
+        names = dict.fromkeys(word for one in pending for word in (one.name, one.label) if word)
         return ClientView(0, names=tuple(sorted(names)[:LISTED_MAX]))
 
     def named(number: int) -> Named:
@@ -56,10 +57,10 @@ def look_up(asked: str, graph: Graph[AppFuture[Any]], foreign: Mapping[int, Futu
 
 
 def _find(asked: str, graph: Graph[AppFuture[Any]]) -> tuple[int, int]:
-    """A pending task's number, and how many have its name if it was asked for by that."""
+    """A pending task's number, and how many have its name or label if it was asked for by that."""
     if asked.isascii() and asked.isdecimal() and len(asked) < 19:
         return int(asked), 0
-    found = [future for future in graph.pending.values() if future.name == asked]
+    found = [future for future in graph.pending.values() if asked in (future.name, future.label)]
     first = next((future for future in found if not future.running()), found[0] if found else None)
     return (first.task_id if first is not None else 0), len(found)
 

@@ -36,7 +36,7 @@ class _End(NamedTuple):
 
 
 def explain_past(path: Path, asked: str) -> Explanation | None:
-    """How the task with this number or name has ended; None if the store does not know it.
+    """How the task with this number, name or label has ended; None if the store does not know it.
 
     Of several with the name, the one that has ended last.
     """
@@ -75,11 +75,13 @@ def _rows(database: sqlite3.Connection, query: str, *values: Any) -> Sequence[An
 
 
 def _last(database: sqlite3.Connection, name: str) -> int:
-    """The task of that name that has ended last, or 0."""
-    ended = "SELECT task, (started_us + duration_us) / 1e6 AS at FROM tasks JOIN functions USING (fn) WHERE name = ?"
-    other = "SELECT task, time AS at FROM ends JOIN functions USING (fn) WHERE name = ?"
-    rows = [*_rows(database, f"{ended} ORDER BY at DESC LIMIT 1", name)]
-    rows += _rows(database, f"{other} ORDER BY at DESC LIMIT 1", name)
+    """The task of that name or label that has ended last, or 0."""
+    ended = "SELECT task, (started_us + duration_us) / 1e6 AS at FROM tasks"
+    other = "SELECT task, time AS at FROM ends"
+    rows: list[Any] = []
+    for which in ("JOIN functions USING (fn) WHERE name = ?", "JOIN labels USING (task) WHERE label = ?"):
+        for query in (ended, other):
+            rows += _rows(database, f"{query} {which} ORDER BY at DESC LIMIT 1", name)
     return max(rows, key=lambda row: row[1])[0] if rows else 0
 
 

@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS managers (
     manager INTEGER PRIMARY KEY, executor TEXT, block TEXT, node TEXT, cpus_milli INTEGER, memory_bytes INTEGER,
     gpus TEXT
 );
+CREATE TABLE IF NOT EXISTS labels (task INTEGER PRIMARY KEY, label TEXT);
 CREATE TABLE IF NOT EXISTS ends (task INTEGER, fn INTEGER, how TEXT, words TEXT, time REAL);
 CREATE TABLE IF NOT EXISTS events (time REAL, kind TEXT, subject TEXT, detail TEXT);
 """
@@ -114,6 +115,10 @@ class Store:
     def function(self, fn: int, name: str) -> None:
         """Record the name of a function's number."""
         self._add(("INSERT OR REPLACE INTO functions VALUES (?, ?)", (fn, name)))
+
+    def label(self, task: int, label: str) -> None:
+        """Record the label of a task."""
+        self._add(("INSERT OR REPLACE INTO labels VALUES (?, ?)", (task, label)))
 
     def manager(self, up: ManagerUp) -> None:
         """Record a manager that has joined; rows of tasks name it by its number."""

@@ -244,6 +244,18 @@ def test_ended_tasks_say_how_and_when_during_the_run_and_after_it(tmp_path: Path
     assert run.explain(bad).state is State.FAILED
 
 
+def test_a_task_is_found_by_its_label_while_it_waits_and_when_it_has_ended(tmp_path: Path, gate: Path) -> None:
+    with pf.load(config(tmp_path)) as run:
+        running = pf.python_app(wait_for)(str(gate), label="slow-one")
+        until_running(run, running)
+        done = pf.python_app(label="quick-one")(add)()
+        assert done.result() == 0
+        assert said("slow-one", cwd=tmp_path).startswith("Task 1 (wait_for) is running")
+        gate.touch()
+    assert said("slow-one", cwd=tmp_path).startswith("Task 1 (wait_for) is done.")
+    assert said("quick-one", cwd=tmp_path).startswith("Task 2 (add) is done.")
+
+
 def check_ended(tmp_path: Path) -> None:
     when = r"It ended on \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \((\S+ ago|just now)\)"
     assert re.fullmatch(rf"Task 1 \(add\) is done\.\n\n  {when}, after \S+ of work\.\n", said("1", cwd=tmp_path))
