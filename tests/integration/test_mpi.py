@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import pilotflow as pf
-from pilotflow.errors import TaskTimeout
+from pilotflow.errors import RankError, TaskTimeout
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.mpirun import MpiexecLauncher, MpirunLauncher
-from pilotflow.runtime.head_agent import RankError, StepEnd
+from pilotflow.runtime.head_agent import StepEnd
 from tests.integration import mpi_tasks as tasks
 from tests.integration import mpi_tools
 from tests.integration.step_tools import call_of, error_of, is_there, local, outcome, runner, value_of, wait_for
