@@ -21,6 +21,7 @@ from typing import Annotated, Final
 import typer
 
 from pilotflow.cli.interrupts import INTERRUPTED, leave_quietly, raise_again
+from pilotflow.cli.site_commands import config_app, site_app
 from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError
 from pilotflow.ids import VERSION
 
@@ -37,6 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(site_app)
+app.add_typer(config_app)
 
 
 def run() -> None:

@@ -41,6 +41,8 @@ def print_table(
                 print()
             print_pairs(console, zip(header, row, strict=True), max(map(len, header)) + 2)
         return
+    if not console.is_terminal:  # or it would be cut at 80 columns
+        console.width = max(console.width, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for number, column in enumerate(header):
         table.add_column(column, justify="right" if number in right else "left", no_wrap=True)
