@@ -23,7 +23,16 @@ from pilotflow.units import did_you_mean
 
 USUAL_WALLTIME_S: Final = 4 * 3600.0
 """Of a block, where nobody says anything and the partition allows it: longer ones wait longer for their start."""
-_RUN_KEYS: Final = ("run_dir", "retries", "crash_limit", "max_idletime", "heartbeat_limit", "encrypted", "ports")
+_RUN_KEYS: Final = (
+    "run_dir",
+    "cache",
+    "retries",
+    "crash_limit",
+    "max_idletime",
+    "heartbeat_limit",
+    "encrypted",
+    "ports",
+)
 _EXECUTOR_KEYS: Final = ("max_workers_per_node", "max_parallel_jobs", "address")
 
 
@@ -229,7 +238,9 @@ def _executor(
         walltime=walltime_s(partition, said.get("walltime"), policies),
         worker_init=worker_init_text(site, said.get("worker_init")),
         scheduler_options="\n".join(option if option.startswith("#") else f"#SBATCH {option}" for option in options),
-        exclusive=not partition.shared or None,
+        exclusive=None if partition.shared or "cores_per_node" in said or "mem_per_node" in said else True,
+        cores_per_node=said.get("cores_per_node"),
+        mem_per_node=said.get("mem_per_node"),
         **_rate(policies),
     )
     launcher: Launcher = partition.launcher or site.launcher or SrunLauncher()
@@ -239,8 +250,8 @@ def _executor(
         label=partition.name,
         provider=provider,
         launcher=launcher,
-        num_cpus=partition.cpus_per_node,
-        memory=partition.memory_bytes,
+        num_cpus=said.get("cores_per_node", partition.cpus_per_node),
+        memory=f"{said['mem_per_node']}g" if said.get("mem_per_node") else partition.memory_bytes,
         num_gpus=partition.gpus_per_node,
         **own,
     )

@@ -33,6 +33,7 @@ class Settings:
         nodes_per_block: nodes of each block.
         init_blocks, min_blocks, max_blocks: how many blocks there are, see `Provider`.
         walltime: how long a block may live; seconds, "2h", "01:30:00".
+        cores_per_node, mem_per_node: what is wanted of each node where nodes are shared, see `SlurmProvider`.
         worker_init: names of the site's snippets, or shell text, that a block runs before its managers.
         launcher: how managers are started: a launcher's name.
         address: by which nodes reach this host, see `ExecutorConfig`.
@@ -40,6 +41,7 @@ class Settings:
         scheduler_options: further options of the batch system.
         max_workers_per_node, max_parallel_jobs: see `ExecutorConfig`.
         run_dir: where run directories go.
+        cache: where results of apps with `cache=True` are kept.
         retries: how often a task is tried again after an error of its own.
         crash_limit: attempts at a task that may end with the loss of its worker or manager.
         max_idletime: a block idle for so long is ended.
@@ -58,6 +60,8 @@ class Settings:
     min_blocks: int | None = None
     max_blocks: int | None = None
     walltime: float | str | None = None
+    cores_per_node: int | None = None
+    mem_per_node: int | float | None = None
     worker_init: str | Sequence[str] | None = None
     launcher: str | None = None
     address: str | None = None
@@ -66,6 +70,7 @@ class Settings:
     max_workers_per_node: int | None = None
     max_parallel_jobs: int | None = None
     run_dir: str | None = None
+    cache: str | None = None
     retries: int | None = None
     crash_limit: int | None = None
     max_idletime: float | str | None = None
@@ -204,7 +209,7 @@ def _from_text(name: str, text: str, annotation: Any) -> Any:
         return text.lower() == "true"
     if int in members:
         try:
-            return int(text)
+            return float(text) if float in members and "." in text else int(text)
         except ValueError:
             raise ConfigError(f"{name}: {show(text)} is not a whole number.") from None
     if any(typing.get_origin(member) is not None for member in members) and "\n" not in text:
