@@ -252,7 +252,7 @@ def _test_only(executor: ExecutorConfig) -> str:
 
 def _run_a_task(executor: ExecutorConfig, timeout_s: float) -> str:
     from pilotflow.apps import python_app
-    from pilotflow.run import load
+    from pilotflow.loading import load
 
     with tempfile.TemporaryDirectory(prefix="pilotflow-trial-", dir=".") as folder:
         began = time.monotonic()
