@@ -29,6 +29,7 @@ TASK_FAILED: Final = 1
 OUTPUT_FAILED: Final = 1
 CONFIG_WRONG: Final = 2
 INFRASTRUCTURE_FAILED: Final = 3
+_WORKFLOW_FILE: Final = "A workflow's file: YAML, JSON, JSON5 or KDL; - is standard input."
 
 app = typer.Typer(
     name="pilotflow",
@@ -110,14 +111,63 @@ def check(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of configuration files, for editors that check while you write."""
+def schema(
+    what: Annotated[str, typer.Argument(metavar="[config|workflow]", help="Which files.")] = "config",
+) -> None:
+    """Print the JSON Schema of configuration or workflow files, for editors that check while you write."""
     from json import dumps
 
-    from pilotflow.config.schema import json_schema
+    with _errors_in_words():
+        if what == "workflow":
+            from pilotflow.workflow.schema import json_schema
+        elif what == "config":
+            from pilotflow.config.schema import json_schema
+        else:
+            raise ConfigError(f"there is no schema of '{what}'. Valid: config, workflow.")
+        print(dumps(json_schema(), indent=2))
+
+
+@app.command()
+def create(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help=_WORKFLOW_FILE, show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="What this does anyway: nothing is started.")] = True,  # noqa: ARG001
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="A configuration whose executors say what nodes have, to check against."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Check a workflow, and say what a run of it would do: jobs, requests, graph, allocations. Starts nothing."""
+    from pilotflow.cli.create import show_workflow
+
+    _import_from_here()
+    with _errors_in_words():
+        show_workflow(workflow, config, json)
+
+
+@app.command()
+def graph(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help=_WORKFLOW_FILE, show_default=False)],
+    format: Annotated[str | None, typer.Option(help="svg, dot or mermaid; else as --output ends.")] = None,  # noqa: A002
+    by: Annotated[str, typer.Option(help="Draw each job, or each stage; auto: jobs if they can be seen.")] = "auto",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file to write instead.")] = None,
+) -> None:
+    """Draw which jobs of a workflow wait for which."""
+    from pilotflow.cli.create import draw
 
     with _errors_in_words():
-        print(dumps(json_schema(), indent=2))
+        draw(workflow, format, by, output)
+
+
+@app.command()
+def convert(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help=_WORKFLOW_FILE, show_default=False)],
+) -> None:
+    """Print a workflow's file (JSON, JSON5, KDL) as YAML."""
+    from pilotflow.cli.create import convert as print_as_yaml
+
+    with _errors_in_words():
+        print_as_yaml(workflow)
 
 
 @app.command()

@@ -18,10 +18,10 @@ LARGEST_MEMORY_BYTES: Final = 16 << 40
 
 _LAUNCHERS: Final = ("srun", "mpirun", "mpiexec", "mpiexec.hydra", "aprun", "jsrun")
 _LAUNCHER: Final = re.compile(
-    rf"(?:^|(?<=[;&|(\n]))[ \t]*(?:\S*/)?({'|'.join(map(re.escape, _LAUNCHERS))})(?=\s)([^;&|\n]*)"
+    rf"(?:^|(?<=[;&|(\n]))[ \t]*((?:\S*/)?(?:{'|'.join(map(re.escape, _LAUNCHERS))}))(?=\s)([^;&|\n]*)"
 )
 _TAKES_A_VALUE: Final = re.compile(
-    r"-(?:[nNcpwJtAqCdmrx]|np|ppn|host|hosts|hostfile|machinefile|ntasks|nodes|cpus-per-task|map-by|bind-to)"
+    r"-(?:[nNcpwJtAqCdmrx])|--?(?:np|ppn|host|hosts|hostfile|machinefile|ntasks|nodes|cpus-per-task|map-by|bind-to)"
 )
 _SPANS_NODES: Final = re.compile(
     r"\b(?:srun|mpi\w*|torchrun|torch\.distributed|deepspeed|horovodrun|accelerate|dask|ray|julia|charmrun|aprun|jsrun|pbsdsh)\b"
@@ -140,6 +140,7 @@ def _launchers_in_commands(seen: _Entries) -> None:
         match = _LAUNCHER.search(job.command or "")
         if match is None or job.command is None or not _may_be_steps(seen.workflow, job):
             continue
+        launcher = match[1].rpartition("/")[2]
         right = " ".join(_without_options(match[2].split()))
         before, after = job.command[: match.start(1)], job.command[match.end() :]
         space = " " if match[2][-1:].isspace() else ""
@@ -148,9 +149,9 @@ def _launchers_in_commands(seen: _Entries) -> None:
         seen.warn(
             job,
             "command",
-            f"{in_mode} srun starts this job already, and a {match[1]} inside it would fight with it over nodes and "
+            f"{in_mode} srun starts this job already, and {launcher} inside it would fight with it over nodes and "
             f"tasks. Write `command: {_one_line(line)}`, with `ranks_per_node` for several processes a node. To call "
-            f"{match[1]} yourself, write `execution_config: {{mode: direct}}`.",
+            f"{launcher} yourself, write `execution_config: {{mode: direct}}`.",
         )
 
 
@@ -158,8 +159,7 @@ def _without_options(words: Sequence[str]) -> Sequence[str]:
     """The words of a command behind its launcher's options."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
-        plain = words[at].startswith("--") or not _TAKES_A_VALUE.fullmatch(words[at])
-        at += 1 if plain or "=" in words[at] else 2
+        at += 2 if _TAKES_A_VALUE.fullmatch(words[at]) else 1
     return words[at:] or words
 
 

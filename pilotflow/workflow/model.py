@@ -185,7 +185,7 @@ class RequirementsSpec(_Section):
     """What jobs need, all values for each node."""
 
     name: Name = Field(description="Unique among resource_requirements.")
-    num_cpus: Cpus = Field(1000, description="Cores on each node; parts such as 0.5 are fine (default 1).")
+    num_cpus: Cpus | None = Field(None, description="Cores on each node; parts such as 0.5 are fine (default 1).")
     memory: Memory | None = Field(
         None, description='Memory on each node: "4g", "512m" (in 1024s) or bytes. What is written is enforced.'
     )
@@ -225,8 +225,8 @@ class SchedulerSpec(_Section):
     partition: Filled | None = Field(None, description="Where to ask.")
     qos: Filled | None = Field(None, description="Quality of service.")
     nodes: Nodes = Field(1, description="Nodes of one allocation (default 1).")
-    walltime: Walltime = Field(
-        3600.0, description='How long an allocation lives: "04:00:00", "1-12:00:00" (default 1h).'
+    walltime: Walltime | None = Field(
+        None, description='How long an allocation lives: "04:00:00", "1-12:00:00" (default 1h).'
     )
     mem: Text | None = Field(None, description="sbatch's --mem, as it takes it.")
     gres: Filled | None = Field(None, description="sbatch's --gres.")

@@ -224,11 +224,7 @@ def _rows(text: str, file: FilePath) -> list[dict[str, Any]]:
     rows: Any
     try:
         if kind == ".csv":
-            rows = [
-                {name: _number(item.strip(), item) for name, item in row.items()}
-                for row in csv.DictReader(text.splitlines(), strict=True, restkey="(more)", restval="")
-                if None not in row.values()
-            ]
+            rows = _csv_rows(text)
         elif kind == ".json":
             rows = json.loads(text)
         elif kind in (".jsonl", ".ndjson"):
@@ -237,10 +233,19 @@ def _rows(text: str, file: FilePath) -> list[dict[str, Any]]:
             raise ParameterProblem(
                 f"{show(str(file))} is no table; the name of one ends in .csv, .json, .jsonl or .ndjson."
             )
-    except (ValueError, csv.Error, AttributeError, RecursionError) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         if isinstance(error, ParameterProblem):
             raise
         raise ParameterProblem(f"the table {show(str(file))} cannot be read: {error}.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row for row in rows):
         raise ParameterProblem(f"the table {show(str(file))} is not a list of mappings.")
     return rows
+
+
+def _csv_rows(text: str) -> list[dict[str, Value]]:
+    lines = [line for line in csv.reader(text.splitlines(), strict=True) if line]
+    header = [name.strip() for name in lines[0]] if lines else []
+    for number, line in enumerate(lines[1:], start=1):
+        if len(line) != len(header):
+            raise ValueError(f"row {number} has {len(line)} values for {len(header)} columns")
+    return [{name: _number(item.strip(), item) for name, item in zip(header, line, strict=True)} for line in lines[1:]]

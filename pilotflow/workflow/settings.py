@@ -61,7 +61,7 @@ def requests(entries: Entries[RequirementsSpec]) -> list[Request]:
     """The request of each of the requirements, without a priority."""
     return [
         Request(
-            cpus_milli=each.num_cpus,
+            cpus_milli=each.num_cpus or 1000,
             memory_bytes=each.memory or 0,
             gpus_milli=each.num_gpus,
             num_nodes=each.num_nodes,
@@ -116,7 +116,7 @@ def schedulers(
             SlurmScheduler(
                 name=each.name,
                 nodes=each.nodes,
-                walltime_s=each.walltime,
+                walltime_s=each.walltime or 3600.0,
                 account=each.account or account,
                 partition=each.partition,
                 qos=each.qos,

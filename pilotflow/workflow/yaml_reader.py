@@ -95,7 +95,10 @@ class _Reader:
             at = mark_in(self._text, error.position)
             self._note(at, f"character U+{code:04X} is not allowed in YAML; is this a text file?")
         except yaml.MarkedYAMLError as error:
-            self._note(_mark(error.problem_mark or error.context_mark), _words(error))
+            at = _mark(error.problem_mark or error.context_mark)
+            if at.line > len(self._text.splitlines()):  # it noticed at the end of the file
+                at = Mark(max(1, len(self._text.splitlines())), 1)
+            self._note(at, _words(error))
         return BROKEN
 
     def _events(self) -> Any:

@@ -1,0 +1,131 @@
+"""What runs but is usually not meant is pointed out, with what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotflow.resources import NodeShape
+from tests.core.workflow_texts import warnings
+
+GIB = 1 << 30
+NODES = (NodeShape(cpus_milli=64_000, memory_bytes=256 * GIB), NodeShape(cpus_milli=32_000, memory_bytes=512 * GIB))
+
+
+def one(folder: Path, text: str, nodes: tuple[NodeShape, ...] = ()) -> str:
+    (found,) = warnings(folder, text, nodes)
+    return found
+
+
+def with_requirements(values: str, more: str = "") -> str:
+    return f"name: w\nresource_requirements: [{{name: r, {values}}}]\njobs: [{{name: a, command: mpi_solve, resource_requirements: r}}]\n{more}"
+
+
+def test_more_than_the_largest_known_node_has_is_a_total(tmp_path: Path) -> None:
+    found = one(tmp_path, with_requirements("num_cpus: 100, memory: 300g, num_nodes: 2"), NODES)
+    assert "num_cpus is 100, more than the 64 that any node that is known here has" in found
+    assert "memory" not in found
+    assert found.endswith("for each of the 2 nodes, so write `num_cpus: 50`.")
+
+
+def test_what_does_not_fit_on_one_node_is_not_divided_for_the_user(tmp_path: Path) -> None:
+    found = one(tmp_path, with_requirements("num_cpus: 100"), NODES)
+    assert found.endswith(
+        "Values are for each node. To spread a job over several, write `num_nodes` and what each of them gives."
+    )
+
+
+def test_without_known_nodes_only_what_no_node_can_have_is_pointed_out(tmp_path: Path) -> None:
+    assert not warnings(tmp_path, with_requirements("num_cpus: 512, memory: 4t, num_nodes: 4"))
+    assert "more than the 16 TiB that any node has" in one(tmp_path, with_requirements("memory: 64t, num_nodes: 8"))
+    unknown = (NodeShape(cpus_milli=8000), NodeShape())
+    assert not warnings(tmp_path, with_requirements("num_cpus: 512"), unknown)
+
+
+@pytest.mark.parametrize(
+    ("command", "right"),
+    [
+        ("srun --mpi=pmix python train.py", "python train.py"),
+        ("srun -n 4 -c 2 --exact ./solve -n 5", "./solve -n 5"),
+        ("cd x && mpirun -np 8 --bind-to core ./solve | tee log", "cd x && ./solve | tee log"),
+        ("/usr/bin/mpiexec ./solve", "./solve"),
+    ],
+)
+def test_a_launcher_inside_a_step_is_pointed_out(command: str, right: str, tmp_path: Path) -> None:
+    text = f"name: w\nexecution_config: {{mode: slurm}}\njobs: [{{name: a, command: '{command}'}}]\n"
+    found = one(tmp_path, text)
+    assert f"Write `command: {right}`" in found
+    assert not warnings(tmp_path, text.replace("slurm", "direct"))
+
+
+def test_the_word_srun_is_no_launcher_everywhere(tmp_path: Path) -> None:
+    text = "name: w\nexecution_config: {mode: slurm}\njobs: [{name: a, command: 'echo srun is better than mpirun'}]\n"
+    assert not warnings(tmp_path, text)
+
+
+def test_in_auto_mode_a_launcher_is_pointed_out_where_allocations_are_asked_for(tmp_path: Path) -> None:
+    text = "name: w\njobs: [{name: a, command: mpirun ./x}]\n"
+    assert not warnings(tmp_path, text)
+    assert "inside an allocation srun starts this job already" in one(
+        tmp_path, f"{text}slurm_schedulers: [{{name: s}}]\n"
+    )
+
+
+def test_independent_jobs_on_many_nodes_are_pointed_out(tmp_path: Path) -> None:
+    text = (
+        "name: w\nresource_requirements: [{name: r, num_nodes: 2}]\n"
+        "jobs: [{name: 'a{i}', command: ./one, resource_requirements: r, parameters: {i: '1:3'}}]\n"
+    )
+    assert "each of these 3 jobs takes 2 whole nodes" in one(tmp_path, text)
+    assert not warnings(tmp_path, text.replace("./one", "mpi_solve"))
+    assert not warnings(tmp_path, text.replace("./one", "torchrun x.py"))
+    assert not warnings(tmp_path, text.replace("1:3", "1:1"))
+
+
+def test_jobs_that_fit_into_no_allocation_of_their_scheduler_are_pointed_out(tmp_path: Path) -> None:
+    text = (
+        "name: w\nslurm_schedulers: [{name: s, nodes: 2, walltime: 1h}]\nresource_requirements: [{name: r, num_nodes: 4, runtime: 2h}]\n"
+        "jobs: [{name: a, command: mpi_x, resource_requirements: r, scheduler: s}]\n"
+    )
+    first, second = warnings(tmp_path, text)
+    assert "this job may run 2h, but allocations of 's' live 1h" in first
+    assert (
+        "this job spans 4 nodes, but allocations of 's' have 2, so it would wait forever. Write `nodes: 4` there."
+        in second
+    )
+
+
+def test_unbound_jobs_among_different_schedulers_need_an_order(tmp_path: Path) -> None:
+    text = "name: w\njobs_sort_method: none\nslurm_schedulers: [{name: s, partition: a}, {name: t, partition: b}]\njobs: [{name: a, command: x}]\n"
+    assert "1 jobs name no scheduler, and the schedulers differ" in one(tmp_path, text)
+    assert not warnings(tmp_path, text.replace("none", "gpus_runtime_memory"))
+
+
+def test_idle_nodes_of_direct_mode_are_pointed_out(tmp_path: Path) -> None:
+    text = (
+        "name: w\nexecution_config: {mode: direct}\nslurm_schedulers: [{name: s, nodes: 4}]\njobs: [{name: a, command: x}]\n"
+        "actions: [{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, scheduler_type: slurm}]\n"
+    )
+    assert "single-node jobs would run on that node alone while the others idle" in one(tmp_path, text)
+
+
+def test_a_manager_on_each_node_makes_the_mode_direct_where_none_is_said(tmp_path: Path) -> None:
+    text = (
+        "name: w\nslurm_schedulers: [{name: s, nodes: 4}]\njobs: [{name: a, command: x}]\nactions:\n"
+        "  - {trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, start_one_worker_per_node: true}\n"
+    )
+    assert "so this workflow runs in direct mode" in one(tmp_path, text)
+
+
+def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
+    text = (
+        "name: w\naccess_groups: [x]\nslurm_defaults: {exclusive: [1]}\nexecution_config: {srun_termination_signal: TERM@90}\n"
+        "jobs: [{name: a, command: x}]\n"
+        "actions: [{trigger_type: on_workflow_start, action_type: run_commands, commands: [x], jobs: [a], max_parallel_jobs: 2}]\n"
+    )
+    found = warnings(tmp_path, text)
+    assert [each.partition(": ")[2].partition(" ")[0] for each in found] == [
+        "`access_groups`", "exclusive:", "the", "`on_workflow_start`", "`max_parallel_jobs`",
+    ]  # fmt: skip
+    assert "Write `sigkill_headroom_seconds: 150`." in found[2]
