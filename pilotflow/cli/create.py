@@ -196,7 +196,13 @@ def _more(workflow: Workflow) -> list[tuple[str, str]]:
     missing = [each for each in outside if not os.path.exists(os.path.expanduser(each.path))]
     rows = list[tuple[str, str]]()
     if workflow.files:
-        rows.append(("files", f"{len(workflow.files)}, " + (f"{len(outside)} of them from outside" if outside else "all written by jobs")))
+        rows.append(
+            (
+                "files",
+                f"{len(workflow.files)}, "
+                + (f"{len(outside)} of them from outside" if outside else "all written by jobs"),
+            )
+        )
     if missing:
         rows.append(("", f"not there yet: {_short([each.path for each in missing])}"))
     if workflow.user_data:
