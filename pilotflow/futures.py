@@ -267,7 +267,12 @@ class AppFuture(TaskFuture[T]):
         """Wait until the task has ended, at most so many seconds."""
         # With an eventfd instead of the condition: who rings it lets go of the interpreter at once, and
         # systems wake its reader on the same processor, where an idle one would have to be started first.
-        bell = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            bell = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError:  # this process has too many files
+            with self._condition:
+                self._condition.wait_for(lambda: self._state in _DONE, timeout)
+            return
         poll = select.poll()
         poll.register(bell, select.POLLIN)
         listed = False

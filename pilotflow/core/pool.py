@@ -45,6 +45,8 @@ PIPE_MAX = 32
 """...and at most this many tasks."""
 BEGUN_AFTER_S = 1.0
 """Tasks are announced as running when they have been for this long."""
+UNBORN_PAUSE_S = 1.0
+"""After a worker could not be started no other one is tried for so long, as long as there are some."""
 IDLE_DEATHS_MAX = 10
 """Workers that die in a row without a task before the manager gives up."""
 
@@ -301,6 +303,17 @@ class Pool(PoolLimits):
         if not self.broken and not self.draining:
             self._spawn()
 
+    def on_unborn(self, worker: Worker, how: str, now: float) -> None:
+        """A worker could not be started: with others go on, and try again when there may be room."""
+        del self.workers[worker.id]
+        self._grow_from = now + UNBORN_PAUSE_S
+        if not self.workers:
+            self._idle_deaths += 1
+            if self._idle_deaths >= IDLE_DEATHS_MAX:
+                self.broken = f"{self._idle_deaths} workers in a row could not be had; the last {how}"
+            elif not self.draining:
+                self._spawn()
+
     # ---- deciding ---------------------------------------------------------------------------
 
     def take_orders(self, now: float) -> list[Order]:
@@ -308,7 +321,7 @@ class Pool(PoolLimits):
         if self._idle:
             self._start_on_idle(now)
         elif self._queues and len(self.workers) < self.capacity.slots:
-            self._grow()
+            self._grow(now)
         self._fill_pipes()
         orders, self._orders = self._orders, []
         return orders
@@ -343,10 +356,12 @@ class Pool(PoolLimits):
         if self._idle:
             self._recall_for_idle()
         elif len(self.workers) < self.capacity.slots:
-            self._grow()
+            self._grow(now)
 
-    def _grow(self) -> None:
+    def _grow(self, now: float) -> None:
         """All workers are busy and there is room for another task: small ones may be more than cores."""
+        if now < self._grow_from:
+            return
         if all(worker.ready for worker in self.workers.values()) and any(
             queue and self.room.fits(cls) for cls, queue in self._queues.items()
         ):

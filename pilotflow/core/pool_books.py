@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from pilotflow.core.durations import Durations
@@ -48,6 +49,7 @@ class PoolBooks:
         self._seq = 0
         self._next_worker = 0
         self._idle_deaths = 0
+        self._grow_from = -inf  # when another worker may be tried
         self._recalled_at: dict[int, int] = {}  # worker -> tasks it had at its last recall
         cores = -(-capacity.cpus_milli // 1000)
         for _ in range(capacity.slots if capacity.depth_limited else min(capacity.slots, max(1, cores))):

@@ -207,6 +207,7 @@ class UnixServer:
                 return
             except OSError as error:  # out of descriptors, say: the others go on
                 self._garbage(f"a connection could not be accepted: {error}")
+                time.sleep(SHORTAGE_PAUSE_S)  # it still waits, and would keep this process busy
                 return
             _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.getuid():

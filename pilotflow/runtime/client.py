@@ -147,6 +147,8 @@ class Client:
         self._inbox.append((future, task, packed.frames, needs, policy))
         if self._asleep:
             self._wake()
+        if self._closed is not None:  # meanwhile, and perhaps nobody looks into the inbox any more
+            future.fail(self._closed)
 
     @property
     def failure(self) -> BaseException | None:

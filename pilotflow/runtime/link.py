@@ -75,6 +75,17 @@ decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
 
 
+def check_frames(message: FromWorker, frames: Sequence[Any]) -> None:
+    """See that a message has the payload frames that it counts.
+
+    Raises:
+        ValueError: it has not.
+    """
+    wanted = sum(message.result.layout) if isinstance(message, TaskDone) else int(isinstance(message, SetupRaised))
+    if len(frames) != wanted:
+        raise ValueError(f"{len(frames)} frames instead of {wanted}")
+
+
 class WorkerLink:
     """The manager's side of a link. It never waits for the worker, which may be busy for hours.
 

@@ -169,7 +169,7 @@ class Store:
             for statement, values in others:
                 self._database.execute(statement, values)
             self._database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  the writer's top: whatever cannot be written must not end it
             if not self._broken:
                 self._broken = True
                 text = f"cannot record in {self.path}: {error}; the run goes on, its record has gaps"

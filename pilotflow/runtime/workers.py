@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -222,6 +223,8 @@ class Workers:
                     return
                 header, frames = packet
                 message = link.decode_from_worker(header)
+                if frames or type(message) is not link.TaskDone or message.result.layout:
+                    link.check_frames(message, frames)
             except (BlockingIOError, ConnectionError):
                 return
             except ValueError as error:  # a task has written into the link
@@ -251,8 +254,15 @@ class Workers:
             worker = self._pool.workers.get(number)
             if worker is not None and kind == zygote.BORN:
                 self._watch.born(worker, value)
+            elif worker is not None and kind == zygote.UNBORN:
+                self._unborn(worker, f"could not be forked: {os.strerror(value)}")
             elif worker is not None and kind == zygote.DIED:
                 self._bury(worker, zygote.in_words(value))
+
+    def _unborn(self, worker: Worker, how: str) -> None:
+        self._log.warning("worker %d %s", worker.id, how)
+        self._links.pop(worker.id).close()
+        self._pool.on_unborn(worker, how, time.monotonic())
 
     def _bury(self, worker: Worker, how: str) -> None:
         its_link = self._links.get(worker.id)

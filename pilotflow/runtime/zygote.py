@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import select
@@ -27,7 +28,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _ORDER = struct.Struct("<cq")
 _REPORT = struct.Struct("<cqq")
 
-SPAWN, KILL, WARN, ASK, BORN, DIED, HERE = b"S", b"K", b"W", b"A", b"B", b"D", b"H"
+SPAWN, KILL, WARN, ASK, BORN, UNBORN, DIED, HERE = b"S", b"K", b"W", b"A", b"B", b"U", b"D", b"H"
 
 
 class Zygote:
@@ -64,7 +65,7 @@ class Zygote:
         return 0.0
 
     def reports(self) -> list[tuple[bytes, int, int]] | None:
-        """(BORN, number, pid) and (DIED, number, wait status) so far; None if the zygote is gone."""
+        """(BORN, number, pid), (UNBORN, number, errno) and (DIED, number, wait status) so far; None if the zygote is gone."""
         found: list[tuple[bytes, int, int]] = []
         while True:
             try:
@@ -147,15 +148,22 @@ class _Server:
                 return False
             order, number = _ORDER.unpack(packet)
             if order == SPAWN:
-                fd = int.from_bytes(ancillary[0][2][:4], "little")
-                self._fork(number, fd, inherited)
+                if ancillary:
+                    self._fork(number, int.from_bytes(ancillary[0][2][:4], "little"), inherited)
+                else:  # this process has too many files to take one more
+                    self._report(UNBORN, number, errno.EMFILE)
             elif order == ASK:
                 self._report(HERE, 0, 0)
             elif number in self._pids:
                 kill_tree(self._pids[number], signal.SIGTERM if order == WARN else signal.SIGKILL)
 
     def _fork(self, number: int, fd: int, inherited: tuple[int, ...]) -> None:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory: later there may be room
+            os.close(fd)
+            self._report(UNBORN, number, error.errno or 0)
+            return
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for signum in (signal.SIGTERM, signal.SIGCHLD):

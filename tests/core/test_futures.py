@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import resource
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -342,3 +343,43 @@ def test_a_held_future_with_a_small_result_costs_less_than_600_bytes() -> None:
     each = (after - before) / len(futures)
     print(f"{each:.0f} bytes for each future")
     assert each < 600
+
+
+def test_a_process_with_too_many_files_can_wait_for_results() -> None:
+    future = new()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(concurrent.futures.TimeoutError):
+            future.result(0.01)
+        settler = threading.Timer(0.01, lambda: future.settle(Status.OK, pack(7)))
+        settler.start()
+        assert future.result(60) == 7
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    settler.join()
+
+
+def test_many_threads_may_wait_for_one_result_with_and_without_a_limit() -> None:
+    future = new()
+    found: list[Any] = []
+    limits = [None, 60.0, None, 0.001]
+    threads = [threading.Thread(target=lambda limit=limit: found.append(wait_for(future, limit))) for limit in limits]
+    for thread in threads:
+        thread.start()
+    threads[3].join()
+    assert found == ["late"]
+    while len(future._bells) < 3:
+        threads[0].join(0.001)
+    future.settle(Status.OK, pack(7))
+    for thread in threads:
+        thread.join()
+    assert found == ["late", 7, 7, 7]
+    assert future._bells == ()
+
+
+def wait_for(future: AppFuture[Any], limit: float | None) -> Any:
+    try:
+        return future.result(limit)
+    except concurrent.futures.TimeoutError:
+        return "late"

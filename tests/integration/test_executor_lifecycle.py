@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import pilotflow as pf
 from pilotflow import Config, ConfigError, PilotExecutor, RunClosed
 from pilotflow.errors import InitializerFailed
+from pilotflow.serialize import Packed, pack_call
 from tests.integration import call_tasks
 from tests.integration.scripts import run_script
 
@@ -208,3 +210,21 @@ def test_a_program_may_use_threads_to_submit_and_end(tmp_path: Path) -> None:
             thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_task_submitted_in_the_moment_in_which_the_run_ends_ends_too(tmp_path: Path) -> None:
+    class EndsTheRun(Packed):
+        """Arguments that are looked at between the check whether the run is open and the submission."""
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "layout":
+                run.close(wait=False)
+            return super().__getattribute__(name)
+
+    run = pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path))
+    app = pf.python_app(len)
+    assert app("four").result(60) == 4
+    future: pf.AppFuture[int] = pf.AppFuture(run.client.new_id(), "len", run.client, 1)
+    run.client.submit(future, 1, 1, EndsTheRun(*pack_call(("four",), {}, [])))
+    with pytest.raises(pf.RunClosed):
+        future.result(60)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pilotflow import WorkerLost
+from pilotflow.messages import Result, Status
+from pilotflow.runtime import link
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import (
     PATIENCE,
@@ -185,3 +187,21 @@ def test_a_manager_whose_zygote_stands_still_ends_with_words_and_its_tasks_run_e
         words = f"its zygote (pid {zygote}) has answered nothing for "
         assert any(words in file.read_text() for file in (run.directory / "blocks").glob("*/stderr"))
         assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\xff\xff",
+        link.encode(link.SetupRaised()),
+        link.encode(link.TaskDone(Result(1, 1, Status.OK, b"", (1, 0)))),
+    ],
+    ids=["no message", "a failed setup without its exception", "a result without its payload"],
+)
+def test_a_worker_that_sends_rubbish_is_ended_and_nothing_else(tmp_path: Path, rubbish: bytes) -> None:
+    with running(tmp_path):
+        before = [tasks.square(i) for i in range(100)]
+        with pytest.raises(WorkerLost):
+            tasks.write_into_links(rubbish).result(60)
+        assert [future.result(60) for future in before] == [i * i for i in range(100)]
+        assert tasks.square(5).result(60) == 25

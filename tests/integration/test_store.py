@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import pilotflow as pf
+from pilotflow.runtime.store import Store
 from tests.integration.faults import until
 
 
@@ -22,3 +26,22 @@ def test_a_task_is_in_the_store_soon_after_its_end_while_the_run_goes_on(tmp_pat
         assert future.result() == 4
         found = until(lambda: rows(run.directory / "run.db", "SELECT task, status FROM tasks"), 30.0)
         assert found == [(future.task_id, 0)]
+
+
+def test_what_cannot_be_recorded_does_not_end_the_record(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run.db", logging.getLogger("test"))
+    store.label(1, "no text: \udcff")
+    until(lambda: not store.recording, 30.0)
+    store.label(2, "text")
+    until(lambda: rows(store.path, "SELECT * FROM labels") == [(2, "text")], 30.0)
+    store.close(30.0)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 63, 1100])
+def test_every_row_of_a_batch_is_recorded_once(tmp_path: Path, count: int) -> None:
+    store = Store(tmp_path / "run.db", logging.getLogger("test"))
+    store.tasks([(i, 1, 1, 0, 5, 6, 7, 8, 9, None, (i, 1), ()) for i in range(count)])
+    store.close(30.0)
+    assert rows(store.path, "SELECT task, cores, gpus FROM tasks ORDER BY task") == [
+        (i, f"[{i},1]", "[]") for i in range(count)
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ import pytest
 
 from pilotflow.runtime import zygote
 from pilotflow.runtime.zygote import Zygote
+from tests.integration.faults import until
 
 REPORT = struct.Struct("<cqq")
 ORDER = struct.Struct("<cq")
@@ -53,3 +56,19 @@ def test_a_real_one_answers() -> None:
         assert ours.channel.recv(64) == REPORT.pack(zygote.HERE, 0, 0)
     finally:
         ours.channel.close()
+
+
+def test_a_zygote_that_was_sent_no_link_for_a_worker_says_so_and_lives_on() -> None:
+    """The system drops a descriptor when a process has too many files."""
+    real = zygote.start(1 << 20)
+    try:
+        real.channel.send(ORDER.pack(zygote.SPAWN, 7))
+        assert until(real.reports, 30.0) == [(zygote.UNBORN, 7, errno.EMFILE)]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            real.spawn(8, theirs)
+            [(kind, number, _)] = until(real.reports, 30.0) or []
+            assert (kind, number) == (zygote.BORN, 8)
+    finally:
+        real.channel.close()
+        os.waitpid(real.pid, 0)
