@@ -112,9 +112,9 @@ def check(
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(metavar="[config|workflow]", help="Which files.")] = "config",
+    what: Annotated[str, typer.Argument(metavar="[config|workflow|site]", help="Which files.")] = "config",
 ) -> None:
-    """Print the JSON Schema of configuration or workflow files, for editors that check while you write."""
+    """Print the JSON Schema of configuration, workflow or site files, for editors that check while you write."""
     from json import dumps
 
     with _errors_in_words():
@@ -122,8 +122,10 @@ def schema(
             from pilotflow.workflow.schema import json_schema
         elif what == "config":
             from pilotflow.config.schema import json_schema
+        elif what == "site":
+            from pilotflow.config.schema import site_schema as json_schema
         else:
-            raise ConfigError(f"there is no schema of '{what}'. Valid: config, workflow.")
+            raise ConfigError(f"there is no schema of '{what}'. Valid: config, workflow, site.")
         print(dumps(json_schema(), indent=2))
 
 

@@ -241,7 +241,7 @@ def _executor(
         exclusive=None if partition.shared or "cores_per_node" in said or "mem_per_node" in said else True,
         cores_per_node=said.get("cores_per_node"),
         mem_per_node=said.get("mem_per_node"),
-        **_rate(policies),
+        **_gentleness(policies),
     )
     launcher: Launcher = partition.launcher or site.launcher or SrunLauncher()
     if "launcher" in said:
@@ -257,10 +257,13 @@ def _executor(
     )
 
 
-def _rate(policies: Sequence[LocatedPolicy]) -> dict[str, Any]:
-    """How gently the batch system has to be treated, if a policy says so."""
-    rates = [limit / 60 for located in policies if (limit := located.policy.max_submissions_per_minute) is not None]
-    return {"submit_rate": min(rates)} if rates else {}
+def _gentleness(policies: Sequence[LocatedPolicy]) -> dict[str, Any]:
+    """How gently the batch system has to be treated, if policies say so."""
+    limits = [located.policy for located in policies]
+    rates = [one.max_submissions_per_minute / 60 for one in limits if one.max_submissions_per_minute is not None]
+    pauses = [float(one.min_poll_interval) for one in limits if one.min_poll_interval is not None]
+    out: dict[str, Any] = {"submit_rate": min(rates)} if rates else {}
+    return {**out, "min_poll_interval": max(pauses)} if pauses else out
 
 
 def _gpus(partition: Partition) -> int | str | None:

@@ -1,6 +1,6 @@
-"""The JSON Schema of configuration files, for editors that complete and check while one writes.
+"""The JSON Schema of configuration and site files, for editors that complete and check while one writes.
 
-It says less than `load_config` checks: which keys there are, of which types, and what they mean.
+It says less than `load_config` and `read_site` check: which keys there are, of which types, and what they mean.
 """
 
 from __future__ import annotations
@@ -12,9 +12,19 @@ from typing import Any, Final
 
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.plugins import launcher_names, load_launcher, load_provider, provider_names
+from pilotflow.config.settings import Settings
+from pilotflow.config.site import AccountRules, Detection, Network, Partition, Paths, Policy, Site, Source
 from pilotflow.errors import ConfigError
 from pilotflow.typechecks import annotations_of
 
+_SITE_PARTS: Final = {
+    "detect": Detection,
+    "account": AccountRules,
+    "network": Network,
+    "paths": Paths,
+    "policy": Policy,
+    "defaults": Settings,
+}
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DOTTED_PATH: Final = r"^[\w.]+:[\w.]+$"
 _SECTION: Final = re.compile(r"^(?:Args|Attributes):\n(?P<body>(?:[ ]{4}.*\n|\n)+)", re.MULTILINE)
@@ -35,6 +45,19 @@ def json_schema() -> dict[str, Any]:
     )
     executors = {"type": "array", "items": executor, "minItems": 1}
     return {"$schema": _DIALECT, "title": "pilotflow configuration", **_record(Config, {"executors": executors})}
+
+
+def site_schema() -> dict[str, Any]:
+    """The schema of a site file, with the launchers that are installed here."""
+    launcher = _plugin(launcher_names(), load_launcher)
+    parts = {key: _record(cls, {}) for key, cls in _SITE_PARTS.items()}
+    lists = {"sources": _record(Source, {}), "partitions": _record(Partition, {"launcher": launcher})}
+    known = {**parts, **{key: {"type": "array", "items": item} for key, item in lists.items()}, "launcher": launcher}
+    text = {"type": "string"}
+    include = {"anyOf": [text, {"type": "array", "items": text}], "description": "Files that fill in what is not said."}
+    schema = _record(Site, known)
+    schema["properties"]["include"] = include
+    return {"$schema": _DIALECT, "title": "pilotflow site", **schema}
 
 
 def _plugin(names: list[str], load: Callable[[str], type]) -> dict[str, Any]:

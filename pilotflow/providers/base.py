@@ -102,6 +102,11 @@ class Provider(ABC):
     elsewhere: ClassVar[bool] = False
     """Whether its blocks run on other machines, whose managers connect over TCP."""
 
+    @property
+    def min_poll_s(self) -> float:
+        """Seconds between calls of `status` that are never undercut while the run goes on."""
+        return 0.0
+
     def some_node(self) -> str | None:
         """Name or address of a node that blocks may run on, to find this machine's way to it; None if not known.
 

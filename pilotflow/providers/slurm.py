@@ -65,6 +65,7 @@ class SlurmProvider(Provider):
         cmd_timeout: how long a command of Slurm may take, in seconds or as in "30s".
         submit_rate: blocks that are handed in at most, each second.
         status_batch_size: jobs that one query asks about at most.
+        min_poll_interval: least time between two queries while the run goes on, in seconds or as in "15s".
 
     Raises:
         ConfigError: a value is out of range; the message names it.
@@ -95,6 +96,7 @@ class SlurmProvider(Provider):
     cmd_timeout: float | str = 10.0
     submit_rate: float = 5.0
     status_batch_size: int = 1000
+    min_poll_interval: float | str = 0.0
 
     _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False)
 
@@ -112,7 +114,7 @@ class SlurmProvider(Provider):
             raise field_error(self, "gpus_per_node", f"{self.gpus_per_node} is not a number of 0 or more.")
         if not 0 < self.submit_rate <= 1000:
             raise field_error(self, "submit_rate", f"{self.submit_rate} is not a number above 0, up to 1000.")
-        _parse_timeout(self)
+        _parse_durations(self)
         for line in self.scheduler_options.splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 problem = (
@@ -124,6 +126,11 @@ class SlurmProvider(Provider):
     def is_exclusive(self) -> bool:
         """Whether nodes are asked for as a whole."""
         return self.cores_per_node is None and self.mem_per_node is None if self.exclusive is None else self.exclusive
+
+    @property
+    def min_poll_s(self) -> float:
+        """See `Provider.min_poll_s`."""
+        return float(self.min_poll_interval)
 
     @property
     def cmd_timeout_s(self) -> float:
@@ -349,17 +356,18 @@ class _NoAnswer(InfrastructureError):
     """A command took too long."""
 
 
-def _parse_timeout(provider: SlurmProvider) -> None:
+def _parse_durations(provider: SlurmProvider) -> None:
     from pilotflow.errors import ConfigError
     from pilotflow.units import parse_duration, show
 
-    try:
-        seconds = parse_duration(provider.cmd_timeout)
-    except ConfigError as error:
-        raise field_error(provider, "cmd_timeout", str(error)) from None
-    if seconds < 0.1:
-        raise field_error(provider, "cmd_timeout", f"{show(provider.cmd_timeout)} is less than 0.1 s.")
-    object.__setattr__(provider, "cmd_timeout", seconds)
+    for key, least in (("cmd_timeout", 0.1), ("min_poll_interval", 0.0)):
+        try:
+            seconds = parse_duration(getattr(provider, key))
+        except ConfigError as error:
+            raise field_error(provider, key, str(error)) from None
+        if seconds < least:
+            raise field_error(provider, key, f"{show(getattr(provider, key))} is less than {least} s.")
+        object.__setattr__(provider, key, seconds)
 
 
 def _job_of(batch_id: str) -> str:

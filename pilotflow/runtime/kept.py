@@ -56,8 +56,10 @@ class Kept:
         if not self.scaler.live:
             return float("inf")
         provider = self.executor.provider
-        if self.executor.provider.elsewhere and self.scaler.asks_for_ends() and self.quiet < 5:
-            return self.polled_at + self.executor.provider.quick_poll_s
-        if not self.scaler.changing:
-            return self.polled_at + provider.poll_s
-        return self.polled_at + min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)
+        if provider.elsewhere and self.scaler.asks_for_ends() and self.quiet < 5:
+            pause_s = provider.quick_poll_s
+        elif not self.scaler.changing:
+            pause_s = provider.poll_s
+        else:
+            pause_s = min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)
+        return self.polled_at + max(pause_s, provider.min_poll_s)

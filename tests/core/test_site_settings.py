@@ -31,7 +31,7 @@ partitions:
      default_qos: fast, charge_factor: 4, launcher: srun_mpi, scheduler_options: ["--licenses=scratch"]}
   - {name: huge, memory_per_node: 2t, explicit: true}
 defaults: {max_blocks: 3}
-policy: {max_blocks: 8, max_nodes: 16, max_walltime: 12h, partitions: [cpu, gpu, huge], max_submissions_per_minute: 30}
+policy: {max_blocks: 8, max_nodes: 16, max_walltime: 12h, partitions: [cpu, gpu, huge], max_submissions_per_minute: 30, min_poll_interval: 15s}
 """
 
 
@@ -84,7 +84,7 @@ def test_nobody_need_name_a_partition(tmp_path: Path) -> None:
         14400,
         "module load python",
     )
-    assert (first.init_blocks, first.max_blocks, first.submit_rate) == (0, 3, 0.5)
+    assert (first.init_blocks, first.max_blocks, first.submit_rate, first.min_poll_s) == (0, 3, 0.5, 15.0)
     assert (second.account, second.gpus_per_node, second.qos, second.walltime_s) == ("abc_g", "a100:4", "fast", 3600)
     assert second.scheduler_options == "#SBATCH --licenses=scratch"
     assert isinstance(gpu.launcher, SrunMPILauncher)
