@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotflow.core.addresses import endpoint_of
 from pilotflow.core.blocks import BlockLimits
 from pilotflow.errors import ConfigError, PilotflowError
+from pilotflow.launchers.single_node import SingleNodeLauncher
+from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.local import LocalProvider
 from pilotflow.resources import BlockShape, NodeShape
 from pilotflow.runtime import rundir
@@ -39,7 +43,8 @@ def _kept(
 ) -> KeptExecutor:
     provider = executor.provider
     offer = _offer(config, executor)
-    launcher = _write_launcher(executor, run_directory)
+    at_head = places_steps(executor, os.environ)
+    launcher = _write_launcher(executor, run_directory, at_head)
 
     def argv(block: str) -> list[str]:
         return [
@@ -55,6 +60,8 @@ def _kept(
                 provider.walltime_s,
                 rundir.home(),
                 launcher,
+                executor.address,
+                at_head,
             ),
         ]
 
@@ -67,7 +74,8 @@ def _kept(
         max_idletime_s=config.max_idletime_s,
         min_life_s=config.min_block_life_s,
     )
-    return KeptExecutor(executor.label, provider, executor.launcher, argv, limits)
+    starts = OneForAllNodes() if at_head else executor.launcher
+    return KeptExecutor(executor.label, provider, starts, argv, limits)
 
 
 def manager_endpoints(config: Config, unix: str) -> tuple[str, ...]:
@@ -105,6 +113,32 @@ def _some_node(executor: ExecutorConfig) -> str | None:
         return None
 
 
+class OneForAllNodes(SingleNodeLauncher):
+    """Starts one manager at the head of a block, which owns all nodes."""
+
+    def wrap(self, command: Sequence[str], nodes: int) -> str:
+        """See `Launcher.wrap`: once, however many nodes there are."""
+        return super().wrap(command, 1)
+
+
+def places_steps(executor: ExecutorConfig, environ: Mapping[str, str]) -> bool:
+    """Whether each task of an executor is a step of Slurm, which a manager at the head of the block starts.
+
+    Raises:
+        ConfigError: that is wanted, and cannot be.
+    """
+    if executor.mode == "direct":
+        return False
+    provider = executor.provider
+    inside = isinstance(provider, LocalProvider) and "SLURM_JOB_ID" in environ and shutil.which("srun") is not None
+    if executor.mode == "slurm" and not (provider.places_steps or inside):
+        raise ConfigError(
+            f"Executor '{executor.label}': mode=slurm needs blocks that are jobs of Slurm: provider type: slurm, or a "
+            "program that itself runs inside of a job, with provider type: local. Use mode: direct elsewhere."
+        )
+    return provider.places_steps or inside
+
+
 def shape_of(executor: ExecutorConfig) -> BlockShape:
     """What an executor's blocks are like, as far as its configuration says it; managers tell the rest."""
     provider, cores = executor.provider, executor.max_workers_per_node or executor.num_cpus
@@ -117,16 +151,22 @@ def shape_of(executor: ExecutorConfig) -> BlockShape:
             gpus=executor.num_gpus,
             resources=tuple(sorted(executor.resources.items())),  # nodes have no others
         )
-    return BlockShape(executor.label, node, provider.nodes_per_block, provider.walltime_s)
+    nodes = provider.nodes_per_block
+    if isinstance(provider, LocalProvider) and places_steps(executor, os.environ):
+        nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))  # those of the job that this program is in
+    return BlockShape(executor.label, node, nodes, provider.walltime_s)
 
 
-def _write_launcher(executor: ExecutorConfig, run_directory: Path) -> Path | None:
+def _write_launcher(executor: ExecutorConfig, run_directory: Path, at_head: bool) -> Path | None:
     """Leave the launcher where managers find it, for tasks of several ranks."""
-    if not executor.launcher.starts_ranks:
+    launcher = executor.launcher
+    if at_head and isinstance(launcher, SingleNodeLauncher):  # it knows this machine alone
+        launcher = SrunLauncher()
+    if not launcher.starts_ranks:
         return None
     path = run_directory / "launchers" / executor.label
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_bytes(pickle.dumps(executor.launcher))
+    path.write_bytes(pickle.dumps(launcher))
     return path
 
 

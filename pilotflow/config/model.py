@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pilotflow.core.addresses import parse_ports
 from pilotflow.errors import ConfigError
@@ -46,6 +46,8 @@ class ExecutorConfig:
         memory_margin: memory above its request that a task may use before it is ended, as a part of it.
         runtime_grace: time from the warning to the end of a task that has exceeded its runtime.
             Seconds or "5s".
+        mode: how tasks are placed: "direct", by managers on the nodes; "slurm", each as a step that srun starts,
+            for blocks that are jobs of Slurm; "auto", as steps where that is possible.
         address: where the nodes reach this machine: the name of a network interface ("ib0"), a network
             ("10.1.0.0/16"), an address or a host name. If not given, the address that this machine uses
             to talk to the nodes, where they are other machines.
@@ -66,6 +68,7 @@ class ExecutorConfig:
     pin: bool | None = None
     memory_margin: float = 0.05
     runtime_grace: float | str = 5.0
+    mode: Literal["direct", "slurm", "auto"] = "direct"
     address: str | None = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from pilotflow.messages import (
     Begun,
     Cancel,
     CancelOutcome,
+    Excess,
     Function,
     Leaving,
     NodeReady,
@@ -169,6 +170,10 @@ class Pool(PoolLimits):
         """No worker can be had any more."""
         self.broken = self.broken or why
 
+    def on_peak(self, worker: Worker, nbytes: int) -> None:
+        """The most memory that the worker's running task has had, as whoever watched it says."""
+        worker.peak_bytes = max(worker.peak_bytes, nbytes)
+
     def on_result(
         self, worker: Worker, result: Result, frames: Sequence[Any], now: float, out_of_memory: bool = False
     ) -> None:
@@ -259,7 +264,9 @@ class Pool(PoolLimits):
                 del worker.cancelled[id]
                 self._letter.messages.append(CancelOutcome(cancelled.token, [], [id]))
 
-    def on_death(self, worker: Worker, how: str, where: str, out_of_memory: bool = False) -> None:
+    def on_death(
+        self, worker: Worker, how: str, where: str, out_of_memory: bool = False, excess: Excess | None = None
+    ) -> None:
         """A worker process has ended; what it had not read was recalled before this call.
 
         Args:
@@ -267,6 +274,7 @@ class Pool(PoolLimits):
             how: in words, as in "killed by signal 9 (SIGKILL)".
             where: in words, the node and block.
             out_of_memory: the system has killed processes here for lack of memory.
+            excess: what its task has taken too much of, if the batch system has ended it for that.
         """
         del self.workers[worker.id]
         self._idle.pop(worker.id, None)
@@ -277,7 +285,7 @@ class Pool(PoolLimits):
             self.room.free(head.cls, worker.seat)
             self._forget(head)
             cancelled = worker.cancelled.get(head.id)
-            excess = worker.excess
+            excess = worker.excess or excess
             if excess is None and out_of_memory:
                 excess = self.watch.out_of_memory(worker, self.room.request(head.cls))
             if cancelled is not None:
@@ -369,7 +377,7 @@ class Pool(PoolLimits):
 
     def _fill_pipes(self) -> None:
         """Send busy workers short tasks ahead, evenly."""
-        if not any(self._queues.values()):
+        if self._one_shot or not any(self._queues.values()):
             return
         by_class: dict[int, list[Worker]] = {}
         for worker in self.workers.values():

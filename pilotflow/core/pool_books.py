@@ -24,16 +24,26 @@ class PoolBooks:
         capacity: what it offers.
         layout: where its cores and GPUs are; one NUMA domain if not given.
         watch: what enforces the limits that users wrote; the defaults if not given.
+        one_shot: each task is a step of the batch system with a process of its own: it takes whole cores and
+            GPUs, and nothing is sent ahead.
     """
 
-    def __init__(self, capacity: Capacity, layout: Layout | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        capacity: Capacity,
+        layout: Layout | None = None,
+        watch: Watch | None = None,
+        *,
+        one_shot: bool = False,
+    ) -> None:
         self.capacity = capacity
         self.draining = False
         self.broken = ""  # why no worker can be had, if so
         self.workers: dict[int, Worker] = {}
         self.functions: dict[int, Function] = {}
         self.unrecorded: dict[int, tuple[Done, list[Any]]] = {}
-        self.room = Room(capacity, layout)
+        self.room = Room(capacity, layout, whole=one_shot)
+        self._one_shot = one_shot
         self.watch = watch or Watch()
         self.places: dict[int, Place] = {}  # of multi-node tasks
         self._reserved_for: list[NodeReady] = []  # said as soon as nothing runs here

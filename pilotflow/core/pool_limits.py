@@ -13,6 +13,14 @@ from pilotflow.messages import Excess, Result, Status, Task, encode_excess
 class PoolLimits(PoolBooks):
     """Enforces limits on the tasks that workers run."""
 
+    def on_placed(self, worker: Worker) -> None:
+        """The batch system was asked to start the worker's task; its time does not run yet."""
+        worker.placed = True
+
+    def on_begun(self, worker: Worker, now: float) -> None:
+        """A task that was placed has begun."""
+        worker.placed, worker.head_since = False, now
+
     def enforce_runtimes(self, now: float) -> None:
         """Warn tasks that have run too long, and end those that were warned; call it every `LOOK_PERIOD_S`."""
         for worker, limit_s in self._limited():
@@ -69,6 +77,7 @@ class PoolLimits(PoolBooks):
             (worker, limit_s)
             for worker in self.workers.values()
             if worker.tasks
+            and not worker.placed
             and (limit_s := self.limit_s(worker.tasks[0].cls)) is not None
             and (self.capacity.depth_limited or not self.room.request(worker.tasks[0].cls).has_ranks)
         ]

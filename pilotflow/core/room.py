@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pilotflow.core.placement import CoreBook, Layout, Seat
+import msgspec
+
+from pilotflow.core.placement import WHOLE, CoreBook, Layout, Seat
 from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
 
 NO_SEAT: Final = Seat(0, 0, (), None, (), None)
@@ -17,9 +19,11 @@ class Room:
     Args:
         capacity: what the node offers.
         layout: where its cores and GPUs are; one NUMA domain if not given.
+        whole: parts of cores and GPUs are given as whole ones.
     """
 
-    def __init__(self, capacity: Capacity, layout: Layout | None = None) -> None:
+    def __init__(self, capacity: Capacity, layout: Layout | None = None, *, whole: bool = False) -> None:
+        self._gives_whole = whole
         self._requests: dict[int, Request] = {}
         self.any_runtime = False  # whether any class limits the time of its tasks
         self._book: CoreBook | None = None
@@ -34,6 +38,9 @@ class Room:
 
     def define(self, cls: int, request: Request) -> None:
         """What tasks of a class need. It never changes, or what was taken could not be given back."""
+        if self._gives_whole and (request.cpus_milli % WHOLE or request.gpus_milli % WHOLE):
+            cpus, gpus = (-(-milli // WHOLE) * WHOLE for milli in (request.cpus_milli, request.gpus_milli))
+            request = msgspec.structs.replace(request, cpus_milli=cpus, gpus_milli=gpus)
         self._requests.setdefault(cls, request)
         self.any_runtime = self.any_runtime or request.limit_s is not None
 

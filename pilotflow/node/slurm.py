@@ -66,7 +66,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation | None:
         job=job,
         node=environ.get("SLURMD_NODENAME"),
         cpus=cpus,
-        memory_bytes=_memory(environ, cpus, gpus),
+        memory_bytes=memory_at(environ, cpus, gpus),
         gpus=gpus,
         gpu_ids=gpu_ids,
         end_unix_s=None if end is None else float(end),
@@ -155,7 +155,7 @@ def _index(environ: Mapping[str, str]) -> int | None:
     return None
 
 
-def _memory(environ: Mapping[str, str], cpus: int | None, gpus: int | None) -> int | None:
+def memory_at(environ: Mapping[str, str], cpus: int | None, gpus: int | None) -> int | None:
     """Memory on this node; Slurm's figures are MiB, and 0 means all that the node has."""
     for name, times in (("SLURM_MEM_PER_NODE", 1), ("SLURM_MEM_PER_CPU", cpus), ("SLURM_MEM_PER_GPU", gpus)):
         match = _SIZE.fullmatch(environ.get(name, "").strip().upper())

@@ -101,6 +101,8 @@ class Provider(ABC):
     """After so many seconds in which `status` fails the executor fails, if blocks of it are starting."""
     elsewhere: ClassVar[bool] = False
     """Whether its blocks run on other machines, whose managers connect over TCP."""
+    places_steps: ClassVar[bool] = False
+    """Whether its blocks are jobs of Slurm, whose tasks can be steps of their own."""
 
     @property
     def min_poll_s(self) -> float:

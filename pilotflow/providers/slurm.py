@@ -78,6 +78,7 @@ class SlurmProvider(Provider):
     quick_poll_s: ClassVar[float] = 1.0
     patience_s: ClassVar[float] = 900.0
     elsewhere: ClassVar[bool] = True
+    places_steps: ClassVar[bool] = True
 
     partition: str | None = None
     account: str | None = None

@@ -81,7 +81,7 @@ class StepRunner:
         self._environment = dict(environment)
         self._home = home
         self._grace_s = grace_s
-        self._child_setup = _end_with_parent()
+        self._child_setup = end_with_parent()
 
     def call(self, step: Step, call: RankCall, now: float) -> RunningStep:
         """Start a Python function on every rank.
@@ -199,7 +199,7 @@ class StepRunner:
         return RunningStep(plan, process, now, self._grace_s)
 
 
-def _end_with_parent() -> Callable[[], None]:
+def end_with_parent() -> Callable[[], None]:
     """What a launcher does before it starts: it gets SIGTERM, and so ends all ranks, if we die."""
     prctl = ctypes.CDLL(None).prctl
 

@@ -47,13 +47,13 @@ class LogFile(logging.FileHandler):
         """Do nothing."""
 
 
-def log_to(path: Path, who: str) -> logging.Logger:
+def log_to(path: Path, who: str, name: str = "pilotflow") -> logging.Logger:
     """The logger of this process, writing lines that name it to the file.
 
     Raises:
         OSError: the file cannot be written.
     """
-    logger = logging.getLogger("pilotflow")
+    logger = logging.getLogger(name)
     handler = LogFile(path)
     handler.setFormatter(logging.Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))
     logger.addHandler(handler)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import logging
 import os
 import signal
 import sys
@@ -23,9 +22,9 @@ import msgspec
 from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError
 from pilotflow.runtime import limits, zygote
-from pilotflow.runtime.connection import Connection, read_connection
+from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.loop import Loop
-from pilotflow.runtime.manager_options import Options, parse_options
+from pilotflow.runtime.manager_options import Options, measured, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
 from pilotflow.runtime.workers import Workers
 
@@ -78,7 +77,7 @@ def _within_limits(options: Options) -> Options:
 def main() -> int:
     """Run a manager as its command line says."""
     started = time.monotonic()
-    options = parse_options(sys.argv[1:])
+    options, report = measured(read_arguments(sys.argv[1:]))
     connection = read_connection(options.connection)
     sys.path += [entry for entry in connection.path if entry not in sys.path]
     log = limits.log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
@@ -88,25 +87,21 @@ def main() -> int:
         log.error("cannot start: %s", error)
         sys.stderr.write(f"pilotflow manager: {error}\n")
         return 1
-    log.info("the node: %s", options.report.summary())
-    for note in options.report.notes:
+    log.info("the node: %s", report.summary())
+    for note in report.notes:
         log.info("%s", note)
     zygote_ = zygote.start(connection.max_message_bytes)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
-        return _run(options, connection, zygote_, started, log)
+        loop = Loop()
+        pool = Pool(options.capacity, report.layout(), options.watch)
+        workers = Workers(loop, pool, zygote_, report, options, connection, started, log)
+        return drive(loop, [NodeManager(options, connection, pool, loop, workers, started, log)])
     except Exception as error:
         log.exception("the manager ends because of a bug")
         sys.stderr.write(f"pilotflow manager: a bug: {error!r}; see its log in {options.directory}\n")
         return 1
-
-
-def _run(options: Options, connection: Connection, zygote_: zygote.Zygote, started: float, log: logging.Logger) -> int:
-    loop = Loop()
-    pool = Pool(options.capacity, options.report.layout(), options.watch)
-    workers = Workers(loop, pool, zygote_, options, connection, started, log)
-    return drive(loop, [NodeManager(options, connection, pool, loop, workers, started, log)])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from pilotflow.core.watch import Watch
 from pilotflow.node.measure import measure_node
 from pilotflow.node.report import NodeReport, Overrides
+from pilotflow.node.slurm_nodes import SlurmNode
 from pilotflow.resources import Capacity
 
 SLOTS_PER_CORE = 4
@@ -31,7 +32,7 @@ class Options:
         executor, block: which supply of workers it belongs to.
         directory: where its log goes.
         node: its name, unique among those of its run.
-        report: the node as measured.
+        host: the name of the host that the manager runs on; another than the node's at the head of an allocation.
         capacity: what it offers.
         watch: what limits of tasks it enforces, and how.
         local: its node is one of several logical ones on this machine.
@@ -44,7 +45,7 @@ class Options:
     block: str
     directory: Path
     node: str
-    report: NodeReport
+    host: str
     capacity: Capacity
     watch: Watch
     local: bool
@@ -116,8 +117,12 @@ def manager_argv(
     walltime_s: float | None = None,
     home: str = "",
     launcher: Path | None = None,
+    address: str | None = None,
+    at_head: bool = False,
 ) -> list[str]:
     """The command that starts one manager; its node is told by PILOTFLOW_NODE_INDEX.
+
+    Or the one of all nodes of an allocation, which learns from Slurm what they are.
 
     Args:
         offer: what the manager is to offer.
@@ -126,10 +131,13 @@ def manager_argv(
         home: where to find pilotflow if it is not among the Python's packages. It comes last on
             the manager's path; as PYTHONPATH it would undo what the block's worker_init has set.
         launcher: the file of the launcher that starts tasks on several nodes.
+        address: the executor's, by which a manager at the head of an allocation may choose its own.
+        at_head: start that manager.
     """
-    argv = [sys.executable, "-m", "pilotflow.runtime.manager"]
+    module = "pilotflow.runtime.head_manager" if at_head else "pilotflow.runtime.manager"
+    argv = [sys.executable, "-m", module]
     if home:
-        code = "from pilotflow.runtime.manager import main; sys.exit(main())"
+        code = f"from {module} import main; sys.exit(main())"
         argv = [sys.executable, "-c", f"import sys; sys.path.append({home!r}); {code}"]
     argv.append(str(connection))
     argv += ["--executor", executor, "--block", block, "--directory", str(directory), "--nodes", str(nodes)]
@@ -138,11 +146,13 @@ def manager_argv(
         argv += ["--launcher", str(launcher)]
     if walltime_s is not None:
         argv += ["--walltime", str(walltime_s)]
+    if at_head and address is not None:
+        argv += ["--address", address]
     return argv
 
 
-def parse_options(argv: list[str]) -> Options:
-    """The options of a command line made by `manager_argv`; measures the node."""
+def read_arguments(argv: list[str]) -> argparse.Namespace:
+    """What a command line made by `manager_argv` says."""
     parser = argparse.ArgumentParser(prog="pilotflow-manager")
     parser.add_argument("connection", type=Path)
     parser.add_argument("--executor", required=True)
@@ -157,7 +167,12 @@ def parse_options(argv: list[str]) -> Options:
     parser.add_argument("--no-pin", action="store_true")
     parser.add_argument("--walltime", type=float)
     parser.add_argument("--launcher", type=Path)
-    found = parser.parse_args(argv)
+    parser.add_argument("--address")
+    return parser.parse_args(argv)
+
+
+def measured(found: argparse.Namespace) -> tuple[Options, NodeReport]:
+    """The options of a manager of the node that it runs on, which is measured."""
     index = os.environ.get("PILOTFLOW_NODE_INDEX", "0")
     node = socket.gethostname() if found.nodes == 1 else f"{socket.gethostname()}-{found.block}-{index}"
     report = measure_node(
@@ -168,14 +183,29 @@ def parse_options(argv: list[str]) -> Options:
             pin=not found.no_pin and found.nodes == 1,
         )
     )
+    memory = report.memory_bytes or 0
+    if found.memory is None:
+        memory //= found.nodes  # they are on one machine
+    return _options(found, node, _capacity(found, report.cpus_milli, memory, report.gpu_ids)), report
+
+
+def of_slurm_node(found: argparse.Namespace, node: SlurmNode) -> Options:
+    """The options of a node of an allocation, for the manager at its head."""
+    cpus = found.workers or found.num_cpus or node.cpus
+    memory = node.memory_bytes if found.memory is None else found.memory
+    gpus = node.gpus if found.num_gpus is None else found.num_gpus
+    return _options(found, node.name, _capacity(found, 1000 * cpus, memory, tuple(map(str, range(gpus)))))
+
+
+def _options(found: argparse.Namespace, node: str, capacity: Capacity) -> Options:
     return Options(
         connection=found.connection,
         executor=found.executor,
         block=found.block,
         directory=found.directory,
         node=node,
-        report=report,
-        capacity=_capacity(report, found),
+        host=socket.gethostname(),
+        capacity=capacity,
         watch=Watch(found.memory_margin, found.runtime_grace, f"on {node} (block {found.block})"),
         local=found.nodes > 1,
         launcher=found.launcher,
@@ -183,11 +213,7 @@ def parse_options(argv: list[str]) -> Options:
     )
 
 
-def _capacity(report: NodeReport, found: argparse.Namespace) -> Capacity:
-    memory = report.memory_bytes or 0
-    if found.memory is None:
-        memory //= found.nodes  # they are on one machine
-    cores = max(1, report.cpus_milli // 1000)
-    slots = found.depth or min(SLOTS_MAX, SLOTS_PER_CORE * cores)
+def _capacity(found: argparse.Namespace, cpus_milli: int, memory_bytes: int, gpus: tuple[str, ...]) -> Capacity:
+    slots = found.depth or min(SLOTS_MAX, SLOTS_PER_CORE * max(1, cpus_milli // 1000))
     resources = tuple(sorted((name, int(amount)) for amount, _, name in (r.partition(" ") for r in found.resource)))
-    return Capacity(report.cpus_milli, memory, report.gpu_ids, slots, found.depth is not None, resources)
+    return Capacity(cpus_milli, memory_bytes, gpus, slots, found.depth is not None, resources)

@@ -71,6 +71,11 @@ class Steps:
         return worker.id in self._running
 
     @property
+    def any(self) -> bool:
+        """Whether any step is there."""
+        return bool(self._running)
+
+    @property
     def due_at(self) -> float:
         """When `look` must be called again."""
         return min((step.due_at for _, _, step in self._running.values() if step.due_at is not None), default=math.inf)

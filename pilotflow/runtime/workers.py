@@ -15,6 +15,7 @@ from pilotflow.core.watch import LOOK_PERIOD_S
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Status
 from pilotflow.node.environment import task_affinity, task_environment
+from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.link import WorkerLink
@@ -33,6 +34,7 @@ class Workers:
         loop: calls us when a worker or the zygote has something to say.
         pool: the manager's mind.
         zygote_: what forks the workers.
+        report: the node as measured.
         options, connection: the manager's.
         started: when the block began, by the monotonic clock.
         log: the manager's log.
@@ -43,6 +45,7 @@ class Workers:
         loop: Loop,
         pool: Pool,
         zygote_: zygote.Zygote,
+        report: NodeReport,
         options: Options,
         connection: Connection,
         started: float,
@@ -51,7 +54,7 @@ class Workers:
         self._loop = loop
         self._pool = pool
         self._zygote = zygote_
-        self._report = options.report
+        self._report = report
         self._where = options.watch.where
         self._ends_at = ends_at(options, started)
         self._log = log

@@ -1,0 +1,169 @@
+"""mode: slurm on a real cluster: every task is a step of its own, with what it asked for, and ends with words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pilotflow as pf
+from pilotflow.errors import BashExitError, MemoryLimitExceeded, TaskTimeout, WorkerLost
+from tests.slurm.conftest import a_cluster, a_state
+from tests.slurm.harness.cluster import Cluster
+from tests.slurm.harness.settings import Settings
+from tests.slurm.tasks import config, pause
+
+MIB = 1 << 20
+
+
+@pf.python_app
+def step(seconds: float = 0.0) -> tuple[str, str, float, float]:
+    """Which step of which node this is, and from when to when it ran."""
+    began = time.time()
+    time.sleep(seconds)
+    return os.environ["SLURMD_NODENAME"], os.environ["SLURM_STEP_ID"], began, time.time()
+
+
+@pf.python_app
+def granted(*names: str, seconds: float = 0.0) -> list[str | None]:
+    time.sleep(seconds)
+    return [os.environ.get(name) for name in names]
+
+
+@pf.python_app
+def size(data: bytes) -> bytes:
+    return data[::-1]
+
+
+@pf.bash_app
+def fail(stderr: Any = pf.AUTO_LOGNAME) -> str:
+    return "echo it is broken >&2; exit 3"
+
+
+@pf.python_app
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pf.python_app
+def saves(path: str) -> None:
+    def save(*_: Any) -> None:
+        Path(path).write_text("saved")
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, save)
+    time.sleep(60)
+
+
+@pf.python_app(num_nodes=2, ranks_per_node=2, return_ranks="all")
+def ranks() -> Any:
+    return os.environ["SLURMD_NODENAME"], os.environ["PILOTFLOW_RANK"]
+
+
+@pf.python_app
+def use(mib: int) -> int:
+    return len(bytearray(b"x") * (mib * MIB))
+
+
+def steps_of(provider: dict[str, Any] | None = None, **executor: Any) -> pf.Config:
+    given = {"partition": "gpu", "nodes_per_block": 2, "cores_per_node": 4, "mem_per_node": 2, "gpus_per_node": 2}
+    return config({**given, **(provider or {})}, {"mode": "slurm", "runtime_grace": 2, **executor}, crash_limit=2)
+
+
+def run_steps(folder: str) -> None:
+    with pf.load(steps_of()):
+        found = [future.result(60) for future in [step(0.5) for _ in range(12)]]
+        assert {node for node, *_ in found} == {"node3", "node4"}
+        assert len({number for _, number, *_ in found}) == 12, "each is a step of its own"
+        for node in ("node3", "node4"):
+            ends = [(began, 1) for at, _, began, _ in found if at == node]
+            ends += [(ended, -1) for at, _, _, ended in found if at == node]
+            most = now = 0
+            for _, change in sorted(ends):
+                now += change
+                most = max(most, now)
+            assert most <= 4, "a node has four CPUs"
+        names = ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+        assert granted.options(num_cpus=3)(*names).result(60) == ["3", "3", ""]
+        assert granted.options(num_cpus=0.5, num_gpus=2)(*names).result(60) == ["1", "1", "0,1"]
+        pairs = [granted.options(num_gpus=1)(*names, seconds=1) for _ in range(4)]
+        assert sorted(str(future.result(60)[2]) for future in pairs) == ["0", "0", "1", "1"]
+        data = os.urandom(3 * MIB)
+        assert size(data).result(60) == data[::-1]
+        print("steps and what they have: ok")
+        check_ends(folder)
+
+
+def check_ends(folder: str) -> None:
+    """Errors of the task's own, deaths, runtimes, and tasks of several ranks between."""
+    with pytest.raises(BashExitError, match=r"exit code 3\. Its stderr .* ends with:\nit is broken"):
+        fail().result(60)
+    with pytest.raises(WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"):
+        die().result(60)
+    assert ranks().result(60) == [("node3", "0"), ("node3", "1"), ("node4", "2"), ("node4", "3")]
+    with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
+        pause.options(runtime=1)(60).result(60)
+    with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
+        saves.options(runtime=1)(f"{folder}/saved").result(60)
+    assert Path(folder, "saved").read_text() == "saved", "it was warned before it was ended"
+    running = pause(60)
+    while not running.running():
+        time.sleep(0.1)
+    assert running.cancel(), "a running step can be cancelled"
+    print("how they end: ok")
+
+
+def test_every_task_is_a_step_with_what_it_asked_for(cluster: Cluster, tmp_path: Path) -> None:
+    said = cluster.function("tests.slurm.test_slurm_mode:run_steps", str(tmp_path), cwd=tmp_path, timeout_s=120)
+    assert said == "steps and what they have: ok\nhow they end: ok\n"
+    assert not cluster.jobs("--states=pending,running")
+
+
+def run_inside() -> None:
+    """A program inside an allocation: its executor takes the allocation's nodes, if it may."""
+    local = pf.ExecutorConfig(label="here", mode="auto")
+    with pf.load(pf.Config(executors=[local])):
+        found = [future.result(60) for future in [step(0.5) for _ in range(8)]]
+        assert ranks().result(60)[3] == ("node2", "3")
+    print(sorted({node for node, *_ in found}), len({number for _, number, *_ in found}))
+
+
+def test_a_program_inside_an_allocation_places_its_tasks_on_all_its_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    code = "from tests.slurm.test_slurm_mode import run_inside; run_inside()"
+    options = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4", "--mem-per-cpu=100", f"--chdir={tmp_path}")
+    script = tmp_path / "job.sh"
+    script.write_text(f'#!/bin/bash\nexec {sys.executable} -c "{code}"\n')
+    cluster.run("sbatch", "--wait", *options, f"--output={tmp_path}/out", str(script), timeout_s=100)
+    assert Path(tmp_path, "out").read_text() == "['node1', 'node2'] 8\n"
+
+
+@pytest.fixture(scope="module")
+def limiting() -> Iterator[Cluster]:
+    """A cluster where Slurm enforces memory."""
+    if not Path("/sys/fs/cgroup/memory").is_dir():
+        pytest.skip("this machine has no cgroups of version 1, with which the test cluster enforces memory")
+    yield from a_cluster(Settings(state=a_state("m"), nodes=1, gpu_nodes=0, cgroups=True))
+
+
+def run_out_of_memory() -> None:
+    with pf.load(steps_of({"partition": "debug", "nodes_per_block": 1, "gpus_per_node": None})):
+        others = [pause.options(memory="100m")(3) for _ in range(2)]
+        assert use.options(memory="100m")(20).result(60) == 20 * MIB
+        with pytest.raises(MemoryLimitExceeded) as caught:
+            use.options(memory="100m")(400).result(60)
+        assert [future.result(60) for future in others] == ["node1", "node1"], "only that task fails"
+    assert caught.value.requested == 100 * MIB
+    print(caught.value)
+
+
+def test_a_task_that_exceeds_its_memory_is_ended_by_slurm_and_only_that_task(limiting: Cluster, tmp_path: Path) -> None:
+    said = limiting.function("tests.slurm.test_slurm_mode:run_out_of_memory", cwd=tmp_path, timeout_s=100)
+    assert "'use' was ended by the system, because the memory of worker" in said
+    assert "used 9" in said
+    assert "it asked for 100 MiB" in said
