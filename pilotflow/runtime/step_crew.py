@@ -133,6 +133,10 @@ class StepCrew:
         """See `Crew.set_up`."""
         self._setup = payload
 
+    def ends_in(self, seconds: float) -> None:
+        """See `Crew.ends_in`."""
+        self._ends_at = time.time() + seconds
+
     def look(self, now: float) -> None:
         """See `Crew.look`."""
         self._woken = False
