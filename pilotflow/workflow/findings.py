@@ -12,6 +12,7 @@ from pilotflow.workflow.records import Mark, Warned
 
 MAX_SHOWN: Final = 50
 _MAX_COMPARED: Final = 2000
+_MAX_TEXT: Final = 1500
 _MAX_SUGGESTED: Final = 60
 
 
@@ -51,6 +52,7 @@ class Findings:
         self._note(self._warnings, path, text, key, about)
 
     def _note(self, into: dict[tuple[Path, bool, str], _Finding], path: Path, text: str, key: bool, about: str) -> None:
+        text = on_one_line(text)
         at = (path, key, about or text)
         if at not in into:
             into[at] = _Finding(path, key, text)
@@ -101,10 +103,18 @@ class Findings:
 
 def as_lines(name: str, problems: Collection[Problem]) -> str:
     """Problems as lines that editors can follow: `file:line:column: text`."""
-    lines = [f"{name}:{each.at.line}:{each.at.column}: {each.text}" for each in list(problems)[:MAX_SHOWN]]
+    shown = list(problems)[:MAX_SHOWN]
+    lines = [f"{name}:{each.at.line}:{each.at.column}: {on_one_line(each.text)}" for each in shown]
     if len(problems) > MAX_SHOWN:
         lines.append(f"{name}: and {len(problems) - MAX_SHOWN} more.")
     return "\n".join(lines)
+
+
+def on_one_line(text: str) -> str:
+    """A message in which what a file holds breaks no line and moves no cursor, and fills no screen."""
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} ... {text[-_MAX_TEXT // 2 :]}"
 
 
 def first(marks: list[Mark], index: int) -> Mark:

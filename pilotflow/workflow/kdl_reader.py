@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pilotflow.errors import ConfigError
 from pilotflow.workflow.model import WorkflowSpec
-from pilotflow.workflow.reading import BROKEN, Path, Places, Problem, Reading, mark_in
+from pilotflow.workflow.reading import BROKEN, MAX_DEPTH, Path, Places, Problem, Reading, mark_in
 from pilotflow.workflow.records import Mark
 from pilotflow.workflow.sections import LISTS, inner, model_at
 
@@ -66,6 +66,8 @@ def read_kdl(text: str, name: str) -> Reading:
             "With it, `pilotflow convert FILE` writes the same workflow as YAML, for places without it."
         ) from None
     nodes = _scan(text)
+    if isinstance(nodes, Mark):
+        return Reading(BROKEN, [Problem(nodes, f"nodes are nested more than {MAX_DEPTH} deep.")])
     try:
         document = ckdl.parse(text)
     except (ckdl.ParseError, ValueError, RecursionError) as error:
@@ -88,8 +90,11 @@ class _Node:
     children: list[_Node] = field(default_factory=list)
 
 
-def _scan(text: str) -> list[_Node]:
-    """The nodes of a text, by where they begin; what is commented out by `/-` is left out."""
+def _scan(text: str) -> list[_Node] | Mark:
+    """The nodes of a text, by where they begin; what is commented out by `/-` is left out.
+
+    Nodes that are nested too deeply for anybody give the place where they are.
+    """
     top = _Node("", 0, Mark(1, 1))
     stack, current, skip = [top], None, False
     at = 0
@@ -106,6 +111,8 @@ def _scan(text: str) -> list[_Node]:
         elif piece in (";", "\n"):
             current = None
         elif piece == "{":
+            if len(stack) > MAX_DEPTH:
+                return mark_in(text, start)
             stack.append(current or _Node("", start, Mark(1, 1)))
             current = None
         elif piece == "}":

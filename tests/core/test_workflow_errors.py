@@ -166,6 +166,13 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path: Path) 
         read_workflow(tmp_path / "no" / "w.yaml")
 
 
+def test_a_message_stays_on_its_line_whatever_is_in_the_file(tmp_path: Path) -> None:
+    text = f'name: w\njobs: [{{name: a, command: x, depends_on: ["b\\nc\\e[31m", "{"d" * 5000}"]}}]\n'
+    first, second = errors(tmp_path, text)
+    assert "there is no job called 'b\\nc\\x1b[31m'." in first
+    assert len(second) < 1600
+
+
 def test_a_file_of_bytes_is_refused_where_they_begin(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
     path.write_bytes(b"name: w\njobs: \xff\n")
@@ -184,3 +191,4 @@ def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
     for suffix in (".yaml", ".json"):
         found = errors(tmp_path, f'{{"name": "w", "metadata": {"[" * 3000}{"]" * 3000}, "jobs": []}}', suffix)
         assert "nest" in found[0]
+    assert errors(tmp_path, "a {\n" * 3000 + "}\n" * 3000, ".kdl") == ["65:3: nodes are nested more than 64 deep."]
