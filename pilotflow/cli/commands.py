@@ -137,6 +137,9 @@ def create(
         str | None,
         typer.Option(metavar="CONFIG", help="A configuration whose executors say what nodes have, to check against."),
     ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="SITE", help="The site to check against; the one this is, if that is known.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Check a workflow, and say what a run of it would do: jobs, requests, graph, allocations. Starts nothing."""
@@ -144,7 +147,7 @@ def create(
 
     _import_from_here()
     with _errors_in_words():
-        show_workflow(workflow, config, json)
+        show_workflow(workflow, config, site, json)
 
 
 @app.command()

@@ -22,25 +22,30 @@ from pilotflow.workflow.records import Action, Deed, Trigger, Workflow
 from pilotflow.workflow.spec import read_workflow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
+
+    from pilotflow.config.site import Partition
 
 _KEY_WIDTH: Final = 18
 _MOST_ROWS: Final = 60
 _MOST_JOBS_AS_JSON: Final = 10_000
 
 
-def show_workflow(path: str, config: str | None, as_json: bool) -> None:
+def show_workflow(path: str, config: str | None, site: str | None, as_json: bool) -> None:
     """Check a workflow and print what its run would do.
 
     Args:
         path: the workflow's file.
         config: a configuration file whose executors say what their nodes have, or None.
+        site: the site whose partitions it is checked against; None for the one this is, if that is known.
         as_json: print it for programs.
 
     Raises:
         ConfigError: something is wrong with it; all that is, by line and column.
     """
-    workflow = read_workflow(path, nodes=_nodes(config))
+    workflow = read_workflow(path, nodes=_nodes(config), partitions=partitions_of(site))
     if as_json:
         print(json.dumps(_as_data(workflow), indent=2))
         return
@@ -74,6 +79,18 @@ def _nodes(config: str | None) -> list[NodeShape]:
         )
         for executor in load_config(config).executors
     ]
+
+
+def partitions_of(site: str | None) -> Sequence[Partition]:
+    """The partitions of a site: of the one with this name, or of the one that this is; none if nothing tells."""
+    from pilotflow.config.places import usual_places
+    from pilotflow.config.sites import detect, read_catalog
+
+    catalog = read_catalog(usual_places(os.environ))
+    if site is not None:
+        return catalog.site(site).site.partitions
+    found = detect(catalog, os.environ)
+    return found[0].file.site.partitions if len(found) == 1 or (found and found[0].file is catalog.admin) else ()
 
 
 def _bytes(memory: str | int | None) -> int | None:

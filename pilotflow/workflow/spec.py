@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from pilotflow.config.site import Partition
 from pilotflow.errors import ConfigError
 from pilotflow.resources import NodeShape, SortMethod
 from pilotflow.workflow import settings
@@ -31,16 +32,20 @@ from pilotflow.workflow.parameters import Copies
 from pilotflow.workflow.reading import BROKEN, STDIN, Path, Reading, read_file
 from pilotflow.workflow.records import FileSpec, Job, Stdio, UserData, Workflow
 from pilotflow.workflow.sections import Sections
+from pilotflow.workflow.site_mistakes import look_at_partitions, node_of
 from pilotflow.workflow.variables import put_in
 
 
-def read_workflow(path: str | os.PathLike[str], *, nodes: Sequence[NodeShape] = ()) -> Workflow:
+def read_workflow(
+    path: str | os.PathLike[str], *, nodes: Sequence[NodeShape] = (), partitions: Sequence[Partition] = ()
+) -> Workflow:
     """The workflow in a YAML, JSON, JSON5 or KDL file.
 
     Args:
         path: the file; its suffix says which of them it is. `-` is standard input.
         nodes: what the nodes have on which it may run, as far as that is known; requirements that are more
             than any of them has are among `Workflow.warnings`.
+        partitions: what the site has, whose limits are looked at in the same way.
 
     Raises:
         ConfigError: the file cannot be read, or anything in it is wrong. Everything is reported at once, one
@@ -55,7 +60,10 @@ def read_workflow(path: str | os.PathLike[str], *, nodes: Sequence[NodeShape] = 
         workflow = assembly.workflow()
         if workflow is not None and not findings.any_errors:
             stages: list[Path] = [("jobs", index) for index, _ in assembly.stages]
-            look_for_mistakes(workflow, stages, assembly.requirements, findings, nodes)
+            known = [*nodes, *map(node_of, partitions)]
+            look_for_mistakes(workflow, stages, assembly.requirements, findings, known)
+            if partitions:
+                look_at_partitions(workflow, assembly.requirements, findings, partitions)
         errors = findings.errors()
         if errors or workflow is None:
             raise ConfigError(as_lines(name, errors) or f"{name}: this is no workflow.")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pilotflow.config.site import Partition
 from pilotflow.resources import NodeShape
+from pilotflow.workflow.spec import read_workflow
 from tests.core.workflow_texts import warnings
 
 GIB = 1 << 30
@@ -94,6 +96,38 @@ def test_jobs_that_fit_into_no_allocation_of_their_scheduler_are_pointed_out(tmp
         "this job spans 4 nodes, but allocations of 's' have 2, so it would wait forever. Write `nodes: 4` there."
         in second
     )
+
+
+PARTITIONS = (
+    Partition(name="short", cpus_per_node=64, memory_per_node="256g", max_walltime="4h", max_nodes=8, default=True),
+    Partition(
+        name="gpu", cpus_per_node=32, memory_per_node="128g", gpus_per_node=4, max_walltime="2-00:00:00", min_nodes=2
+    ),
+)
+
+
+def test_what_partitions_do_not_give_is_pointed_out(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("""\
+name: w
+resource_requirements: [{name: r, num_cpus: 48, memory: 200g, num_gpus: 2}, {name: fine, num_cpus: 8}]
+slurm_schedulers:
+  - {name: default, nodes: 9, walltime: 5h}
+  - {name: gpu, partition: gpu}
+  - {name: typo, partition: gppu}
+jobs:
+  - {name: a, command: x, resource_requirements: r, scheduler: gpu}
+  - {name: b, command: x, resource_requirements: fine, scheduler: default}
+""")
+    found = [f"{each.at.line}: {each.text}" for each in read_workflow(path, partitions=PARTITIONS).warnings]
+    lacking = "48 cores of 32; 200 GiB of 128 GiB."
+    assert found == [
+        f"2: requirements 'r' fit on no node of partition 'gpu', where jobs like 'a' go by their scheduler: {lacking}",
+        "4: 9 nodes are more than one batch job of partition 'short' may have, 8. Write `nodes: 8`, and more allocations.",
+        "4: 5h is more than batch jobs of partition 'short' may run, 4h.",
+        "5: one batch job of partition 'gpu' must have 2 nodes at least, not 1. Write `nodes: 2`.",
+        "6: this site has no partition 'gppu' (did you mean 'gpu'?). Valid: short, gpu.",
+    ]
 
 
 def test_unbound_jobs_among_different_schedulers_need_an_order(tmp_path: Path) -> None:
