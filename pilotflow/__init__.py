@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pilotflow.loading import load
     from pilotflow.providers.local import LocalProvider
     from pilotflow.run import Run
+    from pilotflow.sharing import Shared, share
     from pilotflow.waiting import as_completed, progress
 
 _HOMES = {
@@ -79,6 +80,7 @@ _HOMES = {
     "pilotflow.waiting": ("as_completed", "progress"),
     "pilotflow.providers.local": ("LocalProvider",),
     "pilotflow.run": ("Run",),
+    "pilotflow.sharing": ("Shared", "share"),
 }
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "Run",
     "RunClosed",
     "SerializationError",
+    "Shared",
     "SimpleLauncher",
     "SingleNodeLauncher",
     "SrunLauncher",
@@ -121,6 +124,7 @@ __all__ = [
     "load",
     "progress",
     "python_app",
+    "share",
     "why_not_cached",
 ]
 

@@ -14,11 +14,13 @@ from pilotflow.caching.values import cache_key
 from pilotflow.errors import ConfigError
 from pilotflow.futures import AppFuture
 from pilotflow.run import Run
+from pilotflow.sharing import Shared
 from pilotflow.units import nearest
 
 _FILES = ("outputs", *(word for word, _ in STREAMS))
 
 cache_key.register(type(AUTO_LOGNAME), repr)
+cache_key.register(Shared, lambda shared: shared.digest)  # not by its value, which may take long to look at
 
 
 class AppCache:

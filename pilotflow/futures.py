@@ -253,6 +253,10 @@ class AppFuture(TaskFuture[T]):
         packed = self._packed
         return packed if self._status is Status.OK else None
 
+    def packed_for(self, future: AppFuture[Any]) -> Packed | None:
+        """The result as it came, if it was good and nobody has asked for it, for a task that takes it."""
+        return self.packed_result()
+
     # ---- inside -----------------------------------------------------------------------------
 
     def _wait(self, timeout: float | None) -> None:

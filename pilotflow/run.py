@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pilotflow.caching.memo import Memo
     from pilotflow.config.model import Config
     from pilotflow.explanation import Explanation
+    from pilotflow.sharing import Shelf
 
 START_TIMEOUT_S = 30.0
 """The interchange must answer within this time."""
@@ -85,6 +86,7 @@ class Run:
         self._failed: dict[str, str] = {}
         self._bodies: dict[tuple[bytes, bool], int] = {}
         self._memo: Memo | None = None
+        self._shelf: Shelf | None = None
         self.broken: BaseException | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_log)
@@ -240,6 +242,8 @@ class Run:
             self.display.close()
         if self._memo is not None:
             self._memo.close(CACHE_TIMEOUT_S)
+        if self._shelf is not None:
+            self._shelf.close()
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()
@@ -327,6 +331,16 @@ class Run:
                 directory = Path(self.config.cache or self.directory / "cache").absolute()
                 self._memo = Memo(directory, self.client, self._log)
             return self._memo
+
+    @property
+    def shelf(self) -> Shelf:
+        """Its shared values."""
+        with self._lock:
+            if self._shelf is None:
+                from pilotflow.sharing import Shelf
+
+                self._shelf = Shelf(self.directory)
+            return self._shelf
 
     # ---- inside -----------------------------------------------------------------------------
 

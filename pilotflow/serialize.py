@@ -231,14 +231,18 @@ def _add_run(run: list[bytes], layout: list[int], frames: list[Any]) -> None:
 _dependencies: list[Any] = []  # of the call being unpacked; a worker runs one task at a time
 
 
-def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = ()) -> Any:
+def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = (), *, in_place: bool = False) -> Any:
     """The value of a payload with one blob.
+
+    Args:
+        payload, layout, frames: the payload.
+        in_place: arrays stay where they are, also those that cannot be written to there.
 
     Raises:
         SerializationError: if it cannot be unpickled here.
     """
     try:
-        return _load(payload, layout, frames)
+        return _load(payload, layout, frames, in_place)
     except PilotflowError:
         raise
     except Exception as error:
@@ -282,11 +286,13 @@ def _unpack_bundle(payload: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         _dependencies.clear()
 
 
-def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> Any:
+def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any], in_place: bool = False) -> Any:
     if not layout:
         return pickle.loads(payload)
     chunks, buffers = layout
-    outside = [_writable(buffer_of(frame)) for frame in frames[chunks : chunks + buffers]]
+    outside = [buffer_of(frame) for frame in frames[chunks : chunks + buffers]]
+    if not in_place:
+        outside = [_writable(buffer) for buffer in outside]
     if chunks == 1:
         return pickle.loads(buffer_of(frames[0]), buffers=outside)
     return pickle.Unpickler(_ChunkReader(frames[:chunks]), buffers=outside).load()

@@ -4,7 +4,7 @@ A file is written aside and renamed, and says by its own digest that it is whole
 programs on any number of hosts may use one cache at once, and be killed at any moment; what a crash
 of the machine has damaged counts as missing.
 
-    magic, length of the header, header, then payload and frames, each aligned, then the digest
+Its layout is that of `framefile`, with the digest at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,17 +25,14 @@ import msgspec
 
 from pilotflow.caching.keys import CallKey, Part
 from pilotflow.errors import ConfigError
-from pilotflow.memfile import buffer_of
+from pilotflow.framefile import parsed, pieces, read_header, write_pieces
 from pilotflow.serialize import Packed
 
 MAGIC: Final = b"pfcache1"
-ALIGNMENT: Final = 64
-"""Frames begin at multiples of this: arrays in them are used where they lie."""
 MAPPED_BYTES: Final = 1 << 20
 """Files from this size on are mapped, not read."""
 ABANDONED_S: Final = 86_400.0
 """A file that another host's program has begun so long ago will not be finished."""
-_LENGTH: Final = struct.Struct("<I")
 _END_BYTES: Final = 20
 _PART: Final = re.compile("[0-9a-f]{2}")
 
@@ -56,7 +52,6 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         app: the app's name.
         parts: what its key is made of.
         created: when the call ended, in seconds since 1970.
-        layout, sizes: of the result, as it travels: see `serialize.Packed`.
         files: files that the call has made; a result is of use only while they are as they were.
         stdout, stderr: where its output went, or None.
         classes: whether the result holds classes by value.
@@ -65,8 +60,6 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     app: str
     parts: tuple[Part, ...]
     created: float
-    layout: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
     files: tuple[FileMark, ...] = ()
     stdout: str | None = None
     stderr: str | None = None
@@ -139,17 +132,12 @@ class CacheFiles:
         Raises:
             OSError: it cannot be written.
         """
-        frames = [buffer_of(frame) for frame in (packed.payload, *packed.frames)]
-        sizes = tuple(memoryview(frame).nbytes for frame in frames)
-        entry = msgspec.structs.replace(entry, layout=packed.layout, sizes=sizes)
         aside = self._aside / f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
         path = self._path(key.digest)
         try:
             with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 whole = hashlib.blake2b(digest_size=_END_BYTES)
-                for piece in _pieces(msgspec.msgpack.encode(entry), frames):
-                    whole.update(piece)
-                    file.write(piece)
+                write_pieces(file.write, pieces(MAGIC, msgspec.msgpack.encode(entry), packed), whole)
                 file.write(whole.digest())
                 size = file.tell()
             path.parent.mkdir(exist_ok=True)
@@ -164,11 +152,9 @@ class CacheFiles:
         """What is known of a call besides its result."""
         try:
             with open(self._path(digest), "rb") as file:
-                head = file.read(len(MAGIC) + _LENGTH.size)
-                if head[: len(MAGIC)] != MAGIC:
-                    return None
-                return msgspec.msgpack.decode(file.read(*_LENGTH.unpack(head[len(MAGIC) :])), type=Entry)
-        except (OSError, struct.error, msgspec.MsgspecError):
+                header = read_header(file, MAGIC)
+            return None if header is None else msgspec.msgpack.decode(header, type=Entry)
+        except (OSError, msgspec.MsgspecError):
             return None
 
     def changes(self) -> dict[str, int]:
@@ -198,30 +184,15 @@ class CacheFiles:
                     path.unlink()
 
 
-def _pieces(header: bytes, frames: list[Any]) -> Iterator[Any]:
-    yield MAGIC + _LENGTH.pack(len(header)) + header
-    at = len(MAGIC) + _LENGTH.size + len(header)
-    for frame in frames:
-        yield b"\0" * (-at % ALIGNMENT)
-        yield frame
-        at += -at % ALIGNMENT + memoryview(frame).nbytes
-
-
 def _parsed(data: memoryview) -> tuple[Entry, Packed] | None:
-    end = len(data) - _END_BYTES
-    start = len(MAGIC) + _LENGTH.size
-    if end < start or bytes(data[: len(MAGIC)]) != MAGIC:
-        return None
+    end = max(0, len(data) - _END_BYTES)
     if hashlib.blake2b(data[:end], digest_size=_END_BYTES).digest() != bytes(data[end:]):
         return None
-    at = start + _LENGTH.unpack(data[len(MAGIC) : start])[0]
+    found = parsed(data[:end], MAGIC)
+    if found is None:
+        return None
+    header, packed = found
     try:
-        entry = msgspec.msgpack.decode(data[start:at], type=Entry)
+        return msgspec.msgpack.decode(header, type=Entry), packed
     except msgspec.MsgspecError:  # of another version
         return None
-    frames = []
-    for size in entry.sizes:
-        at += -at % ALIGNMENT
-        frames.append(data[at : at + size])
-        at += size
-    return entry, Packed(bytes(frames[0]), entry.layout, tuple(frames[1:]))

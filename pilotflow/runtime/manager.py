@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -102,6 +103,10 @@ def main() -> int:
         log.exception("the manager ends because of a bug")
         sys.stderr.write(f"pilotflow manager: a bug: {error!r}; see its log in {options.directory}\n")
         return 1
+    finally:
+        from pilotflow.runtime import node_files  # not at the start, which is waited for
+
+        node_files.remove(Path(connection.directory) / node_files.SHARED)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ run.db              the run store
 scripts/            what providers submitted
 blocks/BLOCK/       its stdout and stderr, its managers' logs
 tasks/APP/          stdout and stderr of tasks that asked for AUTO_LOGNAME
+shared/             values shared by `pilotflow.share`, until the run ends
+cache/              results of apps with `cache=True`, if no other directory was named
 """
 
 from __future__ import annotations

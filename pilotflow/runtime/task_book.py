@@ -127,7 +127,7 @@ class TaskBook:
 
     def _result_of(self, need: Future[Any], future: AppFuture[Any], allow_failed: bool) -> Packed | None:
         """The packed result of a finished dependency; None if it failed, and the future with it."""
-        packed = need.packed_result() if isinstance(need, AppFuture) else None
+        packed = need.packed_for(future) if isinstance(need, AppFuture) else None
         if packed is not None:
             return packed
         try:

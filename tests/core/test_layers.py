@@ -36,6 +36,7 @@ LAYER_OF_MODULE = {
     "questions": 0,
     "serialize": 0,
     "memfile": 0,
+    "framefile": 0,
     "names": 0,
     "bodies": 0,
     "byvalue": 0,

@@ -30,6 +30,7 @@ PUBLIC = [
     "Run",
     "RunClosed",
     "SerializationError",
+    "Shared",
     "SimpleLauncher",
     "SingleNodeLauncher",
     "SrunLauncher",
@@ -47,6 +48,7 @@ PUBLIC = [
     "load",
     "progress",
     "python_app",
+    "share",
     "why_not_cached",
 ]
 
