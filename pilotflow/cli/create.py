@@ -14,6 +14,7 @@ from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.errors import ConfigError
 from pilotflow.resources import NodeShape, Request
 from pilotflow.units import did_you_mean, format_duration, format_memory
+from pilotflow.workflow.allocations import batch_heads
 from pilotflow.workflow.drawing import FORMATS
 from pilotflow.workflow.order import levels
 from pilotflow.workflow.picture import picture_of, stage_edges
@@ -63,6 +64,9 @@ def show_workflow(path: str, config: str | None, site: str | None, as_json: bool
         if rows:
             print()
             print_pairs(console, rows, _KEY_WIDTH)
+    for name, lines in batch_heads(workflow).items():
+        print(f"\nbatch scripts of '{name}' begin with:")
+        print("\n".join(f"  {line}" for line in lines))
     _print_warnings(workflow)
 
 
@@ -253,6 +257,7 @@ def _as_data(workflow: Workflow) -> dict[str, Any]:
         "job_count": len(workflow.jobs),
         "stage_counts": dict(zip(workflow.stages, counts, strict=True)),
         "steps": 1 + max(levels(workflow.jobs), default=0),
+        "batch_scripts": batch_heads(workflow),
         **data,
     }
 
