@@ -22,7 +22,18 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from pilotflow.questions import Explained, ExplainTask, IsAt, LookUp, TaskView, WhereIs
+from pilotflow.questions import (
+    Explained,
+    ExplainTask,
+    Instruct,
+    Instructed,
+    Instruction,
+    IsAt,
+    LookUp,
+    Obeyed,
+    TaskView,
+    WhereIs,
+)
 from pilotflow.resources import BlockShape, Capacity, Request
 
 PROTOCOL: Final = 1
@@ -605,6 +616,7 @@ ClientMessage: TypeAlias = (
     | ClientAlive
     | Close
     | TaskView
+    | Obeyed
 )
 ToClient: TypeAlias = (
     Welcome
@@ -621,6 +633,7 @@ ToClient: TypeAlias = (
     | Crashed
     | Notice
     | LookUp
+    | Instruction
 )
 ManagerMessage: TypeAlias = (
     Register | Done | Begun | Returned | CancelOutcome | ManagerAlive | Leaving | WorkerSetupFailed | NodeReady | IsAt
@@ -643,8 +656,8 @@ ToManager: TypeAlias = (
     | Place
     | WhereIs
 )
-ControlMessage: TypeAlias = StatusQuery | ExplainTask
-ToControl: TypeAlias = StatusReport | Explained | Refused
+ControlMessage: TypeAlias = StatusQuery | ExplainTask | Instruct
+ToControl: TypeAlias = StatusReport | Explained | Instructed | Refused
 
 M = TypeVar("M")
 Frames: TypeAlias = Sequence[Any]

@@ -155,3 +155,41 @@ class IsAt(_Question, tag=22):
 
     token: int
     place: Whereabouts
+
+
+class Instruct(_Question, tag=23):
+    """Control to interchange: have the run's program do something.
+
+    Attributes:
+        token: comes back with the answer.
+        verb: what, such as "cancel".
+        words: to what; the program knows how to read them.
+    """
+
+    token: int
+    verb: str
+    words: list[str]
+
+
+class Instructed(_Question, tag=23):
+    """Answer to `Instruct`: whether it was done, and what there is to say."""
+
+    token: int
+    done: bool
+    text: str
+
+
+class Instruction(_Question, tag=24):
+    """Interchange to client: see `Instruct`."""
+
+    token: int
+    verb: str
+    words: list[str]
+
+
+class Obeyed(_Question, tag=24):
+    """Answer to `Instruction`."""
+
+    token: int
+    done: bool
+    text: str

@@ -8,37 +8,33 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import socket
 import sqlite3
-import sys
 import threading
 import time
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pilotflow.aio import in_thread
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
 from pilotflow.display import Display, Look, Surface, waited_for
-from pilotflow.errors import ConfigError, InitializerFailed, InterchangeLost, RunClosed, SerializationError
+from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import DefineExecutors, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
 from pilotflow.notebook import table
-from pilotflow.questions import LookUp
-from pilotflow.remote_errors import unpack_exception
-from pilotflow.resources import SortMethod
+from pilotflow.questions import Instruction, LookUp, Obeyed
 from pilotflow.runtime import leftovers, rundir
-from pilotflow.runtime.block_keeper import BlockKeeper
+from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import Connection, Keys, make_keys, make_socket_directory, write_connection
+from pilotflow.runtime.connection import Connection, Keys, make_socket_directory, write_connection
 from pilotflow.runtime.explaining import explain
-from pilotflow.runtime.interchange_process import InterchangeProcess
+from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
+from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store
-from pilotflow.serialize import unpack
-from pilotflow.supplies import kept_executors, manager_endpoints, shape_of
+from pilotflow.supplies import connection_of, kept_executors, shape_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,7 +73,7 @@ class Run:
     def __init__(self, config: Config, setups: dict[str, bytes] | None = None, place: Surface | None = None) -> None:
         self.config = config
         self.display: Display | None = None
-        self.directory, self.run_id = rundir.make(Path(config.run_dir))
+        self.directory, self.run_id = self._find_directory()
         self._pid = os.getpid()
         self._log, self._log_handler = rundir.open_log(self.directory)
         self._lock = threading.Lock()
@@ -99,31 +95,22 @@ class Run:
         self._store = self._open_store(config)
         if self._store is not None:
             undo.callback(self._store.close, CLOSE_TIMEOUT_S)
-        self._sockets = make_socket_directory()
-        undo.callback(self._remove_sockets)
-        connection = self._connection(config)
         self._connection_file = self.directory / "connection.json"
-        try:
-            write_connection(self._connection_file, connection)
-        except OSError as error:
-            raise rundir.cannot_write(self.directory, error) from None
+        mark = {RUN_VARIABLE: self._mark()}
+        connection = self._find_interchange(config, mark, undo)
         over_tcp = any(endpoint.startswith("tcp:") for endpoint in connection.managers)
-        if over_tcp and not config.encrypted:
-            self._log.warning(NOT_ENCRYPTED)
-        mark = {RUN_VARIABLE: leftovers.mark(self.run_id, self._pid)}
-        self._interchange = InterchangeProcess(connection, self._connection_file, mark)
-        undo.callback(self._interchange.kill)
         kept = kept_executors(config, self.directory, self._connection_file, mark)
-        self._keeper = BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
+        self._keeper = self._make_keeper(kept, mark)
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
-        self.client = Client(connection, self._interchange.pid, self._hear, self._store, self._log)
+        self.client = self._make_client(connection)
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
         shapes = [shape_of(executor) for executor in config.executors]
-        self.client.say(DefineExecutors(shapes, closed=True))
+        self.client.say(DefineExecutors(shapes, closed=not self._is_open_to_all))
         for label, payload in setups.items():
             from pilotflow.messages import DefineSetup
 
             self.client.say(DefineSetup(label, payload))
+        self._prepare()
         self.client.start()
         if not over_tcp:  # else the interchange chooses its port first
             self._keeper.start()
@@ -140,6 +127,44 @@ class Run:
             _ = self.memo  # a directory that cannot be used is told now
         atexit.register(self._at_exit)
 
+    # What a run that outlives its program does in another way, see `pilotflow.durable_run`.
+
+    _is_open_to_all: ClassVar[bool] = False
+    """Whether managers may join that no executor has asked for."""
+
+    def _find_directory(self) -> tuple[Path, str]:
+        return rundir.make(Path(self.config.run_dir))
+
+    def _mark(self) -> str:
+        return leftovers.mark(self.run_id, self._pid)
+
+    def _find_interchange(self, config: Config, mark: dict[str, str], undo: contextlib.ExitStack) -> Connection:
+        """Start the run's interchange; returns where it is."""
+        self._sockets = make_socket_directory()
+        undo.callback(self._remove_sockets)
+        connection = self._connection(config)
+        try:
+            write_connection(self._connection_file, connection)
+        except OSError as error:
+            raise rundir.cannot_write(self.directory, error) from None
+        if connection.keys == Keys() and any(endpoint.startswith("tcp:") for endpoint in connection.managers):
+            self._log.warning(NOT_ENCRYPTED)
+        self._interchange: InterchangeProcess | TakenOver = InterchangeProcess(connection, self._connection_file, mark)
+        undo.callback(self._interchange.kill)
+        return connection
+
+    def _connection(self, config: Config) -> Connection:
+        return connection_of(config, self.run_id, self.directory, self._sockets)
+
+    def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
+        return BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
+
+    def _make_client(self, connection: Connection) -> Client:
+        return Client(connection, self._interchange.pid, self._hear, self._store, self._log)
+
+    def _prepare(self) -> None:
+        """Say what must be known before any result comes."""
+
     def _open_store(self, config: Config) -> Store | None:
         if not config.store:
             return None
@@ -153,27 +178,6 @@ class Run:
         store.fact("run_id", self.run_id)
         store.fact("pid", str(self._pid))
         return store
-
-    def _connection(self, config: Config) -> Connection:
-        client, managers, control = (f"unix:{self._sockets}/{name}" for name in ("client", "managers", "control"))
-        for_managers = manager_endpoints(config, managers)
-        over_tcp = any(endpoint.startswith("tcp:") for endpoint in for_managers)
-        return Connection(
-            run_id=self.run_id,
-            epoch=1,
-            directory=str(self.directory),
-            client=(client,),
-            managers=for_managers,
-            control=(control,),
-            keys=make_keys() if config.encrypted and over_tcp else Keys(),
-            max_message_bytes=config.max_frame_bytes,
-            heartbeat_limit_s=config.heartbeat_limit_s,
-            client_pid=self._pid,
-            host=socket.gethostname(),
-            path=tuple(entry or os.getcwd() for entry in sys.path),
-            job_sort_method=SortMethod(config.job_sort_method),
-            connect_timeout_s=config.connect_timeout_s,
-        )
 
     # ---- for users --------------------------------------------------------------------------
 
@@ -358,6 +362,8 @@ class Run:
             self._keeper.on_load(event)
         elif isinstance(event, LookUp):
             self.client.answer(event, self._keeper.describe(), self._keeper.outlooks())
+        elif isinstance(event, Instruction):
+            self.client.say(Obeyed(event.token, False, "this run belongs to a Python program, which alone can do that"))
         elif isinstance(event, ManagerUp):
             self._log.info("manager on %s joined executor %s (block %s)", event.node, event.executor, event.block)
             self._record("manager up", event.node, f"executor {event.executor} block {event.block}")
@@ -372,7 +378,7 @@ class Run:
             self._log.warning("%s", event.text)
             self._record("notice", "", event.text)
         elif isinstance(event, SetupFailed):
-            self.broken = error = _setup_error(event)
+            self.broken = error = setup_error(event)
             self.client.break_with(error)
         elif isinstance(event, InterchangeLost):
             self.broken = event
@@ -409,16 +415,6 @@ class Run:
 
     def _at_exit(self) -> None:
         self.close(wait=False)
-
-
-def _setup_error(event: SetupFailed) -> InitializerFailed:
-    text = f"the initializer raised in a worker of executor '{event.executor}'"
-    try:
-        error = InitializerFailed(text)
-        error.__cause__ = unpack_exception(*unpack(event.payload))
-    except (SerializationError, TypeError) as problem:  # who sent that does not speak as we do
-        error = InitializerFailed(f"{text}, and how cannot be read: {problem}")
-    return error
 
 
 _runs: list[weakref.ref[Run]] = []

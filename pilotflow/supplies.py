@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +17,10 @@ from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.local import LocalProvider
-from pilotflow.resources import BlockShape, NodeShape
+from pilotflow.resources import BlockShape, NodeShape, SortMethod
 from pilotflow.runtime import rundir
 from pilotflow.runtime.block_keeper import KeptExecutor
+from pilotflow.runtime.connection import Connection, Keys, make_keys
 from pilotflow.runtime.manager_options import Offer, manager_argv
 
 if TYPE_CHECKING:
@@ -76,6 +79,35 @@ def _kept(
     )
     starts = OneForAllNodes() if at_head else executor.launcher
     return KeptExecutor(executor.label, provider, starts, argv, limits)
+
+
+def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -> Connection:
+    """What the connection file of this program's run says: endpoints, keys, limits.
+
+    Args:
+        config: the run's.
+        run_id, directory: its name and its directory.
+        sockets: where its Unix sockets go.
+    """
+    client, managers, control = (f"unix:{sockets}/{name}" for name in ("client", "managers", "control"))
+    for_managers = manager_endpoints(config, managers)
+    over_tcp = any(endpoint.startswith("tcp:") for endpoint in for_managers)
+    return Connection(
+        run_id=run_id,
+        epoch=1,
+        directory=str(directory),
+        client=(client,),
+        managers=for_managers,
+        control=(control,),
+        keys=make_keys() if config.encrypted and over_tcp else Keys(),
+        max_message_bytes=config.max_frame_bytes,
+        heartbeat_limit_s=config.heartbeat_limit_s,
+        client_pid=os.getpid(),
+        host=socket.gethostname(),
+        path=tuple(entry or os.getcwd() for entry in sys.path),
+        job_sort_method=SortMethod(config.job_sort_method),
+        connect_timeout_s=config.connect_timeout_s,
+    )
 
 
 def manager_endpoints(config: Config, unix: str) -> tuple[str, ...]:

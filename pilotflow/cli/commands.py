@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from errno import EPIPE
 from io import TextIOWrapper
 from pathlib import Path
@@ -20,15 +19,13 @@ from typing import Annotated, Final
 
 import typer
 
-from pilotflow.cli.interrupts import INTERRUPTED, leave_quietly, raise_again
+from pilotflow.cli.in_words import CONFIG_WRONG, complain, errors_in_words, import_from_here
 from pilotflow.cli.site_commands import config_app, site_app
-from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError
+from pilotflow.cli.workflow_commands import add_commands
+from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
 
-TASK_FAILED: Final = 1
 OUTPUT_FAILED: Final = 1
-CONFIG_WRONG: Final = 2
-INFRASTRUCTURE_FAILED: Final = 3
 _WORKFLOW_FILE: Final = "A workflow's file: YAML, JSON, JSON5 or KDL; - is standard input."
 
 app = typer.Typer(
@@ -60,7 +57,7 @@ def run() -> None:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would try again
         if error.errno != EPIPE:
-            _complain(f"The output cannot be written: {error.strerror or error}.")
+            complain(f"The output cannot be written: {error.strerror or error}.")
         sys.exit(OUTPUT_FAILED)
 
 
@@ -89,7 +86,7 @@ def demo(
     """Count primes in many small tasks on this machine, and say how fast that went."""
     from pilotflow.cli.demo import run_demo
 
-    with _errors_in_words("Interrupted. All processes of the run have been ended."):
+    with errors_in_words("Interrupted. All processes of the run have been ended."):
         run_demo(workers, tasks, run_dir, json)
 
 
@@ -101,8 +98,8 @@ def check(
     """Say what a configuration file means, or everything that is wrong with it. Starts nothing."""
     from pilotflow.cli.check import check_as_json, check_as_text
 
-    _import_from_here()
-    with _errors_in_words():
+    import_from_here()
+    with errors_in_words():
         if json:
             if not check_as_json(config):
                 raise typer.Exit(CONFIG_WRONG)
@@ -117,7 +114,7 @@ def schema(
     """Print the JSON Schema of configuration, workflow or site files, for editors that check while you write."""
     from json import dumps
 
-    with _errors_in_words():
+    with errors_in_words():
         if what == "workflow":
             from pilotflow.workflow.schema import json_schema
         elif what == "config":
@@ -145,8 +142,8 @@ def create(
     """Check a workflow, and say what a run of it would do: jobs, requests, graph, allocations. Starts nothing."""
     from pilotflow.cli.create import show_workflow
 
-    _import_from_here()
-    with _errors_in_words():
+    import_from_here()
+    with errors_in_words():
         show_workflow(workflow, config, site, json)
 
 
@@ -160,7 +157,7 @@ def graph(
     """Draw which jobs of a workflow wait for which."""
     from pilotflow.cli.create import draw
 
-    with _errors_in_words():
+    with errors_in_words():
         draw(workflow, format, by, output)
 
 
@@ -171,22 +168,23 @@ def convert(
     """Print a workflow's file (JSON, JSON5, KDL) as YAML."""
     from pilotflow.cli.create import convert as print_as_yaml
 
-    with _errors_in_words():
+    with errors_in_words():
         print_as_yaml(workflow)
 
 
 @app.command()
 def status(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="A run directory, or where run directories are.")
-    ] = Path("runs"),
+        str, typer.Argument(metavar="RUN", help="`last`, a number, a run directory, or where run directories are.")
+    ] = "runs",
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
     json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
 ) -> None:
-    """Ask a run, from another terminal, what waits and what works; the newest run in runs/ by default."""
+    """Say, from another terminal, what waits and what works in a run; the newest run in runs/ by default."""
     from pilotflow.cli.status import show_status
 
-    with _errors_in_words("Interrupted. The run was not touched."):
-        show_status(run, json)
+    with errors_in_words("Interrupted. The run was not touched."):
+        show_status(run, run_dir, json)
 
 
 @app.command()
@@ -203,43 +201,8 @@ def explain(
     """Say why a task is not running, where it runs, or how it has ended; asks the run from another terminal."""
     from pilotflow.cli.explain import show_explanation
 
-    with _errors_in_words("Interrupted. The run was not touched."):
+    with errors_in_words("Interrupted. The run was not touched."):
         show_explanation(run, task, json)
 
 
-def _import_from_here() -> None:
-    """Let a file name classes of modules in the working directory, as programs started there do."""
-    if not {"", os.getcwd()}.intersection(sys.path):
-        sys.path.append(os.getcwd())
-
-
-@contextmanager
-def _errors_in_words(interrupted: str = "Interrupted.") -> Iterator[None]:
-    """Turn errors of pilotflow, and Ctrl-C, into a message on stderr and an exit code."""
-    try:
-        begun = raise_again()
-        try:
-            yield
-        finally:
-            if begun:
-                leave_quietly()
-    except PilotflowError as error:
-        _complain(str(error))
-        raise typer.Exit(_exit_code(error)) from None
-    except KeyboardInterrupt:
-        _complain(interrupted)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _exit_code(error: PilotflowError) -> int:
-    if isinstance(error, ConfigError):
-        return CONFIG_WRONG
-    return INFRASTRUCTURE_FAILED if isinstance(error, InfrastructureError) else TASK_FAILED
-
-
-def _complain(message: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    with suppress(OSError):  # there is nowhere else to say it
-        Console(stderr=True).print(Text(message, style="red"), soft_wrap=True)
+add_commands(app)

@@ -9,12 +9,15 @@ from typing import Final
 import msgspec
 
 from pilotflow.cli.layout import print_pairs, print_table
+from pilotflow.cli.runs import LAST, find_directory
 from pilotflow.errors import ConfigError
 from pilotflow.messages import BlockLoad, ExecutorLoad, StatusReport
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.units import format_duration
+from pilotflow.workflow.history import is_workflow
 
+DEFAULT: Final = "runs"
 TIMEOUT_S: Final = 5.0
 _FILE: Final = "connection.json"
 _KEY_WIDTH: Final = 14
@@ -24,12 +27,13 @@ _NUMBERS: Final = (1, 2, 3)
 """Columns of both tables that are numbers."""
 
 
-def show_status(where: Path, as_json: bool) -> None:
-    """Ask a run how it is, and print the answer.
+def show_status(run: str, base: Path, as_json: bool) -> None:
+    """Ask a run how it is, and print the answer. That of a workflow is told by its store, while it runs and afterwards.
 
     Args:
-        where: a run directory, a directory of run directories (then its newest is meant), or a
-            connection file.
+        run: `last` or a number; a run directory, a directory of run directories (then its newest is
+            meant), or a connection file.
+        base: where run directories are.
         as_json: print it for programs.
 
     Raises:
@@ -37,6 +41,15 @@ def show_status(where: Path, as_json: bool) -> None:
         RunClosed: the run is over.
         InfrastructureError: it does not answer.
     """
+    where = find_directory(run, base) if run in LAST or run.isdecimal() else Path(run)
+    if run == DEFAULT and base != Path(DEFAULT):
+        where = base
+    for directory in (where, where / "latest"):
+        if is_workflow(directory):
+            from pilotflow.cli.workflow_shows import show_status as show_workflow
+
+            show_workflow(directory.resolve(), as_json=as_json)
+            return
     connection = read_connection(find_run(where, "status runs/0001"))
     report = ask_status(connection, TIMEOUT_S)
     if as_json:

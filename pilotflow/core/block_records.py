@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from pilotflow.resources import BlockShape
 
@@ -131,6 +131,14 @@ class GiveUp:
 
 
 Action: TypeAlias = RequestBlock | DrainBlock | CancelBlock | DropBlock | GiveUp
+
+
+class KnownBlock(NamedTuple):
+    """A block that exists: whose it is, its name, and its provider's name for it."""
+
+    executor: str
+    name: str
+    batch_id: str
 
 
 @dataclass(frozen=True)

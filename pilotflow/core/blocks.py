@@ -189,6 +189,12 @@ class BlockScaler:
 
     # ---- what it is told --------------------------------------------------------------------
 
+    def adopt(self, name: str, batch_id: str, now: float) -> None:
+        """There is this block, from an earlier life of the run. Its managers will be heard of."""
+        number = int(name.rpartition("-")[2])
+        self._live[name] = Block(name, number, now, Phase.PENDING, batch_id)
+        self._next_number = max(self._next_number, number + 1)
+
     def on_submitted(self, name: str, batch_id: str, now: float) -> None:
         """The provider has taken the block."""
         if block := self._live.get(name):

@@ -15,7 +15,18 @@ from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.peers import load_of
 from pilotflow.explanation import Explanation, Named
 from pilotflow.messages import BadMessage, ControlMessage, Load, Refused, StatusQuery, StatusReport, Task
-from pilotflow.questions import ClientView, Explained, ExplainTask, LookUp, Whereabouts, WhereIs
+from pilotflow.questions import (
+    ClientView,
+    Explained,
+    ExplainTask,
+    Instruct,
+    Instructed,
+    Instruction,
+    LookUp,
+    Obeyed,
+    Whereabouts,
+    WhereIs,
+)
 
 NAME_MAX: Final = 1000
 """Characters of a task's name."""
@@ -33,6 +44,8 @@ class Desk(Fleet):
         for message in messages:
             if isinstance(message, StatusQuery):
                 self._report(key, now)
+            elif isinstance(message, Instruct):
+                self._instruct(key, message)
             else:
                 self._inquire(key, message, now)
 
@@ -44,6 +57,23 @@ class Desk(Fleet):
         scheduler = self.scheduler
         classes, held = scheduler.classes.values(), self.recovery.held
         return load_of(self.peers.values(), classes, scheduler.durations, self._draining, held, now)
+
+    def _instruct(self, key: Hashable, message: Instruct) -> None:
+        if self.client is None:
+            self._send(key, Refused("the run's program is gone. Go on with the run: pilotflow resume"))
+            return
+        if len(self._instructions) >= INQUIRIES_MAX:
+            self._send(key, Refused(f"{INQUIRIES_MAX} instructions wait for the program already; try again later"))
+            return
+        self._instructed += 1
+        self._instructions[self._instructed] = (key, message.token)
+        self._send_client(Instruction(self._instructed, message.verb, message.words))
+
+    def _obeyed(self, message: Obeyed) -> None:
+        """The program has done, or refused, what another terminal wanted."""
+        key, token = self._instructions.pop(message.token, (None, 0))
+        if key is not None:
+            self._send(key, Instructed(token, message.done, message.text))
 
     def _inquire(self, key: Hashable, message: ExplainTask, now: float) -> None:
         if len(message.task) > NAME_MAX:
@@ -57,6 +87,11 @@ class Desk(Fleet):
     def on_hang_up(self, key: Hashable, now: float) -> None:
         """A peer's connection has closed, which happens when its process ends."""
         self.inquiries.forget(key)
+        if key == self.client:
+            for asker, _ in self._instructions.values():
+                self._send(asker, Refused("the run's program has ended meanwhile"))
+            self._instructions.clear()
+        self._instructions = {number: ask for number, ask in self._instructions.items() if ask[0] != key}
         super().on_hang_up(key, now)
 
     def _answer_inquiries(self, now: float) -> None:

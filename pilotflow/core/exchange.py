@@ -17,6 +17,7 @@ from typing import Any
 from pilotflow.core.cancels import Asked
 from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, check_executors, check_time_left, frame_counts
 from pilotflow.core.desk import Desk
+from pilotflow.core.ledger import up
 from pilotflow.core.peers import Peer
 from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Verdict
@@ -52,7 +53,7 @@ from pilotflow.messages import (
     Task,
     Welcome,
 )
-from pilotflow.questions import TaskView
+from pilotflow.questions import Obeyed, TaskView
 
 LOAD_PERIOD_S = 0.25
 """The client hears of a changed load at most this often..."""
@@ -116,18 +117,23 @@ class Exchange(Desk):
             self._send(key, Refused(f"run {self.run_id} belongs to the program with pid {self._program}"))
             return
         self._program = hello.pid
-        if self.client is not None:
+        again = self.client is not None or self._had_client
+        if again:
             self._client_again()
         self.client = key
+        self._had_client = True
         self.recovery.client_is_here(now)
         self._load_changed = True
         self._send(key, Welcome(self.version, self.pid, self.epoch))
+        if again:
+            for peer in self.peers.values():
+                self._send(key, up(peer.manager))
 
     def on_hang_up(self, key: Hashable, now: float) -> None:
         """A peer's connection has closed, which happens when its process ends."""
-        if key == self.client:
-            self._program = 0  # another one may take the run over
         super().on_hang_up(key, now)
+        if key == self.client:
+            self._program, self.client = 0, None  # another one may take the run over
 
     def _client_again(self) -> None:
         """The client has begun anew, and what was on its way to it is lost.
@@ -241,6 +247,8 @@ class Exchange(Desk):
             self._fail_hopeless()
         elif isinstance(message, TaskView):
             self.inquiries.client_said(message)
+        elif isinstance(message, Obeyed):
+            self._obeyed(message)
         elif isinstance(message, Close):
             self.close("the run has ended")
         elif isinstance(message, Hello):
@@ -272,6 +280,16 @@ class Exchange(Desk):
         for peer in self.peers.values():
             if (reason := dropped.get(peer.manager.block)) is not None:
                 self._send(peer.key, Stop(reason))
+
+    @property
+    def program(self) -> int:
+        """Process id of the program that it works for; 0 if that is gone."""
+        return self._program
+
+    @property
+    def runs_something(self) -> bool:
+        """Whether any manager holds a task."""
+        return any(peer.manager.leases for peer in self.peers.values())
 
     def close(self, reason: str) -> None:
         """Tell all managers to stop."""

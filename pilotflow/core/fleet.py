@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from pilotflow.core.checks import check_attempts, check_time_left, frame_counts, why_not_join
-from pilotflow.core.ledger import Ledger, where
+from pilotflow.core.ledger import Ledger, up, where
 from pilotflow.core.peers import Peer
 from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import Manager
@@ -24,7 +24,6 @@ from pilotflow.messages import (
     ManagerDown,
     ManagerMessage,
     ManagerRefused,
-    ManagerUp,
     NodeReady,
     Notice,
     Place,
@@ -129,7 +128,7 @@ class Fleet(Ledger):
         self.by_id[manager.id] = peer
         self.scheduler.add_manager(manager)
         self._send(key, self._welcome(peer))
-        self._send_client(ManagerUp(message.executor, message.block, message.node, message.capacity, manager.id))
+        self._send_client(up(manager))
         self._claim(peer, (*message.running, *message.leased), now)
         if message.block in self._draining:
             manager.closed = True

@@ -20,6 +20,7 @@ from pilotflow.messages import (
     Function,
     LiveBlock,
     ManagerDown,
+    ManagerUp,
     Recorded,
     Status,
     Task,
@@ -70,6 +71,11 @@ class Ledger:
         self.inquiries = Inquiries()
         self.client: Hashable | None = None
         self._program = 0  # process id of the client, 0 when its connection has closed
+        self._had_client = False
+        self._instructions: dict[
+            int, tuple[Hashable, int]
+        ] = {}  # what other terminals want: who asked, and their token
+        self._instructed = 0
         self.peers: dict[Hashable, Peer] = {}
         self.by_id: dict[int, Peer] = {}
         self.live_blocks: list[LiveBlock] = []
@@ -210,6 +216,11 @@ class Ledger:
     def _send_client(self, message: Any) -> None:
         if self.client is not None:
             self._letter(self.client).messages.append(message)
+
+
+def up(manager: Manager) -> ManagerUp:
+    """What the client hears of a manager that is there."""
+    return ManagerUp(manager.executor, manager.block, manager.node, manager.capacity, manager.id)
 
 
 def where(manager: Manager) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
+from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.blocks import (
     BlockInfo,
     BlockLimits,
@@ -80,6 +81,8 @@ class BlockKeeper:
         log: gets one line for each change of a block's state.
         environment: variables that mark the processes of the run's blocks.
         run_id: the run's name.
+        adopted: blocks that there are from an earlier life of the run.
+        known: told which blocks exist, whenever that has changed, in the keeper's thread.
     """
 
     def __init__(
@@ -90,10 +93,16 @@ class BlockKeeper:
         log: logging.Logger,
         environment: Mapping[str, str] | None = None,
         run_id: str = "",
+        adopted: Sequence[KnownBlock] = (),
+        known: Callable[[list[KnownBlock]], object] = len,
     ) -> None:
         self._run_id = run_id
         self._environment = environment or {}
         self._kept = [Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
+        self._known = known
+        for block in adopted:
+            if kept := self._of(block.executor):
+                kept.scaler.adopt(block.name, block.batch_id, time.monotonic())
         self._planner = Planner()
         self._queue = Queue()
         self._run_dir = run_dir.absolute()
@@ -390,6 +399,8 @@ class BlockKeeper:
         if names != self._announced:
             self._announced = names
             self._announced_at = time.monotonic()
+            live = [(kept.executor.label, *each) for kept in self._kept for each in kept.scaler.live.items()]
+            self._known([KnownBlock(*each) for each in live])
             self._say(LiveBlocks([block for kept in self._kept for block in self._live_blocks(kept)]))
 
     def _live_blocks(self, kept: Kept) -> list[LiveBlock]:

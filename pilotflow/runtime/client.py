@@ -44,7 +44,7 @@ from pilotflow.messages import (
     Task,
     Welcome,
 )
-from pilotflow.questions import LookUp, TaskView
+from pilotflow.questions import Instruction, LookUp, TaskView
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.definitions import Definitions
 from pilotflow.runtime.lookup import with_blocks
@@ -397,7 +397,7 @@ class Client:
         elif isinstance(message, Cancelled):
             self._book.take_cancelled(message)
             self._settle_idle()
-        elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed, Notice, LookUp)):
+        elif isinstance(message, (Load, ManagerUp, ManagerDown, SetupFailed, Notice, LookUp, Instruction)):
             self._listener(message)
         elif isinstance(message, Welcome):
             self.welcome.set()

@@ -12,7 +12,7 @@ from pilotflow.core.post import Letter, Post
 from pilotflow.errors import InfrastructureError, RunClosed
 from pilotflow.explanation import Explanation
 from pilotflow.messages import BadMessage, ControlMessage, Refused, StatusQuery, StatusReport, ToControl, to_control
-from pilotflow.questions import Explained, ExplainTask
+from pilotflow.questions import Explained, ExplainTask, Instruct, Instructed
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop
@@ -82,6 +82,25 @@ def ask_explanation(connection: Connection, task: str, timeout_s: float) -> Expl
     answer = _ask(connection, ExplainTask(1, task), timeout_s)
     if isinstance(answer, Explained):
         return answer.explanation
+    raise _no_answer(connection, answer, timeout_s)
+
+
+def instruct(connection: Connection, verb: str, words: Sequence[str], timeout_s: float) -> str:
+    """Have a run's program do something; returns what it says when it is done.
+
+    Args:
+        connection: the run's connection file.
+        verb, words: what; see `pilotflow.questions.Instruct`.
+        timeout_s: how long the program may take, in seconds.
+
+    Raises:
+        RunClosed, InfrastructureError: see `ask_status`; also if the program refuses.
+    """
+    answer = _ask(connection, Instruct(1, verb, list(words)), timeout_s)
+    if isinstance(answer, Instructed):
+        if answer.done:
+            return answer.text
+        raise InfrastructureError(f"The program of run {connection.run_id} refuses: {answer.text}.")
     raise _no_answer(connection, answer, timeout_s)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import platform
 import signal
@@ -87,6 +88,8 @@ class Interchange:
         self._context: Any = None
         self._close_at: float | None = None
         self._client_gone = False
+        self._client_pid = connection.client_pid
+        self._orphan_since: float | None = None  # since when nobody is there and nothing runs
         self._garbage_logged = -GARBAGE_LOG_PERIOD_S
         self._client_fd = -1
         opened = {
@@ -155,9 +158,9 @@ class Interchange:
         )
 
     def _watch_client(self) -> None:
-        if self._connection.client_pid > 0:
+        if self._client_pid > 0:
             try:
-                self._client_fd = os.pidfd_open(self._connection.client_pid)
+                self._client_fd = os.pidfd_open(self._client_pid)
             except ProcessLookupError:
                 self._client_lost()
             else:
@@ -216,10 +219,37 @@ class Interchange:
             self._loop.remove(self._client_fd)
             os.close(self._client_fd)
             self._client_fd = -1
+        if self._connection.keep_s > 0 and not self._exchange.closing:
+            self._log.error(
+                "the program of this run (pid %d) is gone: what was handed out goes on, and its results are kept",
+                self._client_pid,
+            )
+            self._client_pid = 0
+            self._orphan_since = time.monotonic()
+            return
         if not self._exchange.closing:
-            self._log.error("the program of this run (pid %d) is gone: ending it", self._connection.client_pid)
+            self._log.error("the program of this run (pid %d) is gone: ending it", self._client_pid)
             self._exchange.close("the program of this run is gone")
         self._client_gone = True
+
+    def _watch_orphan(self, now: float) -> float:
+        """Wait for another program to take the run over, but not for ever; returns when to look again."""
+        program = self._exchange.program
+        if program and program != self._client_pid:
+            self._log.info("the program with pid %d goes on with this run", program)
+            self._client_pid, self._orphan_since = program, None
+            self._watch_client()
+        if self._orphan_since is None:
+            return math.inf
+        if self._exchange.runs_something:
+            self._orphan_since = now
+        due = self._orphan_since + self._connection.keep_s
+        if now >= due:
+            self._log.error("nobody goes on with this run: ending it")
+            self._orphan_since = None
+            self._client_gone = True
+            self._exchange.close("nobody goes on with this run")
+        return due
 
     def _cancel_blocks(self) -> None:
         """What the client would have done: end its blocks, pending ones and those we were not told of included."""
@@ -249,6 +279,8 @@ class Interchange:
             self._dispatch(exchange.turn(now))
             exchange.tidy()
             deadline = exchange.next_deadline()
+            if self._orphan_since is not None:
+                deadline = min(deadline, self._watch_orphan(now))
             if exchange.closing:
                 if self._close_at is None:
                     self._close_at = now + CLOSE_GRACE_S

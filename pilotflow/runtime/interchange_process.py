@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -78,6 +79,47 @@ class InterchangeProcess:
         run_id, directory = self._connection.run_id, self._connection.directory
         return InterchangeLost(
             f"The interchange of run {run_id} {how}. It said:\n{lines}\nIts log is {directory}/pilotflow.log."
+        )
+
+
+class TakenOver:
+    """The interchange of a program that is gone, as `InterchangeProcess` is to the one that started it."""
+
+    def __init__(self, pid: int, directory: Path) -> None:
+        self.pid = pid
+        self._directory = directory
+        self._fd = os.pidfd_open(pid)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is no more."""
+        return self._ended_within(0.0)
+
+    def _ended_within(self, timeout_s: float) -> bool:
+        import select  # only here is there something to wait for
+
+        return bool(select.select([self._fd], [], [], timeout_s)[0])
+
+    def end(self, timeout_s: float) -> None:
+        """Wait for its end, and kill it when that takes longer."""
+        if not self._ended_within(timeout_s):
+            self.kill()
+        os.close(self._fd)
+        self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # readable: it has ended
+
+    def kill(self) -> None:
+        """End it now."""
+        try:
+            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+        except (ProcessLookupError, OSError):
+            return
+        self._ended_within(5.0)
+
+    def why_no_start(self) -> InterchangeLost:
+        """The error of an interchange that does not let us take over."""
+        return InterchangeLost(
+            f"The interchange (pid {self.pid}) does not answer. Its log is {self._directory}/pilotflow.log. "
+            f"If it hangs, end it (kill {self.pid}) and resume again: what it held runs once more."
         )
 
 

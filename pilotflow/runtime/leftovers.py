@@ -39,6 +39,11 @@ def mark(run_id: str, pid: int) -> str:
     return f"{run_id}:{_place()}:{pid}:{_start_time(pid)}"
 
 
+def durable_mark(run_id: str) -> str:
+    """The same for a run that outlives its program: nobody ends its processes but those who go on with it."""
+    return f"{run_id}:{_place()}:durable:0"
+
+
 def end_those_of_dead_programs(log: logging.Logger) -> list[int]:
     """End our user's processes that belong to runs whose program is gone; returns their pids.
 

@@ -73,14 +73,17 @@ class Mailbox:
         """Say this in the next letter."""
         self._letter.messages.append(message)
 
-    def add_tasks(self, tasks: list[Task], frames: list[Any]) -> None:
-        """Submit these tasks, whose payload frames follow each other; long lists in several letters."""
+    def add_tasks(self, tasks: list[Task], frames: list[Any], *, again: bool = False) -> None:
+        """Submit these tasks, whose payload frames follow each other; long lists in several letters.
+
+        `again` ones may be running still, since a program that is gone has submitted them before.
+        """
         at = 0
         for start in range(0, len(tasks), SUBMIT_MAX):
             if start:
                 self._send_letter()
             part = tasks[start : start + SUBMIT_MAX]
-            self._letter.messages.append(Submit(part))
+            self._letter.messages.append(Submit(part, again))
             if frames:
                 end = at + sum(sum(task.layout) for task in part)
                 self._letter.frames += frames[at:end]

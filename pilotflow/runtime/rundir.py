@@ -78,7 +78,9 @@ def _point_latest(base: Path, directory: Path) -> None:
 
 def open_log(directory: Path) -> tuple[logging.Logger, logging.Handler]:
     """The run's own logger, and the handler to close at its end."""
-    logger = logging.getLogger(f"pilotflow.run.{directory.name}")
+    logger = logging.getLogger(f"pilotflow.run.{str(directory.absolute()).replace('.', '_')}")
+    if logger.handlers:  # whoever has the run has opened it
+        return logger, logging.NullHandler()
     handler = LogFile(directory / "pilotflow.log")
     handler.setFormatter(logging.Formatter("%(asctime)s client %(levelname)s %(message)s"))
     logger.addHandler(handler)

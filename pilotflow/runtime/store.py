@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,10 +89,12 @@ class Store:
         self._wake = threading.Event()
         self._closing = False
         self._broken = False
+        self._writing = threading.Lock()
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=WAL" if is_local(path) else "PRAGMA journal_mode=DELETE")
         self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute("PRAGMA busy_timeout=10000")  # readers of other processes are quick
         self._database.executescript(_SCHEMA)
         self._thread = threading.Thread(target=self._run, name="pilotflow-store", daemon=True)
         self._thread.start()
@@ -140,6 +143,22 @@ class Store:
             self._others += statements
         self._wake.set()
 
+    def commit(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Write something now: when this returns it is recorded, whole.
+
+        Raises:
+            sqlite3.Error: it is not, and nothing of it is.
+        """
+        with self._writing:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                work(self._database)
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
     def close(self, timeout_s: float) -> None:
         """Write what is left and close the file, within the timeout."""
         self._closing = True
@@ -162,6 +181,10 @@ class Store:
             others, self._others = self._others, []
         if not tasks and not others:
             return
+        with self._writing:
+            self._write_rows(tasks, others)
+
+    def _write_rows(self, tasks: list[TaskRow], others: list[tuple[str, tuple[Any, ...]]]) -> None:
         try:
             self._database.execute("BEGIN")
             if tasks:

@@ -1,0 +1,166 @@
+"""The commands for workflows: parsed here, done in `workflow_runs`, `workflow_shows` and `workflow_repairs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilotflow.cli.in_words import errors_in_words
+
+_UNTOUCHED = "Interrupted. The run was not touched."
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")]
+Base = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Jobs = Annotated[
+    str | None,
+    typer.Option(
+        "--jobs", "-j", help="Only these: names, patterns, numbers such as 1-10, states such as failed; with commas."
+    ),
+]
+Cpus = Annotated[int | None, typer.Option(min=1, help="Cores to offer; all by default.")]
+MemoryGb = Annotated[float | None, typer.Option(min=0.001, help="Memory to offer, in GiB; what there is by default.")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to offer; all by default.")]
+Depth = Annotated[int | None, typer.Option(min=1, help="Run so many jobs at once, whatever they ask for.")]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; it survives logout.")]
+NoLocal = Annotated[bool, typer.Option("--no-local", help="Run nothing here: jobs wait for runners.")]
+Keep = Annotated[str, typer.Option(help="If the run's program dies, what runs ends, and waits so long for `resume`.")]
+BASE = Path("runs")
+
+
+def run(
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")],
+    num_cpus: Cpus = None,
+    memory_gb: MemoryGb = None,
+    num_gpus: Gpus = None,
+    max_parallel_jobs: Depth = None,
+    detach: Detach = False,
+    no_local: NoLocal = False,
+    keep: Keep = "1h",
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Run a workflow to its end, and say how it went."""
+    from pilotflow.cli.workflow_runs import start
+
+    with errors_in_words():
+        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep)
+        raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
+
+
+def submit(
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")],
+    num_cpus: Cpus = None,
+    memory_gb: MemoryGb = None,
+    num_gpus: Gpus = None,
+    max_parallel_jobs: Depth = None,
+    no_local: NoLocal = False,
+    keep: Keep = "1h",
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Run a workflow in the background; the same as `run --detach`."""
+    from pilotflow.cli.workflow_runs import start
+
+    with errors_in_words():
+        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep)
+        raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
+
+
+def resume(run: RunName = "last", detach: Detach = False, run_dir: Base = BASE, json: Json = False) -> None:
+    """Go on with a run whose program has ended or died; what has finished is not repeated."""
+    from pilotflow.cli.workflow_runs import resume_run
+
+    with errors_in_words():
+        raise typer.Exit(resume_run(run, run_dir, detached=detach, as_json=json))
+
+
+def attach(run: RunName = "last", run_dir: Base = BASE, json: Json = False) -> None:
+    """Show a run live until it ends; Ctrl-C leaves it running."""
+    from pilotflow.cli.workflow_runs import attach_to
+
+    with errors_in_words("Detached. The run goes on."):
+        raise typer.Exit(attach_to(run, run_dir, as_json=json))
+
+
+def list_runs(run_dir: Base = BASE, json: Json = False) -> None:
+    """List the runs of workflows."""
+    from pilotflow.cli.workflow_shows import show_list
+
+    with errors_in_words():
+        show_list(run_dir, as_json=json)
+
+
+def jobs(run: RunName = "last", select: Jobs = None, run_dir: Base = BASE, json: Json = False) -> None:
+    """List a run's jobs: state, attempt, exit code, time, memory."""
+    from pilotflow.cli.workflow_shows import show_jobs
+
+    with errors_in_words():
+        show_jobs(run, select, run_dir, as_json=json)
+
+
+def results(run: RunName = "last", select: Jobs = None, run_dir: Base = BASE, json: Json = False) -> None:
+    """List all ended attempts at a run's jobs."""
+    from pilotflow.cli.workflow_shows import show_results
+
+    with errors_in_words():
+        show_results(run, select, run_dir, as_json=json)
+
+
+def logs(
+    run: RunName = "last",
+    job: Annotated[str | None, typer.Argument(metavar="JOBS", help="Which jobs; those that failed by default.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines of each file.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt; the last by default.")] = None,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only what went to stderr.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Only what went to stdout.")] = False,
+    run_dir: Base = BASE,
+) -> None:
+    """Print what jobs have printed."""
+    from pilotflow.cli.workflow_logs import show_logs
+
+    with errors_in_words():
+        streams = [name for name, wanted in (("out", stdout), ("err", stderr)) if wanted] or ["out", "err"]
+        show_logs(run, job, run_dir, follow=follow, lines=lines, attempt=attempt, streams=streams)
+
+
+def events(
+    run: RunName = "last",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    run_dir: Base = BASE,
+    json: Annotated[bool, typer.Option("--json", help="Print each as a line of JSON.")] = False,
+) -> None:
+    """List what happened to a run: its managers, blocks, actions, cancellations."""
+    from pilotflow.cli.workflow_shows import show_events
+
+    with errors_in_words():
+        show_events(run, run_dir, follow=follow, as_json=json)
+
+
+def cancel(run: RunName = "last", select: Jobs = None, run_dir: Base = BASE, json: Json = False) -> None:
+    """Cancel a run, or some of its jobs and what depends on them; running ones are ended."""
+    from pilotflow.cli.workflow_runs import cancel_run
+
+    with errors_in_words(_UNTOUCHED):
+        cancel_run(run, select, run_dir, as_json=json)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add them to the command line."""
+    commands: dict[str, Any] = {
+        "run": run,
+        "submit": submit,
+        "resume": resume,
+        "attach": attach,
+        "list": list_runs,
+        "jobs": jobs,
+        "results": results,
+        "logs": logs,
+        "events": events,
+        "cancel": cancel,
+    }
+    for name, function in commands.items():
+        app.command(name)(function)

@@ -1,0 +1,86 @@
+"""A run that outlives its program: what it does in another way than `Run`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pilotflow.errors import InterchangeLost
+from pilotflow.messages import ManagerDown, ManagerUp
+from pilotflow.questions import Instruction
+from pilotflow.run import Run
+from pilotflow.runtime import leftovers
+from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
+from pilotflow.runtime.client import Client
+from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.durable import Durable
+from pilotflow.runtime.durable_client import DurableClient
+from pilotflow.runtime.interchange_process import TakenOver
+from pilotflow.runtime.store import Store
+
+if TYPE_CHECKING:
+    from pilotflow.config.model import Config
+
+
+class DurableRun(Run):
+    """One program's part of a durable run. See `Run`, and `Durable` for what makes the difference."""
+
+    client: DurableClient
+
+    def __init__(self, config: Config, durable: Durable) -> None:
+        self._durable = durable
+        super().__init__(config)
+
+    def _find_directory(self) -> tuple[Path, str]:
+        return self._durable.directory, self._durable.run_id
+
+    def _open_store(self, config: Config) -> Store | None:
+        return None  # whoever has the run has it open
+
+    def _mark(self) -> str:
+        return leftovers.durable_mark(self.run_id)
+
+    def _find_interchange(self, config: Config, mark: dict[str, str], undo: contextlib.ExitStack) -> Connection:
+        connection = self._durable.interchange
+        if connection is None:
+            return super()._find_interchange(config, mark, undo)
+        self._sockets = Path(connection.client[0].removeprefix("unix:")).parent
+        self._interchange = TakenOver(self._durable.interchange_pid, self.directory)
+        return connection
+
+    def _connection(self, config: Config) -> Connection:
+        durable = self._durable
+        return msgspec.structs.replace(super()._connection(config), epoch=durable.epoch, keep_s=durable.keep_s)
+
+    def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
+        send, blocks, known = self._from_keeper, self._durable.blocks, self._durable.known
+        return BlockKeeper(kept, self.directory, send, self._log, mark, self.run_id, blocks, known)
+
+    def _make_client(self, connection: Connection) -> Client:
+        return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)
+
+    @property
+    def _is_open_to_all(self) -> bool:  # type: ignore[override]
+        return self._durable.open
+
+    def _prepare(self) -> None:
+        self._durable.prepare(self.client)
+
+    def _hear(self, event: Any) -> None:
+        journal = self._durable.journal
+        if isinstance(event, Instruction):
+            journal.instructed(event)
+            return
+        super()._hear(event)
+        if isinstance(event, (ManagerUp, ManagerDown)):
+            if isinstance(event, ManagerUp):
+                self._durable.store.manager(event)
+            journal.manager(event)
+        elif isinstance(event, InterchangeLost):
+            journal.lost(event)
+
+    def _record(self, kind: str, subject: str, detail: str) -> None:
+        self._durable.store.event(kind, subject, detail)

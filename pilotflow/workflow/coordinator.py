@@ -1,0 +1,301 @@
+"""The program that has a run: it makes one, goes on with one, or does so in the background.
+
+    python -m pilotflow.workflow.coordinator RUN_DIRECTORY
+
+At any time one program has a run, by a lock on `coordinator.lock`. When it dies, the run is as the store
+says, and `go_on` takes it over: with its interchange and managers, if they live, or without them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import msgspec
+
+from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, RunClosed
+from pilotflow.runtime import leftovers, rundir
+from pilotflow.runtime.connection import Connection, read_connection
+from pilotflow.runtime.control import ask_status
+from pilotflow.workflow.deeds import Deeds
+from pilotflow.workflow.engine import Engine
+from pilotflow.workflow.inbox import Stop
+from pilotflow.workflow.options import RunOptions, binding_of, config_of
+from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.setting import Setting
+from pilotflow.workflow.store import FILE, JobStore, read_definition, restore
+
+SUCCEEDED: Final = 0
+JOBS_FAILED: Final = 1
+INFRASTRUCTURE: Final = 3
+INTERRUPTED: Final = 130
+LOCK: Final = "coordinator.lock"
+LOG: Final = "coordinator.log"
+INTERCHANGE_TIMEOUT_S: Final = 10.0
+"""An interchange that does not answer within this time is ended, and what it held runs again."""
+START_TIMEOUT_S: Final = 60.0
+
+
+def create(workflow: Workflow, options: RunOptions, base: Path) -> Path:
+    """Make the run directory of a workflow, of which nothing has run; returns it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    directory, run_id = rundir.make(base)
+    (directory / "jobs").mkdir(exist_ok=True)
+    log, handler = rundir.open_log(directory)
+    facts = [
+        ("kind", "workflow"),
+        ("run_id", run_id),
+        ("name", workflow.name),
+        ("home", os.getcwd()),
+        ("file", os.path.abspath(workflow.path)),
+        ("options", msgspec.json.encode(options).decode()),
+        ("created", str(time.time())),
+    ]
+    try:
+        store = JobStore(directory, log)
+        store.create(workflow, facts)
+        store.close(10.0)
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigError(f"Cannot make the run store {directory / FILE}: {error}. Free space there.") from None
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    return directory
+
+
+class Held(NamedTuple):
+    """Who has a run."""
+
+    pid: int
+    host: str
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Have the run, as the only program.
+
+    Raises:
+        ConfigError: another one has it.
+    """
+    with _open_lock(directory) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held = _holder(directory)
+            who = f" (pid {held.pid} on {held.host})" if held is not None else ""
+            raise ConfigError(
+                f"Run {directory.name} is running: another program has it{who}. "
+                f"See it with `pilotflow attach {directory.name}`, or end it with `pilotflow cancel {directory.name}`."
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a program of this host has the run."""
+    try:
+        with open(directory / LOCK, "r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _open_lock(directory: Path) -> IO[str]:
+    fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.fdopen(fd, "r+", encoding="utf-8")
+
+
+def _holder(directory: Path) -> Held | None:
+    try:
+        pid, host = (directory / LOCK).read_text(encoding="utf-8").split()
+        return Held(int(pid), host)
+    except (OSError, ValueError):
+        return None
+
+
+def go_on(directory: Path, beside: Callable[[Engine], contextlib.AbstractContextManager[object]] | None = None) -> int:
+    """Run what is left of a run; returns the exit code.
+
+    Args:
+        directory: the run directory.
+        beside: entered with the engine while it works: what shows it to somebody.
+
+    Raises:
+        ConfigError: another program has it, or it is no workflow's.
+    """
+    with lock(directory):
+        log, handler = rundir.open_log(directory)
+        try:
+            store = JobStore(directory, log)
+            try:
+                return _live(directory, store, log, beside)
+            finally:
+                store.close(10.0)
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def _live(
+    directory: Path,
+    store: JobStore,
+    log: logging.Logger,
+    beside: Callable[[Engine], contextlib.AbstractContextManager[object]] | None,
+) -> int:
+    with closing(sqlite3.connect(directory / FILE)) as database:
+        workflow = read_definition(database)
+        facts = dict(database.execute("SELECT key, value FROM run"))
+        restored = restore(database)
+        last = database.execute("SELECT epoch, host, ended FROM lives ORDER BY life DESC LIMIT 1").fetchone()
+    if last is not None and last[2] is None and last[1] != socket.gethostname():
+        raise ConfigError(
+            f"Run {directory.name} was last seen on host {last[1]}, and it did not end there. Resume it on that host: "
+            "its processes may be running."
+        )
+    options = msgspec.json.decode(facts["options"], type=RunOptions)
+    found = _living_interchange(directory, facts["run_id"], log) if last is not None and last[2] is None else None
+    epoch = (last[0] if last is not None else 0) + (found is None)
+    setting = Setting(
+        workflow=workflow,
+        directory=directory,
+        run_id=facts["run_id"],
+        number=directory.name,
+        home=Path(facts["home"]),
+        config=config_of(workflow, options),
+        bindings=binding_of,
+        keep_s=options.keep_s,
+        open=options.open or not options.local,
+        epoch=epoch,
+        interchange=found[0] if found else None,
+        interchange_pid=found[1] if found else 0,
+    )
+    life = store.begin_life(epoch, os.getpid(), socket.gethostname())
+    log.info("program %d has run %s, life %d, epoch %d", os.getpid(), directory.name, life, epoch)
+    os.chdir(setting.home)
+    with Deeds(setting, log) as deeds:
+        engine = Engine(setting, store, restored, log, deeds.perform)
+        deeds.tell = engine.inbox.put
+        with _signals(engine), beside(engine) if beside is not None else contextlib.nullcontext():
+            engine.live()
+    code, how = _judge(engine)
+    store.end_life(life, how)
+    log.info("program %d is done with run %s: %s", os.getpid(), directory.name, how)
+    return code
+
+
+def _judge(engine: Engine) -> tuple[int, str]:
+    if engine.trouble is not None:
+        return INFRASTRUCTURE, f"infrastructure: {engine.trouble}"
+    if engine.stopped is not None:
+        return INTERRUPTED, engine.stopped
+    return (SUCCEEDED, "succeeded") if engine.graph.has_succeeded else (JOBS_FAILED, "failed")
+
+
+def _living_interchange(directory: Path, run_id: str, log: logging.Logger) -> tuple[Connection, int] | None:
+    """The interchange of a program that has died, if it can be taken over; what cannot is ended."""
+    try:
+        connection = read_connection(directory / "connection.json")
+        if connection.run_id == run_id:
+            return connection, ask_status(connection, INTERCHANGE_TIMEOUT_S).pid
+    except (ConfigError, RunClosed):
+        pass
+    except InfrastructureError as error:
+        log.warning("%s", error)
+    leftovers.end_those_of(run_id, log)
+    return None
+
+
+@contextmanager
+def _signals(engine: Engine) -> Iterator[None]:
+    """Signals end the program in order; the run can be resumed."""
+
+    def stop(number: int, _: object) -> None:
+        engine.inbox.put(Stop(f"interrupted by {signal.Signals(number).name}"))
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- in the background ----------------------------------------------------------------------
+
+
+def detach(directory: Path) -> int:
+    """Have another process go on with the run, one that survives logout; returns its pid once it has it.
+
+    Raises:
+        InfrastructureError: it does not come up, with what it has printed.
+        ConfigError: another program has the run.
+    """
+    if is_held(directory):
+        with lock(directory):  # says who has it
+            pass
+    output = directory / LOG
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pilotflow.workflow.coordinator", str(directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, **rundir.import_path()},
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        held = _holder(directory)
+        if held is not None and held.pid == process.pid and _has_begun(directory, process.pid):
+            return process.pid
+        if process.poll() is not None:
+            if _has_begun(directory, process.pid):
+                return process.pid  # it was a short one
+            break
+        time.sleep(0.05)
+    lines = rundir.last_lines(output) or "(it printed nothing)"
+    raise InfrastructureError(f"The program of run {directory.name} does not come up. It said:\n{lines}")
+
+
+def _has_begun(directory: Path, pid: int) -> bool:
+    try:
+        with closing(
+            sqlite3.connect(f"{(directory / FILE).absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        ) as database:
+            return database.execute("SELECT 1 FROM lives WHERE pid = ?", (pid,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def main(argv: list[str]) -> int:
+    """Go on with a run in the background."""
+    try:
+        return go_on(Path(argv[0]))
+    except PilotflowError as error:
+        sys.stderr.write(f"{error}\n")
+        return INFRASTRUCTURE if isinstance(error, InfrastructureError) else 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

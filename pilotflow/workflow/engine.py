@@ -1,0 +1,450 @@
+"""Runs a workflow: decides with `core.workflow`, commits to the store, and only then acts.
+
+One thread (`run`) owns the jobs' states. Everything that happens comes into its inbox; a whole batch
+is taken, decided and committed in one transaction, and after that results are acknowledged, jobs handed
+out and actions begun. So a job is finished when its row is committed, what depends on it starts only
+then, and whatever is killed at whatever moment, the next program goes on from the last commit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from pilotflow.core.job_states import ENDED, JobState
+from pilotflow.core.workflow import JobGraph, Moment
+from pilotflow.core.workflow import Trigger as JobsTrigger
+from pilotflow.durable_run import DurableRun
+from pilotflow.errors import InterchangeLost, PilotflowError
+from pilotflow.futures import AppFuture
+from pilotflow.messages import ManagerDown, ManagerUp
+from pilotflow.questions import Instruction, Obeyed
+from pilotflow.runtime import leftovers
+from pilotflow.runtime.durable import Durable
+from pilotflow.runtime.durable_client import DurableClient
+from pilotflow.runtime.store import TaskRow
+from pilotflow.workflow.calls import NoValue
+from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
+from pilotflow.workflow.orders import numbers_in
+from pilotflow.workflow.outcomes import Ended, ended, result_row
+from pilotflow.workflow.packing import Packer, Parcel, Tries
+from pilotflow.workflow.records import Trigger
+from pilotflow.workflow.setting import Setting
+from pilotflow.workflow.store import Changes, JobRow, JobStore, Restored, ResultRow
+
+S = JobState
+RESTARTS_MAX: Final = 5
+"""An interchange that is lost so often without any job ending in between is not started again."""
+_HOW: Final = {S.COMPLETED: "completed", S.FAILED: "failed", S.TERMINATED: "terminated"}
+
+
+@dataclass
+class _Due:
+    """What is to be done after the commit."""
+
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    submit: list[int] = field(default_factory=list)
+    cancel: list[AppFuture[Any]] = field(default_factory=list)
+    answers: list[Callable[[], object]] = field(default_factory=list)
+
+
+class Engine:
+    """One program's life with a workflow's run.
+
+    Args:
+        setting: where and how.
+        store: the run's store.
+        restored: what the store knows of the jobs.
+        log: the program's log.
+        perform: begins an action, given its number; it puts an `ActionEnded` into `inbox`.
+
+    Attributes:
+        inbox: for whoever has something to say.
+        graph: the jobs' states.
+        trouble: what is wrong with the infrastructure, if that has ended the run.
+        stopped: why it ends before its end, if somebody wants that.
+        run: the blocks and links, while there are any.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        store: JobStore,
+        restored: Restored,
+        log: logging.Logger,
+        perform: Callable[[int, str], None],
+    ) -> None:
+        self.setting = setting
+        self.inbox = Inbox()
+        self.trouble: PilotflowError | None = None
+        self.stopped: str | None = None
+        self.run: DurableRun | None = None
+        self._store = store
+        self._log = log
+        self._perform = perform
+        workflow = setting.workflow
+        self._workflow = workflow
+        self._jobs = workflow.jobs
+        self._tries = Tries.of(restored)
+        self._packer = Packer(setting, self._tries)
+        self._data_number = {each.name: number for number, each in enumerate(workflow.user_data)}
+        self._blocks = restored.blocks
+        self._futures: dict[int, AppFuture[Any]] = {}
+        self._restarts = 0
+        self._epoch = setting.epoch
+        self._doing = {number for number, done in restored.fired.items() if not done}
+        self._fired = set(restored.fired)
+        self._touched: dict[int, None] = {}
+        self._ready: list[int] = []  # to be handed out, besides what becomes ready
+        self._instructions: dict[str, Callable[[Sequence[str]], str]] = {"cancel": self._cancel_on_order}
+        self._waiting: list[int] = []  # committed as handed out before there was a run
+        self._changes = Changes()
+        self._due = _Due()
+        triggers = [
+            JobsTrigger(number, moment, action.jobs, fired=number in self._fired)
+            for number, action in enumerate(workflow.actions)
+            if (moment := _MOMENTS.get(action.trigger)) is not None
+        ]
+        self.graph = JobGraph(
+            self._jobs,
+            workflow.failure_handlers,
+            triggers,
+            use_pending_failed=workflow.use_pending_failed,
+            states=restored.states,
+            failures=restored.failures,
+        )
+
+    # ---- the life ---------------------------------------------------------------------------
+
+    def live(self) -> None:
+        """Run what is left of the workflow; returns when it is over, or was stopped."""
+        takes_over = self.setting.interchange is not None
+        if not takes_over:
+            self._take_all_back("the run's programs had died")
+        self.graph.initialize()
+        for number in sorted(self._doing):  # an action that was cut is carried out again
+            self._perform(number, "")
+        self._fire(Trigger.ON_WORKFLOW_START)
+        self._settle()
+        try:
+            if takes_over or not self._is_over():
+                self._open(takes_over)
+            while not self._is_over():
+                for event in self.inbox.take(None):
+                    self._on(event)
+                self._settle()
+        except InterchangeLost as error:
+            self.trouble = error
+        finally:
+            self._close()
+
+    def _is_over(self) -> bool:
+        if self.stopped is not None or self.trouble is not None:
+            return True
+        if not self.graph.is_over:
+            return False
+        self._fire(Trigger.ON_WORKFLOW_COMPLETE)
+        self._settle()
+        return not self._doing
+
+    def _open(self, takes_over: bool = False) -> None:
+        """Start what runs the jobs, and hand out what is ready."""
+        setting = self.setting
+        durable = Durable(
+            directory=setting.directory,
+            run_id=setting.run_id,
+            epoch=self._epoch,
+            store=self._store,
+            journal=self.inbox,
+            keep_s=setting.keep_s,
+            known=self._store.known_blocks,
+            blocks=self._blocks if takes_over else (),
+            interchange=setting.interchange if takes_over else None,
+            interchange_pid=setting.interchange_pid if takes_over else 0,
+            open=setting.open,
+            prepare=self._prepare,
+        )
+        self.run = DurableRun(setting.config, durable)
+        waiting, self._waiting = self._waiting, []
+        self._submit(waiting)
+        self._settle()
+
+    def _prepare(self, client: DurableClient) -> None:
+        """Say what the interchange must know first; of one that was taken over, in the same order as before."""
+        self._packer.define(client)
+        waiting, again = set(self._waiting), []
+        for number, state in enumerate(self.graph.states):
+            if state in (S.PENDING, S.RUNNING) and number not in waiting:
+                again.append(self._pack(client, number))
+        client.submit_again(again)
+
+    def _close(self) -> None:
+        """End what runs the jobs. What is out is taken back: it was cut, and may run again."""
+        if self.run is not None:
+            self.run.close(wait=False)
+            self.run = None
+        for event in self.inbox.take(0.0):  # results that came while it ended
+            if isinstance(event, TasksEnded):
+                self._on(event)
+        self._take_all_back(self.stopped or "the run has ended")
+        self._waiting = []
+        self._commit()
+        self._store.known_blocks([])
+
+    def _restart(self, error: InterchangeLost) -> None:
+        """The interchange is lost: start another, and everything that was out once more."""
+        self._restarts += 1
+        self._log.error("%s Starting another interchange.", error)
+        self._store.event("interchange lost", "", str(error))
+        if self.run is not None:
+            self.run.close(wait=False)
+        leftovers.end_those_of(self.setting.run_id, self._log)
+        self._futures.clear()
+        self._due = _Due()
+        self._take_all_back("the interchange was lost")
+        self._settle(hand_out=False)
+        if self._restarts > RESTARTS_MAX:
+            self.trouble = error
+            return
+        self._epoch += 1
+        self.run = None
+        self._settle()
+        self._open()
+
+    def _take_all_back(self, why: str) -> None:
+        now = time.time()
+        for number, state in enumerate(self.graph.states):
+            if state in (S.PENDING, S.RUNNING):
+                if state is S.RUNNING:
+                    self._lose(number, why, now)
+                self.graph.taken_back(number)
+        self.graph.take_ready()
+        self._graph_ready_again()
+
+    def _graph_ready_again(self) -> None:
+        """Everything that is ready is to be handed out, whenever it became so."""
+        self._ready = [number for number, state in enumerate(self.graph.states) if state is S.READY]
+
+    # ---- events -----------------------------------------------------------------------------
+
+    def _on(self, event: Event) -> None:
+        if isinstance(event, TasksEnded):
+            self._due.batches += event.batches
+            for row in event.rows:
+                self._ended(row)
+        elif isinstance(event, TasksBegun):
+            for task, _ in event.attempts:
+                self.graph.begun(task - 1)
+        elif isinstance(event, TasksLost):
+            now = time.time()
+            for task, wire, how in event.attempts:
+                if self.graph.lost(task - 1):
+                    self._tries.wires[task - 1] = max(wire, self._tries.wires[task - 1])
+                    self._lose(task - 1, how, now)
+        elif isinstance(event, CancelJobs):
+            self._cancel(event.jobs)
+        elif isinstance(event, Instruction):
+            self._obey(event)
+        elif isinstance(event, ActionEnded):
+            self._doing.discard(event.number)
+            self._store.action_ended(event.number, event.words)
+            self._store.event("action", str(event.number), event.words)
+        elif isinstance(event, ManagerUp):
+            self._fire(Trigger.ON_WORKER_START, event.node)
+        elif isinstance(event, ManagerDown):
+            if not event.refused:
+                self._fire(Trigger.ON_WORKER_COMPLETE, event.node)
+        elif isinstance(event, InterchangeLost):
+            self._restart(event)
+        else:
+            self.stopped = event.why
+
+    def _ended(self, row: TaskRow) -> None:
+        number = row[0] - 1
+        future = self._futures.pop(number, None)
+        if future is None or not future.done():
+            return
+        self._apply(number, ended(future, self._workflow.execution), row)
+
+    def _apply(self, number: int, end: Ended, row: TaskRow) -> None:
+        """What the end of an attempt means for its job."""
+        now = time.time()
+        self._tries.wires[number] = max(row[2], self._tries.wires[number])
+        if end.unstartable:
+            self.trouble = self.trouble or PilotflowError(end.words)
+            self.graph.taken_back(number)
+            return
+        verdict = self.graph.ended(number, end.exit_code, terminated=end.terminated, again=end.again)
+        if verdict is None:
+            return
+        self._restarts = 0
+        self._tries.attempts[number] = attempt = max(self._tries.attempts[number], end.attempt)
+        words = end.words if not verdict.why else f"{end.words}\n({verdict.why})".strip()
+        self._changes.results.append(
+            result_row(number, attempt, _HOW[verdict.state], row, replace(end, words=words), now)
+        )
+        self._tries.after.pop(number, None)
+        if verdict.again:
+            self._tries.after[number] = (verdict.script, end.exit_code)
+            if self._jobs[number].timeout_s is not None:
+                self._tries.spent_s[number] = self._tries.spent_s.get(number, 0.0) + row[5] / 1e6
+        elif verdict.state is S.COMPLETED and end.result is not None:
+            self._keep(end.result)
+
+    def _keep(self, result: str) -> None:
+        """Record the user data that a job has made."""
+        for name, value in json.loads(result).items():
+            data = self._data_number[name]
+            self._tries.values[data] = text = json.dumps(value)
+            self._changes.user_data.append((data, text))
+
+    def _lose(self, number: int, how: str, now: float) -> None:
+        """An attempt at a job was lost; the next one has another number."""
+        self._changes.results.append(
+            ResultRow(number, self._tries.attempts[number], "lost", None, cause="lost", words=how, at=now)
+        )
+        self._tries.attempts[number] += 1
+        self._touched[number] = None
+
+    def _obey(self, event: Instruction) -> None:
+        """Do what another terminal wants; it hears of it when that is committed."""
+        try:
+            text, done = self._instructions[event.verb](event.words), True
+        except (KeyError, ValueError) as error:
+            text, done = f"this program cannot {event.verb}: {error!r}", False
+
+        def answer() -> None:
+            if self.run is not None:
+                self.run.client.say(Obeyed(event.token, done, text))
+
+        self._due.answers.append(answer)
+
+    def _cancel_on_order(self, words: Sequence[str]) -> str:
+        count = self._cancel(numbers_in(words) if words else None)
+        return str(count)
+
+    def _cancel(self, numbers: Iterable[int] | None) -> int:
+        now, count = time.time(), 0
+        for number in range(len(self._jobs)) if numbers is None else numbers:
+            was = self.graph.states[number]
+            if self.graph.cancel(number):
+                count += 1
+                if was in (S.PENDING, S.RUNNING):
+                    words = "cancelled on request"
+                    self._changes.results.append(
+                        ResultRow(
+                            number,
+                            self._tries.attempts[number],
+                            "cancelled",
+                            None,
+                            cause="cancelled",
+                            words=words,
+                            at=now,
+                        )
+                    )
+        for number in [number for number in self._futures if self.graph.states[number] is S.CANCELLED]:
+            self._due.cancel.append(self._futures.pop(number))
+        self._store.event("cancel", "", f"{count} jobs")
+        return count
+
+    # ---- actions ----------------------------------------------------------------------------
+
+    def _fire(self, trigger: Trigger, node: str = "") -> None:
+        """Actions whose moment has come."""
+        for number, action in enumerate(self._workflow.actions):
+            if action.trigger is trigger and (number not in self._fired or action.persistent):
+                self._begin_action(number, node)
+
+    def _begin_action(self, number: int, node: str = "") -> None:
+        self._fired.add(number)
+        self._doing.add(number)
+        self._changes.fired.append((number, time.time()))
+        self._due.answers.append(lambda: self._perform(number, node))
+
+    # ---- commit, then act -------------------------------------------------------------------
+
+    def _settle(self, *, hand_out: bool = True) -> None:
+        """Commit what has happened, and do what follows from it, until nothing follows."""
+        while True:
+            for number in self.graph.take_fired():
+                self._begin_action(number)
+            if hand_out and self.trouble is None and self.stopped is None:
+                self._hand_out()
+            self._commit()
+            due, self._due = self._due, _Due()
+            if self.run is not None:
+                if due.batches:
+                    self.run.client.acknowledge(due.batches)
+                self._submit(due.submit)
+            else:
+                self._waiting = [*self._waiting, *due.submit]
+            for future in due.cancel:
+                future.cancel()
+            for answer in due.answers:
+                answer()
+            if not (self._changes or self._ready or self._touched):
+                return
+            if not hand_out:
+                return
+
+    def _hand_out(self) -> None:
+        """What is ready is to be submitted after the commit that says so."""
+        ready, self._ready = [*self._ready, *self.graph.take_ready()], []
+        for number in ready:
+            if self.graph.states[number] is not S.READY:
+                continue
+            self.graph.given_out(number)
+            if number in self._tries.after or not self._tries.attempts[number]:
+                self._tries.attempts[number] += 1
+            self._due.submit.append(number)
+
+    def _commit(self) -> None:
+        changes, self._changes = self._changes, Changes()
+        now = time.time()
+        self._touched.update(dict.fromkeys(self.graph.take_changed()))
+        changes.jobs = [self._row(number, now) for number in self._touched]
+        self._touched = {}
+        if changes:
+            self._store.apply(changes)
+
+    def _row(self, number: int, now: float) -> JobRow:
+        script, code = self._tries.after.get(number, (None, None))
+        graph, attempt, wire = self.graph, self._tries.attempts[number], self._tries.wires[number]
+        return JobRow(int(graph.states[number]), attempt, graph.failures[number], wire, script, code, now, number)
+
+    # ---- handing out ------------------------------------------------------------------------
+
+    def _submit(self, numbers: Iterable[int]) -> None:
+        run = self.run
+        if run is None:
+            return
+        client = run.client
+        for number in numbers:
+            if self.graph.states[number] in ENDED:
+                continue
+            try:
+                parcel = self._pack(client, number)
+            except NoValue as error:
+                self._refuse(number, str(error))
+                continue
+            try:
+                client.submit_try(*parcel)
+            except InterchangeLost:
+                return  # of which we hear in a moment
+
+    def _pack(self, client: DurableClient, number: int) -> Parcel:
+        parcel = self._packer.pack(client, number)
+        self._futures[number] = parcel.future
+        return parcel
+
+    def _refuse(self, number: int, words: str) -> None:
+        """A job cannot be handed out at all."""
+        row: TaskRow = (number + 1, self._packer.fn, self._tries.wires[number], 0, 0, 0, 0, 0, 0, None, (), ())
+        self._apply(number, Ended(126, cause="exit", words=words, again=False), row)
+
+
+_MOMENTS: Final = {Trigger.ON_JOBS_READY: Moment.READY, Trigger.ON_JOBS_COMPLETE: Moment.COMPLETE}

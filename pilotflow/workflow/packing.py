@@ -1,0 +1,96 @@
+"""Attempts at jobs: what is known of them, and how the next ones travel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pilotflow.bodies import pack_function
+from pilotflow.futures import AppFuture
+from pilotflow.resources import Request
+from pilotflow.runtime.durable_client import DurableClient
+from pilotflow.serialize import Packed, pack_call
+from pilotflow.workflow.calls import Calls, make_task
+from pilotflow.workflow.records import Job
+from pilotflow.workflow.setting import Setting
+from pilotflow.workflow.store import Restored
+
+
+@dataclass
+class Tries:
+    """What is known of the attempts at each job, by number.
+
+    Attributes:
+        attempts: the number of the last one; 0 before the first.
+        wires: the last one that is over, by the interchange's numbers.
+        after: what runs before the next one, after which exit code.
+        spent_s: time that those which have failed took, of jobs with a `timeout`.
+        values: user data as JSON, by its number.
+    """
+
+    attempts: list[int]
+    wires: list[int]
+    after: dict[int, tuple[str | None, int]]
+    values: dict[int, str]
+    spent_s: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, restored: Restored) -> Tries:
+        """As the store knows them."""
+        return cls(restored.attempts, restored.wires, dict(restored.scripts), dict(restored.user_data))
+
+
+class Parcel(NamedTuple):
+    """One attempt, ready to be submitted: in the order in which `DurableClient.submit_again` takes it."""
+
+    future: AppFuture[Any]
+    fn: int
+    cls: int
+    packed: Packed
+    wire: int
+
+
+class Packer:
+    """Packs attempts at jobs for one client after another.
+
+    Classes and the function are numbered in the order of the jobs, so that the client of a later program
+    numbers them in the same way.
+    """
+
+    def __init__(self, setting: Setting, tries: Tries) -> None:
+        self._setting = setting
+        self._jobs = setting.workflow.jobs
+        self._tries = tries
+        self._calls = Calls(setting.workflow, setting.directory, setting.home)
+        self._classes: dict[tuple[Request, tuple[str, ...]], int] = {}
+        self.fn = 0
+
+    def define(self, client: DurableClient) -> None:
+        """Make the function and the classes of all jobs known."""
+        setting = self._setting
+        file = setting.directory / "connection.json"
+        task = make_task(setting.workflow, setting.directory, setting.home, file, setting.number)
+        self.fn = client.definitions.function("job", pack_function(task))
+        self._classes = {}
+        for job in self._jobs:
+            self._class_of(client, job)
+
+    def pack(self, client: DurableClient, number: int) -> Parcel:
+        """The next attempt at a job.
+
+        Raises:
+            NoValue: see `Calls.make`.
+        """
+        job, tries = self._jobs[number], self._tries
+        left_s = None if job.timeout_s is None else job.timeout_s - tries.spent_s.get(number, 0.0)
+        encoded = self._calls.make(job, tries.attempts[number], tries.values, tries.after.get(number), left_s)
+        future: AppFuture[Any] = AppFuture(number + 1, job.name, client, self.fn)
+        packed = pack_call((encoded,), {}, [])
+        return Parcel(future, self.fn, self._class_of(client, job), packed, tries.wires[number])
+
+    def _class_of(self, client: DurableClient, job: Job) -> int:
+        key = (job.request, self._setting.bindings(job))
+        cls = self._classes.get(key)
+        if cls is None:
+            cls = self._classes[key] = client.definitions.request_class(*key, self._setting.config.crash_limit)
+        return cls

@@ -1,0 +1,319 @@
+"""The store of a workflow's run: its jobs, their attempts, what has fired. What is committed is true.
+
+It is the run store (`pilotflow.runtime.store`) with more tables. One process writes it, in whole
+transactions; any process of the host may read it (`pilotflow.workflow.history`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from pilotflow.core.block_records import KnownBlock
+from pilotflow.core.job_states import JobState
+from pilotflow.errors import ConfigError
+from pilotflow.runtime.store import Store
+from pilotflow.workflow.records import Job, Workflow
+
+FILE: Final = "run.db"
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS definition (part TEXT PRIMARY KEY, content BLOB);
+CREATE TABLE IF NOT EXISTS stages (stage INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE IF NOT EXISTS jobs (
+    job INTEGER PRIMARY KEY, name TEXT, stage INTEGER, state INTEGER, attempt INTEGER, failures INTEGER,
+    wire INTEGER, script TEXT, code INTEGER, changed REAL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, stage);
+CREATE INDEX IF NOT EXISTS jobs_by_name ON jobs (name);
+CREATE TABLE IF NOT EXISTS results (
+    job INTEGER, attempt INTEGER, how TEXT, exit_code INTEGER, started_us INTEGER, duration_us INTEGER,
+    cpu_us INTEGER, peak_bytes INTEGER, manager INTEGER, cores TEXT, gpus TEXT, cause TEXT, words TEXT, at REAL,
+    PRIMARY KEY (job, attempt)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS user_data (number INTEGER PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS actions (number INTEGER PRIMARY KEY, fired REAL, ended REAL, words TEXT);
+CREATE TABLE IF NOT EXISTS inputs (job INTEGER PRIMARY KEY, digest TEXT);
+CREATE TABLE IF NOT EXISTS blocks (name TEXT PRIMARY KEY, executor TEXT, batch_id TEXT);
+CREATE TABLE IF NOT EXISTS lives (
+    life INTEGER PRIMARY KEY, epoch INTEGER, pid INTEGER, host TEXT, began REAL, ended REAL, how TEXT
+);
+"""
+
+
+class ResultRow(NamedTuple):
+    """An ended attempt, in the order of the columns of `results`.
+
+    Attributes:
+        job, attempt: which.
+        how: "completed", "failed", "terminated", "cancelled" or "lost".
+        exit_code: None if there is none.
+        started_us, duration_us, cpu_us: Unix time of its start; microseconds.
+        peak_bytes: the most memory that it was seen to use.
+        manager: its manager's number.
+        cores, gpus: what it had of its node, as JSON.
+        cause: what ended it, for `recover`: "exit", "memory", "runtime", "walltime", "lost", "request" or "".
+        words: what is to be said of it.
+        at: Unix time of the record.
+    """
+
+    job: int
+    attempt: int
+    how: str
+    exit_code: int | None
+    started_us: int = 0
+    duration_us: int = 0
+    cpu_us: int = 0
+    peak_bytes: int = 0
+    manager: int = 0
+    cores: str = "[]"
+    gpus: str = "[]"
+    cause: str = ""
+    words: str = ""
+    at: float = 0.0
+
+
+class JobRow(NamedTuple):
+    """What changes of a job: see the columns of `jobs`.
+
+    Attributes:
+        state: where it is.
+        attempt: the number of its last attempt; 0 before the first.
+        failures: attempts that have failed by themselves since it was last reset.
+        wire: the last of its attempts that is over, by the interchange's numbers.
+        script, code: what runs before its next attempt, after which exit code.
+        changed: Unix time.
+        job: its number; last, as the statement has it.
+    """
+
+    state: int
+    attempt: int
+    failures: int
+    wire: int
+    script: str | None
+    code: int | None
+    changed: float
+    job: int
+
+
+class Life(NamedTuple):
+    """One program's time with the run."""
+
+    life: int
+    epoch: int
+    pid: int
+    host: str
+    began: float
+    ended: float | None
+    how: str | None
+
+
+@dataclass
+class Changes:
+    """What one transaction writes."""
+
+    jobs: list[JobRow] = field(default_factory=list)
+    results: list[ResultRow] = field(default_factory=list)
+    user_data: list[tuple[int, str]] = field(default_factory=list)
+    fired: list[tuple[int, float]] = field(default_factory=list)
+    inputs: list[tuple[int, str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.results or self.user_data or self.fired or self.inputs)
+
+
+class JobStore(Store):
+    """The store of one workflow's run, for the one process that writes it. See `Store`."""
+
+    def __init__(self, directory: Path, log: logging.Logger) -> None:
+        super().__init__(directory / FILE, log)
+        self.commit(_each(_SCHEMA))
+
+    def create(self, workflow: Workflow, facts: Iterable[tuple[str, str]]) -> None:
+        """Record a workflow of which nothing has run."""
+
+        def write(database: sqlite3.Connection) -> None:
+            self._define(database, workflow)
+            rows = [(job.index, job.name, job.stage) for job in workflow.jobs]
+            database.execute("DELETE FROM jobs")
+            database.executemany("INSERT INTO jobs VALUES (?, ?, ?, 0, 0, 0, 0, NULL, NULL, NULL)", rows)
+            database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?)", facts)
+
+        self.commit(write)
+
+    def redefine(self, workflow: Workflow, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Another definition of the same run; `work` brings the jobs into accord with it."""
+
+        def write(database: sqlite3.Connection) -> None:
+            self._define(database, workflow)
+            work(database)
+
+        self.commit(write)
+
+    def _define(self, database: sqlite3.Connection, workflow: Workflow) -> None:
+        database.execute("DELETE FROM definition")
+        database.executemany("INSERT INTO definition VALUES (?, ?)", encode_definition(workflow))
+        database.execute("DELETE FROM stages")
+        database.executemany("INSERT INTO stages VALUES (?, ?)", enumerate(workflow.stages))
+
+    def begin_life(self, epoch: int, pid: int, host: str) -> int:
+        """Record that this process now has the run; returns the life's number."""
+        found: list[int] = []
+
+        def write(database: sqlite3.Connection) -> None:
+            number = database.execute("SELECT COALESCE(MAX(life), 0) + 1 FROM lives").fetchone()[0]
+            database.execute("INSERT INTO lives VALUES (?, ?, ?, ?, ?, NULL, NULL)", (number, epoch, pid, host, _now()))
+            found.append(number)
+
+        self.commit(write)
+        return found[0]
+
+    def end_life(self, life: int, how: str) -> None:
+        """Record that this process is done with the run."""
+        self.commit(
+            lambda d: void(d.execute("UPDATE lives SET ended = ?, how = ? WHERE life = ?", (_now(), how, life)))
+        )
+
+    def apply(self, changes: Changes) -> None:
+        """Commit what has happened to jobs."""
+
+        def write(database: sqlite3.Connection) -> None:
+            if changes.results:
+                marks = ", ".join("?" * len(ResultRow._fields))
+                database.executemany(f"INSERT OR REPLACE INTO results VALUES ({marks})", changes.results)  # noqa: S608  no data
+            if changes.jobs:
+                database.executemany(
+                    "UPDATE jobs SET state = ?, attempt = ?, failures = ?, wire = ?, script = ?, code = ?, changed = ? "
+                    "WHERE job = ?",
+                    changes.jobs,
+                )
+            database.executemany("INSERT OR REPLACE INTO user_data VALUES (?, ?)", changes.user_data)
+            database.executemany("INSERT OR IGNORE INTO actions VALUES (?, ?, NULL, NULL)", changes.fired)
+            database.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?)", changes.inputs)
+
+        self.commit(write)
+
+    def action_ended(self, number: int, words: str) -> None:
+        """Record that an action was carried out."""
+        statement = "UPDATE actions SET ended = ?, words = ? WHERE number = ?"
+        self.commit(lambda d: void(d.execute(statement, (_now(), words, number))))
+
+    def known_blocks(self, blocks: Sequence[KnownBlock]) -> None:
+        """Record which blocks exist."""
+
+        def write(database: sqlite3.Connection) -> None:
+            database.execute("DELETE FROM blocks")
+            database.executemany(
+                "INSERT INTO blocks VALUES (?, ?, ?)", [(b.name, b.executor, b.batch_id) for b in blocks]
+            )
+
+        self.commit(write)
+
+
+def encode_definition(workflow: Workflow) -> list[tuple[str, bytes]]:
+    """A workflow in parts. What jobs depend on is written once for all that depend on the same."""
+    groups: dict[int, int] = {}
+    needs: list[tuple[int, ...]] = []
+    of_job: list[int] = []
+    for job in workflow.jobs:
+        number = groups.get(id(job.depends_on))
+        if number is None:
+            number = groups[id(job.depends_on)] = len(needs)
+            needs.append(job.depends_on)
+        of_job.append(number)
+    bare = msgspec.structs.replace(workflow, jobs=())
+    encode = msgspec.msgpack.encode
+    return [
+        ("workflow", encode(bare)),
+        ("jobs", encode([msgspec.structs.replace(job, depends_on=()) for job in workflow.jobs])),
+        ("needs", encode(needs)),
+        ("needs_of_job", encode(of_job)),
+    ]
+
+
+def decode_definition(parts: dict[str, bytes]) -> Workflow:
+    """The workflow again, with equal things shared."""
+    decode = msgspec.msgpack.decode
+    bare = decode(parts["workflow"], type=Workflow)
+    needs = decode(parts["needs"], type=list[tuple[int, ...]])
+    of_job = decode(parts["needs_of_job"], type=list[int])
+    shared: dict[Any, Any] = {}
+    jobs = []
+    for job, group in zip(decode(parts["jobs"], type=list[Job]), of_job, strict=True):
+        jobs.append(
+            msgspec.structs.replace(
+                job,
+                depends_on=needs[group],
+                request=shared.setdefault(job.request, job.request),
+                env=shared.setdefault(job.env, job.env),
+                stdio=shared.setdefault(("stdio", job.stdio.mode, job.stdio.delete_on_success), job.stdio),
+            )
+        )
+    return msgspec.structs.replace(bare, jobs=tuple(jobs))
+
+
+def read_definition(database: sqlite3.Connection) -> Workflow:
+    """The workflow that a store is of.
+
+    Raises:
+        ConfigError: it is of none.
+    """
+    try:
+        parts = dict(database.execute("SELECT part, content FROM definition"))
+    except sqlite3.Error:
+        parts = {}
+    if not parts:
+        raise ConfigError("This is not the run of a workflow: its store has no definition.")
+    return decode_definition(parts)
+
+
+class Restored(NamedTuple):
+    """What a store knows of its jobs, by number."""
+
+    states: list[JobState]
+    attempts: list[int]
+    failures: list[int]
+    wires: list[int]
+    scripts: dict[int, tuple[str | None, int]]
+    user_data: dict[int, str]
+    fired: dict[int, bool]
+    blocks: tuple[KnownBlock, ...]
+
+
+def restore(database: sqlite3.Connection) -> Restored:
+    """Read what is known of the jobs; `fired` says of each action that has fired whether it is carried out."""
+    rows = database.execute("SELECT state, attempt, failures, wire, script, code FROM jobs ORDER BY job").fetchall()
+    return Restored(
+        [JobState(row[0]) for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        [row[3] for row in rows],
+        {job: (row[4], row[5]) for job, row in enumerate(rows) if row[5] is not None},
+        dict(database.execute("SELECT number, value FROM user_data")),
+        {number: ended is not None for number, ended in database.execute("SELECT number, ended FROM actions")},
+        tuple(KnownBlock(*row) for row in database.execute("SELECT executor, name, batch_id FROM blocks")),
+    )
+
+
+def void(_: object) -> None:
+    """Forget a value."""
+
+
+def _each(statements: str) -> Callable[[sqlite3.Connection], None]:
+    def run(database: sqlite3.Connection) -> None:
+        for statement in statements.split(";"):
+            if statement.strip():
+                database.execute(statement)
+
+    return run
+
+
+def _now() -> float:
+    return time.time()

@@ -1,0 +1,135 @@
+"""Whatever of a workflow's run is killed at whatever moment: no finished job is lost, and none runs again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pilotflow.core.job_states import JobState
+from tests.integration import workflow_tools as tools
+from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
+
+MOMENTS = [pytest.param(5, 120), pytest.param(50, 2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
+
+
+@pytest.fixture
+def runs() -> Iterator[list[Path]]:
+    """Runs whose processes are gone when the test is over."""
+    made: list[Path] = []
+    yield made
+    for run in made:
+        for pid in tools.marked(run, b""):
+            tools.kill(pid)
+
+
+def coordinator(program: Program) -> None:
+    program.kill()
+
+
+def interchange(program: Program) -> None:
+    for pid in tools.marked(program.run, b"pilotflow.runtime.interchange"):
+        tools.kill(pid)
+
+
+def manager(program: Program) -> None:
+    tools.kill(tools.of_a_manager(program.run, 0))
+
+
+def worker(program: Program) -> None:
+    tools.kill(tools.of_a_manager(program.run, 2))
+
+
+def everything(program: Program) -> None:
+    program.kill()
+    for pid in tools.marked(program.run, b""):
+        tools.kill(pid)
+
+
+@pytest.mark.parametrize(("moments", "jobs"), MOMENTS)
+@pytest.mark.parametrize("victim", [coordinator, interchange, manager, worker, everything])
+def test_what_has_finished_is_neither_lost_nor_repeated(
+    victim: Callable[[Program], None],
+    moments: int,
+    jobs: int,
+    tmp_path: Path,
+    runs: list[Path],
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("count", moments)
+    half = jobs // 2
+    work = [a_job(n, f"{MARK}; sleep 0.01") for n in range(half)] + [a_job(half + n, MARK, n) for n in range(half)]
+    for moment in range(moments):
+        dice = random.Random(f"{victim.__name__} {moment}")
+        home = tmp_path / f"{moment}"
+        home.mkdir()
+        run = a_run(home, a_workflow(*work))
+        runs.append(run)
+        program = Program(run)
+        tools.until(partial(tools.completed, run), "a job is completed")
+        time.sleep(dice.random() * jobs / 300)
+        victim(program)
+        done, before = tools.completed(run), tools.marks(run)
+        if program.process.poll() is not None or victim in (coordinator, everything):
+            program = Program(run)
+        assert program.wait(300) == 0
+        _check(run, jobs, done, before)
+
+
+def _check(run: Path, jobs: int, done: set[str], before: dict[str, list[int]]) -> None:
+    after = tools.marks(run)
+    assert tools.states(run) == {"completed": jobs}
+    finals = tools.query(
+        run, "SELECT job, COUNT(*) FROM results WHERE how = 'completed' GROUP BY job HAVING COUNT(*) > 1"
+    )
+    assert not finals, "a job has one final result"
+    for name in done:
+        assert after[name] == before[name], f"{name} had finished, and ran again"
+    for name, attempts in after.items():
+        assert len(set(attempts)) == len(attempts), f"attempts at {name} cannot be told apart: {attempts}"
+    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+
+
+def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_has_the_results(
+    tmp_path: Path, runs: list[Path]
+) -> None:
+    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 3; touch done"), a_job(1, MARK, 0)))
+    runs.append(run)
+    program = Program(run)
+    tools.until(lambda: tools.marks(run), "the job runs")
+    program.kill()
+    tools.until((tmp_path / "done").exists, "the job has ended by itself")
+    time.sleep(0.5)
+    assert tools.completed(run) == set()
+    assert Program(run).wait() == 0
+    assert tools.marks(run) == {"job0": [1], "job1": [1]}
+    lives = tools.query(run, "SELECT epoch, how FROM lives")
+    assert lives == [(1, None), (1, "succeeded")]
+
+
+def test_an_interchange_that_nobody_goes_on_with_ends_everything_after_its_time(
+    tmp_path: Path, runs: list[Path]
+) -> None:
+    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 0.5"), a_job(1, MARK, 0)), keep_s=1.0)
+    runs.append(run)
+    program = Program(run)
+    tools.until(lambda: tools.marks(run), "the job runs")
+    program.kill()
+    tools.until(lambda: tools.nothing_left(run), "everything has ended")
+    assert Program(run).wait() == 0
+    assert tools.marks(run)["job1"] == [1]
+    assert tools.marks(run)["job0"] == [1, 2], "what was cut before its commit is a new attempt"
+
+
+def test_a_job_that_is_killed_is_a_failure_of_its_own(tmp_path: Path, runs: list[Path]) -> None:
+    run = a_run(tmp_path, a_workflow(a_job(0, "kill -9 $$"), a_job(1, MARK, 0), a_job(2, MARK)))
+    runs.append(run)
+    assert Program(run).wait() == 1
+    rows = tools.query(run, "SELECT how, exit_code FROM results WHERE job = 0")
+    assert rows == [("failed", 137)]
+    found = [JobState(state) for (state,) in tools.query(run, "SELECT state FROM jobs ORDER BY job")]
+    assert found == [JobState.FAILED, JobState.CANCELLED, JobState.COMPLETED]

@@ -1,0 +1,108 @@
+"""Workflows from their file to their end, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import workflow_tools as tools
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+DIAMOND = """
+name: diamond
+files:
+  - {name: raw, path: raw.txt}
+jobs:
+  - {name: pre, command: echo 1 > raw.txt, output_files: [raw]}
+  - {name: left, command: "cat raw.txt; echo left", input_files: [raw]}
+  - {name: right, command: "cat raw.txt; echo right >&2", input_files: [raw]}
+  - {name: post, command: echo done, depends_on: [left, right]}
+"""
+FAILS = """
+name: fails
+jobs:
+  - {name: good, command: echo fine}
+  - {name: bad, command: "echo why >&2; exit 3"}
+  - {name: after, command: echo never, depends_on: [bad]}
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    def call(*words: str, code: int | None = 0, **others: Any) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pilotflow", *words]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False, **others)
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+def _file(directory: Path, text: str, name: str = "workflow.yaml") -> str:
+    (directory / name).write_text(text)
+    return name
+
+
+def test_a_diamond_runs_and_each_of_its_records_can_be_read(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", _file(tmp_path, DIAMOND))
+    assert "has succeeded: 4 completed" in done.stdout
+    assert [job["state"] for job in json.loads(cli("jobs", "--json").stdout)] == ["completed"] * 4
+    rows = json.loads(cli("results", "last", "-j", "left,right", "--json").stdout)
+    assert [(row["name"], row["attempt"], row["exit_code"]) for row in rows] == [("left", 1, 0), ("right", 1, 0)]
+    assert cli("logs", "last", "left", "--stdout").stdout == "1\nleft\n"
+    assert cli("logs", "1", "right", "--stderr").stdout == "right\n"
+    listed = json.loads(cli("list", "--json").stdout)
+    assert [(run["run"], run["state"]) for run in listed] == [("0001", "succeeded")]
+    assert json.loads(cli("status", "--json").stdout)["jobs"]["completed"] == 4
+
+
+def test_a_failure_is_exit_code_1_with_the_last_lines_of_stderr_and_the_next_commands(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", _file(tmp_path, FAILS), code=1)
+    assert "1 completed, 1 failed, 1 cancelled" in done.stdout
+    assert "bad failed (attempt 1, exit code 3):\n    why\n    see: pilotflow logs 0001 bad\n" in done.stdout
+    assert "pilotflow rerun 0001 --failed" in done.stdout
+    assert cli("logs").stdout.endswith("why\n"), "what failed is shown by default"
+
+
+def test_a_wrong_file_is_exit_code_2_and_starts_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", _file(tmp_path, "name: x\njobs:\n  - {name: a, command: b, depends_on: [c]}\n"), code=2)
+    assert "workflow.yaml:3:" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_in_the_background_is_seen_cancelled_and_attached_to(cli: Cli, tmp_path: Path) -> None:
+    text = "name: slow\njobs:\n  - {name: quick, command: 'true'}\n" + "".join(
+        f"  - {{name: slow{n}, command: sleep 60}}\n" for n in range(4)
+    )
+    started = json.loads(cli("submit", _file(tmp_path, text), "--json", "--num-cpus", "2").stdout)
+    run = Path(started["directory"])
+    tools.until(lambda: tools.completed(run) == {"quick"}, "the quick job is completed")
+    assert cli("status").stdout.splitlines()[0] == "Run 0001 of 'slow': running"
+    refused = cli("resume", code=2).stderr
+    assert f"pid {started['pid']}" in refused
+    assert json.loads(cli("cancel", "last", "-j", "slow*", "--json").stdout)["cancelled"] == 4
+    done = cli("attach", code=1)
+    assert "1 completed, 4 cancelled" in done.stdout
+    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    assert cli("cancel", code=2).stderr.count("not running") == 1
+
+
+def test_jobs_know_who_they_are(cli: Cli, tmp_path: Path) -> None:
+    names = "TORC_WORKFLOW_ID TORC_JOB_ID TORC_JOB_NAME TORC_ATTEMPT_ID PILOTFLOW_JOB_NAME PILOTFLOW_ATTEMPT"
+    command = "; ".join(f"echo ${name}" for name in names.split())
+    cli("run", _file(tmp_path, f"name: who\njobs:\n  - {{name: me, command: '{command}'}}\n"))
+    assert cli("logs", "last", "me").stdout.split()[-6:] == ["0001", "0", "me", "1", "me", "1"]
+
+
+def test_a_promised_file_that_is_not_there_is_a_failure(cli: Cli, tmp_path: Path) -> None:
+    text = "name: x\nfiles:\n  - {name: f, path: never.txt}\njobs:\n  - {name: a, command: 'true', output_files: [f]}\n"
+    done = cli("run", _file(tmp_path, text), code=1)
+    assert "did not make" in done.stdout
+    assert "never.txt" in done.stdout
