@@ -31,6 +31,7 @@ class Context(NamedTuple):
         paths: the path of each file.
         env: variables of all jobs.
         stdio, stdio_of: where output goes, of all jobs and of single ones.
+        strict: whether jobs run only on the scheduler they name.
     """
 
     requirements: Names
@@ -43,6 +44,7 @@ class Context(NamedTuple):
     env: Mapping[str, str]
     stdio: Stdio
     stdio_of: Mapping[str, Stdio]
+    strict: bool = True
 
 
 class Awaited(NamedTuple):
@@ -85,7 +87,7 @@ class JobMaker:
             "name": entry.names,
             "request": self._requested(entry),
             "requirements": self._text(entry, given.resource_requirements),
-            "scheduler": self._one(entry, "scheduler", self._context.schedulers),
+            "scheduler": self._bound_to(entry),
             "failure_handler": self._one(entry, "failure_handler", self._context.handlers),
             "executors": self._executors(entry),
             "function": self._functions(entry),
@@ -168,6 +170,10 @@ class JobMaker:
         if isinstance(made, str):
             return repeat(names.find(made, path), entry.copies.count)
         return (names.find(each, path) for each in made)
+
+    def _bound_to(self, entry: Expanded[JobSpec]) -> Iterator[int | None]:
+        named = self._one(entry, "scheduler", self._context.schedulers)
+        return named if self._context.strict else (None for _ in named)
 
     def _requested(self, entry: Expanded[JobSpec]) -> Iterator[Request]:
         priority = entry.entry.priority or 0

@@ -367,6 +367,9 @@ class WorkflowSpec(_Section):
     jobs_sort_method: Literal["gpus_runtime_memory", "gpus_memory_runtime", "none"] = Field(
         "gpus_runtime_memory", description="Which jobs come first among those of equal priority."
     )
+    strict_scheduler_match: bool = Field(
+        True, description="Whether jobs run only on the `scheduler` they name; false: on any that has room."
+    )
     use_pending_failed: bool = Field(
         False, description="A failure that no rule takes leaves the job pending_failed and its dependents waiting."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from bisect import bisect_left
 from typing import Final
 
@@ -11,6 +12,34 @@ from pilotflow.workflow.reading import Path
 
 _LITERAL: Final = re.compile(r"[\w\-/ ]*")
 _EXACT: Final = re.compile(r"\^(?P<name>[\w\-/ ]*)\$")
+
+
+_CLASSES: Final = {
+    "alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "space": r"\s", "word": r"\w",
+    "xdigit": "0-9a-fA-F", "punct": r"!-/:-@\[-`{-~", "blank": r" \t",
+}  # fmt: skip
+"""Classes such as `[[:alpha:]]`, which Python's expressions do not have."""
+_FOREIGN: Final = re.compile(r"\\(?P<end>z)|\\.|\(\?<(?P<name>[A-Za-z_]\w*)>|\[:(?P<class>[a-z]+):\]", re.DOTALL)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    r"""A regular expression; what others write differently is understood: `\z`, `(?<name>...)`, `[[:alpha:]]`.
+
+    Raises:
+        re.error: it is none.
+        FutureWarning: it may mean something else in a later Python.
+    """
+
+    def native(match: re.Match[str]) -> str:
+        if match["end"]:
+            return r"\Z"
+        if match["name"]:
+            return f"(?P<{match['name']}>"
+        return _CLASSES.get(match["class"], match[0]) if match["class"] else match[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        return re.compile(_FOREIGN.sub(native, pattern))
 
 
 class Names:
@@ -82,8 +111,8 @@ class Names:
             index = self.index_of.get(exact["name"])
             return () if index is None else (index,)
         try:
-            search = re.compile(pattern).search
-        except (re.error, OverflowError, RecursionError) as error:
+            search = _compiled(pattern).search
+        except (re.error, OverflowError, RecursionError, FutureWarning) as error:
             self._findings.error(path, f"'{pattern}' is not a regular expression: {error}.", about="regex")
             return None
         return tuple(sorted(self.index_of[name] for name in self._candidates(pattern) if search(name)))

@@ -139,6 +139,7 @@ class _Assembly:
             env=_environment(top),
             stdio=Stdio() if default is None else stdio_of(default),
             stdio_of={name: stdio_of(each) for name, each in (override or {}).items()},
+            strict=top.strict_scheduler_match,
         )
         jobs, job_names = self._jobs(multiplier, context)
         for name in override or {}:
