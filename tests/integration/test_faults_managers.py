@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -102,6 +106,77 @@ def test_a_frozen_manager_is_given_up_and_its_late_results_are_dropped(tmp_path:
         assert delivered == [future]
         assert "not heard of for 2 s" in log.read_text() or "not heard of for 3 s" in log.read_text()
         assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]
+
+
+class Cable:
+    """A TCP port in front of another one of this host; what goes through can be held up, with nobody told."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._whole = threading.Event()
+        self._whole.set()
+        self._ends: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Let nothing through from now on."""
+        self._whole.clear()
+
+    def close(self) -> None:
+        """Hang up on both sides."""
+        for end in (self._listener, *self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._whole.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ours, _ = self._listener.accept()
+                theirs = socket.create_connection(("127.0.0.1", self._target))
+                self._ends += [ours, theirs]
+                for source, target in ((ours, theirs), (theirs, ours)):
+                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._whole.wait()
+                target.sendall(data)
+
+
+def test_a_manager_that_is_cut_off_is_given_up_and_ends_by_itself(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=2, init_blocks=0, max_blocks=1, workers=1, tcp=True) as run:
+        connection = (run.directory / "connection.json").read_text()
+        found = re.search(r"tcp://127\.0\.0\.1:(\d+)", connection)
+        assert found is not None
+        port = int(found[1])
+        cable = Cable(port)
+        own = run.directory / "cut.json"
+        own.touch(0o600)
+        own.write_text(connection.replace(f":{port}", f":{cable.port}"))
+        argv = [sys.executable, "-m", "pilotflow.runtime.manager", str(own)]
+        argv += ["--executor", "cpu", "--block", "by-hand", "--directory", str(tmp_path), "--workers", "1"]
+        with contextlib.closing(cable), subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as manager:
+            until(lambda: status_of(run).blocks)
+            path, go = tmp_path / "lives", tmp_path / "go"
+            future = tasks.linger(str(path), str(go))
+            delivered: list[Future[Any]] = []
+            future.add_done_callback(delivered.append)
+            (first,) = until(lambda: pids_in(path))
+            cable.cut()
+            Path(f"{go}.1").touch()  # the first attempt may end, but nobody hears of it
+            _, said = manager.communicate(timeout=60)
+            assert manager.returncode == 1
+            assert "answered no heartbeat for" in said
+            until(lambda: len(pids_in(path)) == 2)
+            Path(f"{go}.2").touch()
+            assert future.result(60)[1] == pids_in(path)[1] != first
+            assert delivered == [future]
+        until(lambda: "not heard of for" in (run.directory / "pilotflow.log").read_text())
 
 
 def _manager_over(run: Any, worker: int) -> int:
