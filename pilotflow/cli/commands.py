@@ -20,7 +20,7 @@ from typing import Annotated, Final
 import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, complain, errors_in_words, import_from_here
-from pilotflow.cli.site_commands import config_app, site_app
+from pilotflow.cli.site_commands import add_site_commands
 from pilotflow.cli.workflow_commands import add_commands
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
@@ -38,8 +38,7 @@ app = typer.Typer(
 )
 
 
-app.add_typer(site_app)
-app.add_typer(config_app)
+add_site_commands(app)
 
 
 def run() -> None:

@@ -114,3 +114,26 @@ def show_config(
 
     with errors_in_words():
         show_settings(settings or [], origin, json)
+
+
+def support_bundle(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="A run directory, or where run directories are.")
+    ] = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to this file, which must not exist.")
+    ] = None,
+) -> None:
+    """Put what an admin needs to help with a run into one file, without its secrets, arguments and results."""
+    from pilotflow.cli.support_bundle import write_bundle
+
+    with errors_in_words():
+        target = write_bundle(run, output)
+        print(f"{target} written. Look through it before you send it: tar -tzf {target}")
+
+
+def add_site_commands(app: typer.Typer) -> None:
+    """Add the commands of sites to the command line."""
+    app.add_typer(site_app)
+    app.add_typer(config_app)
+    app.command("support-bundle")(support_bundle)
