@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,7 @@ MUTATIONS = [a_wrong_value, a_wrong_key, a_lost_line, a_doubled_line, a_shifted_
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_a_broken_file_is_refused_with_places(mutation: object, tmp_path: Path) -> None:
-    assert callable(mutation)
+def test_a_broken_file_is_refused_with_places(mutation: Callable[[random.Random, str], str], tmp_path: Path) -> None:
     dice = random.Random(mutation.__name__)
     path = tmp_path / "site.yaml"
     refused = 0
