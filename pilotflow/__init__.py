@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pilotflow.executor import PilotExecutor
     from pilotflow.futures import AppFuture
     from pilotflow.ids import VERSION as __version__  # noqa: N811  the name that everybody looks for
+    from pilotflow.joins import join_app
     from pilotflow.launchers.mpirun import MpiexecLauncher, MpirunLauncher
     from pilotflow.launchers.simple import SimpleLauncher, WrappedLauncher
     from pilotflow.launchers.single_node import SingleNodeLauncher
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "pilotflow.executor": ("PilotExecutor",),
     "pilotflow.futures": ("AppFuture",),
+    "pilotflow.joins": ("join_app",),
     "pilotflow.launchers.mpirun": ("MpiexecLauncher", "MpirunLauncher"),
     "pilotflow.launchers.simple": ("SimpleLauncher", "WrappedLauncher"),
     "pilotflow.launchers.single_node": ("SingleNodeLauncher",),
@@ -121,6 +123,7 @@ __all__ = [
     "bash_app",
     "cache_key",
     "current_task",
+    "join_app",
     "load",
     "progress",
     "python_app",

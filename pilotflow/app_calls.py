@@ -19,7 +19,7 @@ from pilotflow.app_output import STREAMS, check_label, place_of
 from pilotflow.errors import ConfigError
 from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.run import Run
-from pilotflow.runtime.tasks import BashCall, InSetting, Output, PythonCall, Setting, second
+from pilotflow.runtime.tasks import AsyncCall, BashCall, InSetting, Output, PythonCall, Setting, second
 from pilotflow.units import kind, show
 
 CALL_WORDS: Final = ("stdout", "stderr", "inputs", "outputs", "label")
@@ -61,38 +61,40 @@ class Manner:
         self._name = name
         self._is_command = is_command
         self._options = options
-        self._parameters = parameters_of(function)
+        self.parameters = parameters_of(function)
         self._defaults = {
             word: parameter.default
             for word in _PLACED
-            if (parameter := self._parameters.get(word)) is not None and parameter.default is not parameter.empty
+            if (parameter := self.parameters.get(word)) is not None and parameter.default is not parameter.empty
         }
         redirected = is_command or options.redirects or any(self._defaults.get(word) for word, _ in STREAMS)
         elsewhere = options.has_setting or bool(self._defaults.get("outputs"))
         self.least = (REDIRECTED if redirected else PLAIN) | (IN_SETTING if elsewhere else PLAIN)
         """The shape of a call without any words of ours."""
         has_label = options.label is not None
-        self.always_special = self.least != PLAIN or has_label or any(word in self._parameters for word in _PLACED)
+        self.always_special = self.least != PLAIN or has_label or any(word in self.parameters for word in _PLACED)
         """Whether every call must be looked at: where output goes may be given by position."""
 
     def shape_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """The shape of a call, and what it says in our words; those are taken out of `kwargs`."""
         given: dict[str, Any] = {word: kwargs[word] for word in CALL_WORDS if word in kwargs}
         for word in given:
-            if word not in self._parameters:
+            if word not in self.parameters:
                 del kwargs[word]
-        positional = list(self._parameters)[: len(args)]
+        positional = list(self.parameters)[: len(args)]
         given.update((word, args[i]) for i, word in enumerate(positional) if word in CALL_WORDS and word != "inputs")
         shape = self.least
         if "stdout" in given or "stderr" in given:
             shape |= REDIRECTED
-        if given.get("outputs") or ("inputs" in given and "inputs" not in self._parameters):
+        if given.get("outputs") or ("inputs" in given and "inputs" not in self.parameters):
             shape |= IN_SETTING
         return shape, given
 
     def wrapped(self, shape: int) -> Callable[..., Any]:
         """The function as it travels in that shape."""
         function: Callable[..., Any] = self._function
+        if inspect.iscoroutinefunction(function):
+            function = AsyncCall(function)
         if self._is_command:
             function = BashCall(function, self._name)
         elif shape & REDIRECTED:
@@ -122,7 +124,7 @@ class Manner:
         before: tuple[Any, ...] = ()
         ours: tuple[str, ...] = ()
         if shape & IN_SETTING:
-            waits = "inputs" in given and "inputs" not in self._parameters
+            waits = "inputs" in given and "inputs" not in self.parameters
             inputs = _listed(given["inputs"], "inputs") if waits else []  # only waited for: the worker drops them
             cwd = None if self._options.cwd is None else os.path.abspath(self._options.cwd)
             args, outputs = self._with_outputs(future, given, cwd, args, kwargs)
@@ -142,7 +144,7 @@ class Manner:
             target = given.get(word, self._defaults.get(word) or getattr(self._options, word))
             place = place_of(target, run.directory / "tasks" / self._name, future.task_id, label, suffix, word)
             places[word] = place
-            if place is None or word not in self._parameters:
+            if place is None or word not in self.parameters:
                 continue
             args = self._replaced(word, place[0], args, kwargs)
         output = Output(**places)
@@ -166,13 +168,13 @@ class Manner:
         future.outputs = [
             PartFuture(future, f"{self._name}.outputs[{i}]", (second, file)) for i, file in enumerate(files)
         ]
-        if "outputs" in self._parameters:
+        if "outputs" in self.parameters:
             args = self._replaced("outputs", files, args, kwargs)
         return args, tuple(map(os.fspath, files))
 
     def _replaced(self, word: str, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments with that value for one of the function's parameters."""
-        at = list(self._parameters).index(word)
+        at = list(self.parameters).index(word)
         if at < len(args):
             return (*args[:at], value, *args[at + 1 :])
         kwargs[word] = value

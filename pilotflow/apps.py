@@ -2,6 +2,7 @@
 
 @python_app                 the call's result is the function's
 @bash_app                   the function returns a command, which is run; the result is 0
+@join_app                   the function starts apps, and the result is theirs (see `joins`)
 
 What the keywords may be is in `app_options`, what happens to calls with more than a function's own
 arguments in `app_calls`.
@@ -10,10 +11,11 @@ arguments in `app_calls`.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -75,11 +77,14 @@ class App(Generic[R]):
     """
 
     __name__: str
+    kind = "python_app"
 
     def __init__(self, function: Callable[..., Any], bash: bool, words: Mapping[str, Any], options: AppOptions) -> None:
         functools.update_wrapper(self, function)
         self.__pilotflow_function__ = function
         self._bash = bash
+        if bash:
+            self.kind = "bash_app"
         self._words = words
         self._options = options
         self._name = getattr(function, "__name__", type(function).__name__)
@@ -228,12 +233,11 @@ class App(Generic[R]):
 
     def __repr__(self) -> str:
         words = "".join(f", {word}={value!r}" for word, value in self._words.items())
-        return f"<{'bash' if self._bash else 'python'}_app {self._name}{words}>"
+        return f"<{self.kind} {self._name}{words}>"
 
     def _repr_html_(self) -> str:
-        kind = "bash_app" if self._bash else "python_app"
         doc = (self.__doc__ or "").strip().partition("\n")[0]
-        return table(f"{kind} {self._name}", [("says", doc), *self._words.items()])
+        return table(f"{self.kind} {self._name}", [("says", doc), *self._words.items()])
 
     def __reduce__(self) -> Any:
         return _Stub, (self._name,)
@@ -290,10 +294,12 @@ class _Stub:
 def _inside_a_task(name: str) -> RunClosed:
     return RunClosed(
         f"app '{name}' was called inside a task, and tasks cannot submit tasks. Call the plain function there, or "
-        "return what the next app needs and call it in the program."
+        "make the task's function a join_app, which runs in the program and may call apps."
     )
 
 
+@overload
+def python_app(function: Callable[..., Coroutine[Any, Any, R]]) -> App[R]: ...
 @overload
 def python_app(function: Callable[..., R]) -> App[R]: ...
 @overload
@@ -322,7 +328,7 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
 
 
 @overload
-def bash_app(function: Callable[..., str]) -> App[int]: ...
+def bash_app(function: Callable[..., str | Coroutine[Any, Any, str]]) -> App[int]: ...
 @overload
 def bash_app(**options: Any) -> Callable[[Callable[..., str]], App[int]]: ...
 def bash_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -342,10 +348,25 @@ def bash_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 def _decorator(function: Any, bash: bool, words: dict[str, Any]) -> Any:
     which = "bash_app" if bash else "python_app"
     options = parse_options(f"@{which}", words)
+    return decorated(function, which, lambda target: App(target, bash, words, options))
+
+
+def decorated(function: Any, which: str, make: Callable[[Callable[..., Any]], App[Any]]) -> Any:
+    """What a decorator returns: the app, or what makes one if it was given keywords first.
+
+    Raises:
+        ConfigError: that cannot be an app.
+    """
 
     def decorate(target: Callable[..., Any]) -> App[Any]:
         if not callable(target):
             raise ConfigError(f"@{which} decorates a function, not {type(target).__name__}")
-        return App(target, bash, words, options)
+        if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+            name = getattr(target, "__name__", "it")
+            raise ConfigError(
+                f"@{which} cannot decorate '{name}', which yields: a generator cannot travel. Return a list of all "
+                "values, or make an app of what gives one of them."
+            )
+        return make(target)
 
     return decorate if function is None else decorate(function)

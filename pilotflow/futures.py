@@ -234,6 +234,11 @@ class AppFuture(TaskFuture[T]):
         _ring(bells)
         return True
 
+    def give(self, value: T) -> bool:
+        """The task has ended with this value, in this program; False if it was cancelled before."""
+        self._result = value
+        return self._end(FINISHED)
+
     def fail(self, error: BaseException) -> bool:
         """The task cannot end any more, because of this; False if it has ended."""
         return self._end(FINISHED, Status.ERROR, None, error)

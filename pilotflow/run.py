@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -426,12 +427,18 @@ def make_current(run: Run) -> None:
     _runs.append(weakref.ref(run))
 
 
+BODY_OF: ContextVar[Run | None] = ContextVar("pilotflow_body_of", default=None)
+"""In the body of a task that runs in this program, the task's run: its apps submit there, whatever was loaded since."""
+
+
 def current_run() -> Run:
     """The run that apps submit to: the last one loaded and not closed.
 
     Raises:
         RunClosed: there is none.
     """
+    if len(_runs) > 1 and (own := BODY_OF.get()) is not None and own.is_open:
+        return own
     for ref in reversed(_runs):
         run = ref()
         if run is not None and run.is_open:

@@ -184,6 +184,10 @@ class Graph(Generic[H]):
         """Whether any task waits for this one."""
         return id in self._dependents
 
+    def feeds_workers(self, id: int) -> bool:
+        """Whether any task waits for this one's result that needs it packed."""
+        return any(waiting.task.cls != LOCAL for waiting, _ in self._dependents.get(id, ()))
+
     def supply(self, id: int, packed: Packed) -> None:
         """The result of a task (or of a foreign future) for those that wait for it."""
         self.supply_to(self._dependents.pop(id, ()), packed)

@@ -45,23 +45,22 @@ from pilotflow.messages import (
     Welcome,
 )
 from pilotflow.questions import Instruction, LookUp, TaskView
+from pilotflow.runtime.body_threads import BodyThreads
+from pilotflow.runtime.client_calls import ClientCalls, LocalSubmission
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.definitions import Definitions
+from pilotflow.runtime.local_book import LocalBook
 from pilotflow.runtime.lookup import with_blocks
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
 from pilotflow.runtime.store import Store
-from pilotflow.runtime.task_book import Answer, TaskBook
 from pilotflow.serialize import Packed
-
-CANCEL_TIMEOUT_S = 5.0
-"""A strict cancel waits this long for the interchange's answer."""
 
 Listener: TypeAlias = Callable[[Any], None]
 _Submission: TypeAlias = tuple[AppFuture[Any], Task, tuple[Any, ...], "list[Future[Any]] | None", "Policy | None"]
 
 
-class Client:
+class Client(ClientCalls):
     """One run's loop, its thread, and what user threads may ask of it.
 
     Args:
@@ -106,7 +105,9 @@ class Client:
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
-        self._book = TaskBook(self._say_of_tasks, self.call, connection.max_message_bytes, self.definitions.narrowed)
+        limit = connection.max_message_bytes
+        self._book = LocalBook(self._say_of_tasks, self.call, limit, self.definitions.narrowed)
+        self._threads = BodyThreads(log)
         self._loop.add_bell(self._wake_fd)
         self._pidfd = os.pidfd_open(interchange_pid)
         self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
@@ -178,12 +179,6 @@ class Client:
         """Send the interchange a message."""
         self.call(lambda: self._mail.add(message))
 
-    def call(self, action: Callable[[], None]) -> None:
-        """Have the loop's thread do this."""
-        self._inbox.append(action)
-        if self._asleep:
-            self._wake()
-
     def answer(self, question: LookUp, blocks: Sequence[BlockInfo], outlooks: Sequence[Outlook]) -> None:
         """Say what is known of a task, of these blocks and of what becomes of them; called in the loop's thread."""
         self._take_inbox()  # it may be about a task that was submitted just now
@@ -197,60 +192,6 @@ class Client:
     def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
         """A task that still waits for something need not run: it ends with this."""
         self.call(lambda: self._book.conclude(future, end))
-
-    def cancel(self, future: AppFuture[Any]) -> None:
-        """End a task whose future was cancelled, running or not."""
-
-        def end() -> None:
-            self._book.end(future)
-            self._settle_idle()
-
-        self.call(end)
-
-    def cancel_all(self) -> int:
-        """Cancel every task that was submitted before this call, running or not; returns how many these were."""
-        count = [0]
-        done = threading.Event()
-
-        def end() -> None:
-            count[0] = self._book.cancel_all()
-            self._settle_idle()
-            done.set()
-
-        if self.is_own_thread:
-            self._take_inbox()
-            end()
-        else:
-            self.call(end)
-            while not done.wait(1.0) and self._thread.is_alive():
-                pass
-        return count[0]
-
-    def cancel_unstarted(self, futures: Sequence[AppFuture[Any]]) -> bool:
-        """Cancel those tasks that have not started, and wait until that is known.
-
-        Returns whether all of them are cancelled. In a callback of a future nothing can be waited
-        for, and tasks whose state only the workers know count as started.
-        """
-        answer = Answer(futures)
-        self.call(lambda: self._book.cancel_unstarted(answer))
-        if not self.is_own_thread:
-            answer.done.wait(CANCEL_TIMEOUT_S)
-        return all(future.cancelled() for future in futures)
-
-    def cancel_all_unstarted(self) -> None:
-        """Cancel every task that has not started, and wait until that is known."""
-        ready = threading.Event()
-        found: list[AppFuture[Any]] = []
-
-        def look() -> None:
-            found.extend(self._book.graph.pending.values())
-            ready.set()
-
-        self.call(look)
-        ready.wait(CANCEL_TIMEOUT_S)
-        if found:
-            self.cancel_unstarted(found)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no task is pending; False if it takes longer than the timeout in seconds.
@@ -266,11 +207,6 @@ class Client:
                 return self._idle.wait_for(lambda: not self._inbox and not self._outstanding, timeout)
             finally:
                 self._idlers -= 1
-
-    @property
-    def is_own_thread(self) -> bool:
-        """Whether the caller is in the loop's thread, where callbacks of futures run."""
-        return threading.current_thread() is self._thread
 
     def pending(self) -> int:
         """Tasks that have not ended."""
@@ -312,13 +248,16 @@ class Client:
                 self._take_inbox()
                 self._dispatch(now)
                 self._beat(now)
-                if now >= self._book.due_at:
-                    self._book.resume(now)
+                if now >= self._book.tries.due_at:
+                    self._book.tries.resume(now)
+                if now >= self._threads.due_at:
+                    self._threads.grow(now)
                 self._asleep = True
                 if self._inbox:
                     self._asleep = False
                     continue
-                self._loop.turn(min(self._beat_at, self._mail.due_at, self._book.due_at) - now)
+                due_at = min(self._beat_at, self._mail.due_at, self._book.tries.due_at, self._threads.due_at)
+                self._loop.turn(due_at - now)
                 self._asleep = False
         except Exception as error:  # noqa: BLE001  the loop's top: everything pending must still end
             self._log.exception("the client loop ends because of a bug")
@@ -347,6 +286,11 @@ class Client:
 
     def _mail_ready(self) -> None:
         ready = self._book.graph.take_ready()
+        while ready.local:
+            self._book.begin_local(ready.local)
+            if ready.tasks:
+                self._mail.add_tasks(ready.tasks, ready.frames)
+            ready = self._book.graph.take_ready()
         if ready.tasks:
             self._mail.add_tasks(ready.tasks, ready.frames)
 
@@ -439,12 +383,15 @@ class Client:
             item = self._inbox.popleft()
             if type(item) is tuple:
                 waiting.append(item[0])
+            elif isinstance(item, LocalSubmission):
+                waiting.append(item.future)
         self._book.fail_all(error, waiting)
         self.welcome.set()
         self._settle_idle()
         self._record()
 
     def _close_sockets(self) -> None:
+        self._threads.close()
         self._mail.close()
         self._loop.close()
         os.close(self._pidfd)

@@ -39,6 +39,15 @@ class Definitions:
             self._store.function(fn, name)
         return fn
 
+    def local_function(self, name: str) -> int:
+        """A number for a function that runs in this program, for records."""
+        with self._lock:
+            self._functions += 1
+            fn = self._functions
+        if self._store is not None:
+            self._store.function(fn, name)
+        return fn
+
     def request_class(self, request: Request, executors: tuple[str, ...], crash_limit: int) -> int:
         """Make a request class known; returns its number, the same for the same class."""
         key = (request, executors, crash_limit)

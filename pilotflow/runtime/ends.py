@@ -43,8 +43,9 @@ class Ends:
         else:
             self.of(future)
 
-    def of(self, future: Any) -> None:
-        """The future has ended without a result of its task."""
+    def of(self, future: Any, by_result: bool = False) -> None:
+        """The future has ended without a result of its task; or with one, of its last attempt, that was bad."""
+        self.by_result += by_result
         error = _error_of(future)
         if error is None:
             self.cancelled += 1

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from pilotflow.core.graph import Graph, Oversized
+from pilotflow.core.graph import Graph, Kept, Oversized
 from pilotflow.core.retry import Policy
 from pilotflow.errors import ConfigError, PilotflowError, SerializationError
-from pilotflow.future_errors import dependency_failed
+from pilotflow.future_errors import dependency_failed, error_of
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import keepable
 from pilotflow.messages import Cancelled, CancelTasks, Result, ResultBatch, Status, Task
@@ -52,6 +52,7 @@ class TaskBook:
         ends: those of tasks that have not ended well, in words.
         retried: attempts whose task was tried again.
         concluded: tasks that ended well without an attempt.
+        tries: pauses before tasks are tried again.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class TaskBook:
         self.concluded = 0
         self._say = say
         self._call = call
-        self._tries = Tries(lambda id, cls: call(lambda: self.graph.submit_again(id, cls)), narrowed)
+        self.tries = Tries(lambda id, cls: call(lambda: self.graph.submit_again(id, cls)), narrowed)
         self._foreign_ids = itertools.count(-1, -1)
         self._foreign: dict[int, Future[Any]] = {}
         self._tokens = itertools.count(1)
@@ -118,7 +119,8 @@ class TaskBook:
     def _foreign_done(self, number: int) -> None:
         need = self._foreign.pop(number)
         try:
-            packed = pack(need.result(0))
+            value = need.result(0)
+            packed = pack(value if self.graph.feeds_workers(number) else None)
         except BaseException as error:  # noqa: BLE001  whatever that future's maker put into it
             self._fail_dependents(number, need, error)
         else:
@@ -207,28 +209,24 @@ class TaskBook:
             return False
         packed = Packed(result.payload, result.layout, tuple(parts))
         try:
-            pause = self._tries.pause_s(kept, kept.policy, future.name, result, packed)
+            pause = self.tries.pause_s(
+                kept, kept.policy, future.name, result, lambda: error_of(result.status, packed, future.name)
+            )
         except ConfigError as error:
             self.graph.finish(result.id)
             future.fail(error)
-            self.ends.of(future)
+            self.ends.of(future, by_result=True)
             self._fail_dependents(result.id, future)
             return True
         if pause is None:
             return False
-        self.retried += 1
-        self.graph.count_try(kept, result.attempt)
-        self._tries.submit(kept, pause)
+        self._try_again(kept, result.attempt, pause)
         return True
 
-    @property
-    def due_at(self) -> float:
-        """When `resume` must be called."""
-        return self._tries.due_at
-
-    def resume(self, now: float) -> None:
-        """Pauses before tasks are tried again may be over."""
-        self._tries.resume(now)
+    def _try_again(self, kept: Kept, attempt: int, pause: float) -> None:
+        self.retried += 1
+        self.graph.count_try(kept, attempt)
+        self.tries.submit(kept, pause)
 
     def begin(self, tasks: Sequence[tuple[int, int]]) -> None:
         """These attempts are running."""
@@ -246,9 +244,23 @@ class TaskBook:
             for dependent in self.graph.abandon(id):
                 future = self.graph.finish(dependent)
                 if future is not None:
-                    future.fail(dependency_failed(need, future, error))
+                    future.fail(dependency_failed(need, future, error, self._did(future)))
+                    self._drop(dependent)
                     self.ends.of(future)
                     failed.append((dependent, future))
+
+    # What `LocalBook` knows better, of tasks that run in this program.
+
+    def _did(self, future: AppFuture[Any]) -> str:
+        """What a task did whose dependency has failed."""
+        return "did not run"
+
+    def _is_here(self, id: int) -> bool:
+        """Whether the interchange does not have the task."""
+        return self.graph.is_waiting(id)
+
+    def _drop(self, id: int) -> None:
+        """A task has ended before it could end by itself."""
 
     def _fail_oversized(self) -> None:
         """Fail tasks whose arguments have become too long with the results that they need."""
@@ -283,11 +295,12 @@ class TaskBook:
         id = future.task_id
         if self.graph.pending.get(id) is not future:
             return
-        waiting = self.graph.is_waiting(id)
+        here = self._is_here(id)
         self.graph.finish(id)
+        self._drop(id)
         self.ends.of(future)
         self._fail_dependents(id, future)
-        if not waiting:
+        if not here:
             self._say(CancelTasks(0, [id], running=True))
 
     def cancel_all(self) -> int:
@@ -296,11 +309,12 @@ class TaskBook:
         ask: list[int] = []
         pending = list(graph.pending.items())
         for id, _ in pending:
-            if not graph.is_waiting(id):
+            if not self._is_here(id):
                 ask.append(id)
             graph.finish(id)
         for id, future in pending:
             count += future.withdraw()
+            self._drop(id)
             self.ends.of(future)
             graph.abandon(id)
         if ask:
@@ -314,7 +328,7 @@ class TaskBook:
         for id, future in answer.futures.items():
             if self.graph.pending.get(id) is not future:
                 continue
-            if self.graph.is_waiting(id):
+            if self._is_here(id):
                 self._withdraw(id)
             else:
                 ask.append(id)
@@ -341,6 +355,7 @@ class TaskBook:
         future = self.graph.finish(id)
         if future is not None:
             future.withdraw()
+            self._drop(id)
             self.ends.of(future)
             self._fail_dependents(id, future)
 
@@ -351,6 +366,7 @@ class TaskBook:
         pending = [*self.graph.pending.values(), *others]
         self.graph = Graph(max_bytes=self._max_bytes)
         for future in pending:
+            self._drop(future.task_id)
             future.fail(_copy(error))
             self.ends.of(future)
         for answer in self._answers.values():

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -34,6 +34,19 @@ class Output(NamedTuple):
 
     stdout: tuple[str, str] | None
     stderr: tuple[str, str] | None
+
+
+class AsyncCall:
+    """An `async def` function, called in an event loop of its own."""
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self.function = function
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it to its end; raises what it raises."""
+        import asyncio  # it takes a while, and only these need it
+
+        return asyncio.run(self.function(*args, **kwargs))
 
 
 class PythonCall:
@@ -170,6 +183,8 @@ def described(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
         return name, ("setting", "inputs", *ours)
     if isinstance(function, (PythonCall, BashCall)):
         return described(function.function)[0], ("output",)
+    if isinstance(function, AsyncCall):
+        return described(function.function)
     if function is invoke:
         return "call", ("function",)
     return getattr(function, "__name__", type(function).__name__), ()

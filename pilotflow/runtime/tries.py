@@ -7,12 +7,10 @@ import math
 import time
 from collections.abc import Callable
 
-from pilotflow.core.graph import Kept
+from pilotflow.core.graph import LOCAL, Kept
 from pilotflow.core.retry import Policy, left_s, pause_s
 from pilotflow.errors import ConfigError
-from pilotflow.future_errors import error_of
 from pilotflow.messages import Result, Status, decode_excess, encode_excess
-from pilotflow.serialize import Packed
 from pilotflow.units import show
 
 _CHANCES = (Status.ERROR, Status.EXCEEDED)
@@ -31,19 +29,18 @@ class Tries:
         self._submit = submit
         self._narrowed = narrowed
         self._paused: list[tuple[float, int, int]] = []  # when, task, class
+        self.due_at = math.inf
+        """When `resume` must be called."""
 
-    @property
-    def due_at(self) -> float:
-        """When a pause is over."""
-        return self._paused[0][0] if self._paused else math.inf
-
-    def pause_s(self, kept: Kept, policy: Policy, name: str, result: Result, packed: Packed) -> float | None:
+    def pause_s(
+        self, kept: Kept, policy: Policy, name: str, result: Result, error_of: Callable[[], BaseException]
+    ) -> float | None:
         """Seconds to wait before the next try of a task, or None if this was the last.
 
         Args:
             kept, policy, name: the task.
             result: how its attempt has ended; of a timeout its payload is made to tell of all attempts.
-            packed: what it has ended with.
+            error_of: gives the exception that it has ended with.
 
         Raises:
             ConfigError: its `retry_handler` raised, or answered nonsense.
@@ -65,7 +62,7 @@ class Tries:
             return None
         if policy.handler is None:
             return pause_s(policy, kept.tries)
-        error = error_of(result.status, packed, name)
+        error = error_of()
         try:
             return pause_s(policy, kept.tries, policy.handler(error, kept.tries))
         except Exception as problem:
@@ -79,10 +76,11 @@ class Tries:
     def submit(self, kept: Kept, pause: float) -> None:
         """Try the task again after that many seconds."""
         cls = kept.task.cls
-        if kept.policy is not None and (left := left_s(kept.policy, kept.used_s)) is not None:
+        if cls != LOCAL and kept.policy is not None and (left := left_s(kept.policy, kept.used_s)) is not None:
             cls = self._narrowed(cls, left)
         if pause > 0.0:
             heapq.heappush(self._paused, (time.monotonic() + pause, kept.task.id, cls))
+            self.due_at = self._paused[0][0]
         else:
             self._submit(kept.task.id, cls)
 
@@ -91,3 +89,4 @@ class Tries:
         while self._paused and self._paused[0][0] <= now:
             _, id, cls = heapq.heappop(self._paused)
             self._submit(id, cls)
+        self.due_at = self._paused[0][0] if self._paused else math.inf

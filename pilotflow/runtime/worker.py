@@ -13,7 +13,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from io import IOBase
 from typing import Any
 
 from pilotflow.bodies import unpack_function
@@ -137,7 +138,7 @@ class Worker:
         try:
             packed = pack(value, snapshot=False)  # sent before the task's objects can change
         except SerializationError as error:
-            text = f"the result ({type(value).__name__}) cannot be sent back: {error}"
+            text = f"the result ({type(value).__name__}) cannot be sent back: {error}{_instead(value)}"
             return Status.ERROR, pack_exception(SerializationError(text))
         if packed.layout and packed.nbytes > self._max_bytes:
             text = (
@@ -186,6 +187,17 @@ class Worker:
 
     def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
         packets.send(self._channel, link.encode(message), frames)
+
+
+def _instead(value: Any) -> str:
+    """What to return instead of what cannot travel, as the end of a message; empty if nothing is known."""
+    if isinstance(value, Generator):
+        return "; return a list of what it yields"
+    if isinstance(value, Coroutine):
+        return "; make the app of an `async def` function, or await it there"
+    if isinstance(value, IOBase):
+        return "; return the file's path, or what was read"
+    return ""
 
 
 def _unreadable(

@@ -39,6 +39,7 @@ LAYER_OF_MODULE = {
     "framefile": 0,
     "names": 0,
     "bodies": 0,
+    "nested": 0,
     "byvalue": 0,
     "blame": 0,
     "remote_errors": 0,

@@ -45,6 +45,7 @@ PUBLIC = [
     "bash_app",
     "cache_key",
     "current_task",
+    "join_app",
     "load",
     "progress",
     "python_app",

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -109,6 +110,34 @@ def test_a_wrong_keyword_or_value_is_refused_with_the_nearest_right_one(words: d
 def test_only_functions_can_be_decorated() -> None:
     with pytest.raises(ConfigError, match="decorates a function, not int"):
         pf.python_app(5)  # type: ignore[call-overload]
+
+
+def test_async_functions_run_to_their_end_and_generators_are_refused() -> None:
+    @pf.python_app
+    async def later(x: int) -> int:
+        await asyncio.sleep(0.001)
+        return x + 1
+
+    @pf.bash_app
+    async def command(code: int) -> str:
+        return f"exit {code}"
+
+    assert later(1).result() == 2
+    assert command(0).result() == 0
+    with pytest.raises(BashExitError, match="'command' ended with exit code 5"):
+        command(5).result()
+    with pytest.raises(pf.SerializationError, match=r"argument args\[0\] \(lock\)"):
+        later(threading.Lock()).result()
+
+    def count() -> Iterator[int]:
+        yield 1
+
+    decorators: list[Any] = [pf.python_app, pf.bash_app, pf.join_app]
+    for decorator in decorators:
+        with pytest.raises(ConfigError, match=r"cannot decorate 'count', which yields: .* Return a list"):
+            decorator(count)
+    with pytest.raises(pf.SerializationError, match=r"the result \(generator\) .* return a list of what it yields"):
+        pf.python_app(lambda: (i for i in range(3)))().result()
 
 
 def test_methods_and_static_methods_can_be_apps() -> None:
