@@ -26,11 +26,12 @@ from pilotflow.app_calls import CALL_WORDS, PLAIN, Manner, parameters_of
 from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.bodies import pack_function
 from pilotflow.core.retry import Policy
+from pilotflow.current import current_run
 from pilotflow.errors import ConfigError, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.notebook import table
-from pilotflow.run import Run, current_run
+from pilotflow.run import Run
 from pilotflow.serialize import Packed, pack_call
 
 if TYPE_CHECKING:

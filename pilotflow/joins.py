@@ -16,10 +16,11 @@ from typing import Any, Final, TypeVar, overload
 
 from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.apps import App, decorated
+from pilotflow.current import BODY_OF
 from pilotflow.errors import ConfigError
 from pilotflow.futures import AppFuture
 from pilotflow.nested import filled, futures_in
-from pilotflow.run import BODY_OF, Run
+from pilotflow.run import Run
 
 R = TypeVar("R")
 

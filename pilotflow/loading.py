@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pilotflow.aio import in_event_loop
+from pilotflow.current import make_current
 from pilotflow.display import NotebookSurface, surface
-from pilotflow.run import Run, make_current
+from pilotflow.run import Run
 from pilotflow.run_later import LaterRun
 
 if TYPE_CHECKING:

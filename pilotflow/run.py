@@ -11,8 +11,6 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
-from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pilotflow.aio import in_thread
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
+from pilotflow.current import no_longer_current
 from pilotflow.display import Display, Look, Surface, waited_for
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
@@ -255,7 +254,7 @@ class Run:
         atexit.unregister(self._at_exit)
         self._log.info("run closed")
         self._close_log()
-        _runs[:] = [ref for ref in _runs if ref() not in (None, self)]
+        no_longer_current(self)
 
     def begin(self) -> None:
         """Start it, if `load` has left that for later, as it does in an event loop."""
@@ -300,6 +299,11 @@ class Run:
         return f"{self.directory.parent.name}/{self.directory.name}"
 
     # ---- for apps ---------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The process that has started it."""
+        return self._pid
 
     @property
     def is_open(self) -> bool:
@@ -416,33 +420,3 @@ class Run:
 
     def _at_exit(self) -> None:
         self.close(wait=False)
-
-
-_runs: list[weakref.ref[Run]] = []
-"""Open runs, the current one last. The only state of this kind: apps must find their run."""
-
-
-def make_current(run: Run) -> None:
-    """Have apps submit to this run, until it is closed or another one is made current."""
-    _runs.append(weakref.ref(run))
-
-
-BODY_OF: ContextVar[Run | None] = ContextVar("pilotflow_body_of", default=None)
-"""In the body of a task that runs in this program, the task's run: its apps submit there, whatever was loaded since."""
-
-
-def current_run() -> Run:
-    """The run that apps submit to: the last one loaded and not closed.
-
-    Raises:
-        RunClosed: there is none.
-    """
-    if len(_runs) > 1 and (own := BODY_OF.get()) is not None and own.is_open:
-        return own
-    for ref in reversed(_runs):
-        run = ref()
-        if run is not None and run.is_open:
-            return run
-    if any(run is not None and run._pid != os.getpid() for run in (ref() for ref in _runs)):
-        raise RunClosed("This process was forked from the one that loaded the run; load a run of its own here.")
-    raise RunClosed("There is no run to submit to. Call apps inside `with pilotflow.load(): ...`.")

@@ -12,10 +12,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pilotflow.current import current_run
 from pilotflow.errors import ConfigError, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.messages import Status
-from pilotflow.run import current_run
 from pilotflow.runtime.node_files import SHARED
 from pilotflow.runtime.shared_files import SharedFile, write
 from pilotflow.serialize import Packed, pack

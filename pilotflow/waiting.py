@@ -11,10 +11,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from pilotflow.aio import as_they_end
 from pilotflow.core.pace import Counts
+from pilotflow.current import current_run
 from pilotflow.display import Display, Look, TerminalSurface, surface
 from pilotflow.errors import ConfigError, RunClosed
 from pilotflow.futures import AppFuture
-from pilotflow.run import current_run
 from pilotflow.units import show
 
 F = TypeVar("F", bound="Future[Any]")
