@@ -44,6 +44,7 @@ class BlockStatus:
         time_left_s: seconds until it is ended by its limit, of a running block whose provider knows it.
         start_unix_s: when it started, or of a pending one is expected to, in seconds since 1970, if that is known.
         nodes: names of its nodes, as far as they are known.
+        hopeless: another block of the same configuration would fare the same.
     """
 
     state: BlockState
@@ -52,6 +53,7 @@ class BlockStatus:
     time_left_s: float | None = None
     start_unix_s: float | None = None
     nodes: tuple[str, ...] = ()
+    hopeless: bool = False
 
 
 class Phase(Enum):
@@ -152,6 +154,11 @@ class BlockInfo:
         reason: why it ends, or how it has ended.
         since: when it entered its phase, by the clock of whoever keeps it.
         said: what its provider last said of it.
+        nodes: names of its nodes, as far as they are known.
+        start_unix_s: when it started, or is expected to, in seconds since 1970, if its provider knows it.
+        ends: when it is ended by its limit, by the same clock as `since`, if that is known.
+        managers, leased: managers that are there, and tasks that they hold.
+        requeues: how often its provider has put it back into the queue.
     """
 
     block: str
@@ -161,6 +168,12 @@ class BlockInfo:
     reason: str
     since: float = 0.0
     said: str = ""
+    nodes: tuple[str, ...] = ()
+    start_unix_s: float | None = None
+    ends: float | None = None
+    managers: int = 0
+    leased: int = 0
+    requeues: int = 0
 
 
 @dataclass(frozen=True)

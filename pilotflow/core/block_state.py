@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from pilotflow.core.block_records import Phase
+from pilotflow.core.block_records import BlockInfo, BlockStatus, Phase
 from pilotflow.core.scaling import IdleBlock
 from pilotflow.resources import NodeShape
 
@@ -99,6 +99,30 @@ class Block:
             return None
         self.told_ends = self.ends
         return max(0.0, self.ends - now)
+
+    def heard(self, status: BlockStatus, now: float) -> None:
+        """Its provider has said this."""
+        self.said = status.reason
+        self.nodes, self.start_unix_s = status.nodes or self.nodes, status.start_unix_s or self.start_unix_s
+        self.ends = None if status.time_left_s is None else now + status.time_left_s
+
+    def info(self, executor: str) -> BlockInfo:
+        """What there is to say about it."""
+        return BlockInfo(
+            self.name,
+            executor,
+            self.batch_id,
+            self.phase,
+            self.reason,
+            self.since,
+            self.said,
+            nodes=self.nodes or tuple(sorted(self.seen)),
+            start_unix_s=self.start_unix_s,
+            ends=self.ends if self.phase is not Phase.ENDED and self.phase is not Phase.PENDING else None,
+            managers=0 if self.phase is Phase.ENDED else len(self.managers),
+            leased=self.leased,
+            requeues=self.requeues,
+        )
 
     def requeue(self, now: float) -> None:
         """It is in the queue again, as it was before its first manager."""

@@ -110,7 +110,7 @@ class BlockScaler:
         self._hold_until = -math.inf
         self._last_failed = ""
         self._given_up = False
-        self._cut_off = False  # managers cannot reach the run
+        self._hopeless = False  # no other try is worth it: managers cannot reach the run, or the provider says so
 
     # ---- what it tells ----------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class BlockScaler:
     def describe(self) -> list[BlockInfo]:
         """All blocks that exist and the last ones that have ended, oldest first."""
         blocks = sorted((*self._ended.values(), *self._live.values()), key=lambda block: block.number)
-        return [BlockInfo(b.name, self.label, b.batch_id, b.phase, b.reason, b.since, b.said) for b in blocks]
+        return [block.info(self.label) for block in blocks]
 
     def outlook(self) -> Outlook:
         """What is to be expected."""
@@ -202,12 +202,14 @@ class BlockScaler:
             if block.phase is Phase.REQUESTED:
                 block.enter(Phase.PENDING, now)
 
-    def on_submit_failed(self, name: str, reason: str, now: float) -> None:
-        """The provider has not taken the block."""
+    def on_submit_failed(self, name: str, reason: str, now: float, *, hopeless: bool = False) -> None:
+        """The provider has not taken the block; `hopeless` if it takes no other like it either."""
         if block := self._live.get(name):
             self._end(block, f"could not be submitted: {reason}", now)
             if self._bad_nodes.excluded(now):
                 self._bad_nodes.forgive()  # it may be that nothing is left without them
+            elif hopeless and not self._nodes.kinds:
+                self._hopeless = True
             if not block.seen:
                 self._count_start_failure(block, now)
 
@@ -223,15 +225,14 @@ class BlockScaler:
                 return
         else:
             block.missing_since = None
-        block.said = status.reason
-        block.nodes, block.start_unix_s = status.nodes or block.nodes, status.start_unix_s
-        block.ends = None if status.time_left_s is None else now + status.time_left_s
+        block.heard(status, now)
         if status.state is BlockState.PENDING and block.phase in _STARTED and not block.managers:
             block.requeue(now)
         elif status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
             block.enter(Phase.RUNNING, now)
             block.started = now
         elif status.state.terminal or status.state is BlockState.MISSING:
+            self._hopeless = self._hopeless or (status.hopeless and not self._nodes.kinds)
             self._on_end(block, status, now)
 
     def on_manager_up(self, name: str, node: str, capacity: Capacity, now: float) -> None:
@@ -300,7 +301,7 @@ class BlockScaler:
         if self._given_up:
             return actions
         missing = max(wanted, self._below_floor())
-        tries = 1 if self._cut_off else max(1, self._limits.start_retries)
+        tries = 1 if self._hopeless else max(1, self._limits.start_retries)
         if not self._live and self._failures >= tries and missing > 0:
             self._given_up = True
             return [*actions, GiveUp(self._why_given_up(), self._last_failed)]
@@ -403,7 +404,7 @@ class BlockScaler:
         if not block.seen:
             self._count_start_failure(block, now)
             if status.exit_code == UNREACHABLE and not self._nodes.kinds:  # and none ever has: nor will the next
-                self._cut_off = True
+                self._hopeless = True
         else:
             ended_well = status.state in {BlockState.COMPLETED, BlockState.TIMEOUT}
             self._count_loss(block, now, planned=block.left_planned or ended_well)

@@ -20,7 +20,11 @@ from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.typechecks import check_arguments, field_error
 from pilotflow.units import parse_duration, show
 
-__all__ = ["BlockJob", "BlockState", "BlockStatus", "Provider", "SubmitLater"]
+__all__ = ["BlockJob", "BlockState", "BlockStatus", "Provider", "SubmitLater", "SubmitRefused"]
+
+
+class SubmitRefused(InfrastructureError):
+    """A block cannot be handed in, and none will be with this configuration: no other try is worth it."""
 
 
 class SubmitLater(InfrastructureError):
@@ -165,6 +169,7 @@ class Provider(ABC):
         Raises:
             InfrastructureError: the batch system refused; its own words are in the message.
             SubmitLater: not now; nothing was handed in.
+            SubmitRefused: never, as things are configured.
             OSError: the script or the output files cannot be written.
         """
 

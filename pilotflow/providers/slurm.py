@@ -20,7 +20,7 @@ from pilotflow.launchers.simple import SimpleLauncher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers import slurm_script, slurm_text, slurm_words
-from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider, SubmitLater
+from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider, SubmitLater, SubmitRefused
 from pilotflow.typechecks import field_error
 
 DOOMED_S: Final = 4.0
@@ -194,7 +194,8 @@ class SlurmProvider(Provider):
             raise SubmitLater(f"Slurm takes no more jobs of yours now: {said}", FULL_S)
         if slurm_words.AWAY.search(said) and self.clusters is None:
             raise SubmitLater(f"Slurm does not answer: {said}", AWAY_S)
-        raise InfrastructureError(self._refusal(job.name, said))
+        refused = SubmitRefused if slurm_words.remedy(said) else InfrastructureError
+        raise refused(self._refusal(job.name, said))
 
     def status(self, ids: Sequence[str]) -> dict[str, BlockStatus]:
         """See `Provider.status`."""
@@ -302,7 +303,7 @@ class SlurmProvider(Provider):
             row = rows[batch_id]
             said = f"Slurm would never have started it: {row.reason}. {row.never}."
             rows[batch_id] = replace(row, state="FAILED", reason=said)
-            memory.final[batch_id] = BlockStatus(BlockState.FAILED, said)
+            memory.final[batch_id] = BlockStatus(BlockState.FAILED, said, hopeless=True)
 
     def _end_unsure(self) -> None:
         """Cancel, by their names, jobs that sbatch may have handed in without an answer."""

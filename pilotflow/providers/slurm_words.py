@@ -62,7 +62,7 @@ NEVER: Final = {
     "InvalidQOS": "Set provider.qos",
     "MaxCpuPerAccount": _CORES,
     "MaxMemPerLimit": "Lower provider.mem_per_node",
-    "PartitionConfig": f"{_NODES}, or set another provider.partition",
+    "PartitionConfig": f"{_NODES}, cores_per_node or mem_per_node, or set another provider.partition",
     "PartitionNodeLimit": f"{_NODES}, or set another provider.partition",
     "PartitionTimeLimit": f"{_TIME}, or set another provider.partition",
     "QOSMaxCpuMinutesPerJobLimit": f"{_TIME} or provider.cores_per_node",

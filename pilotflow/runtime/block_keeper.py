@@ -47,7 +47,8 @@ from pilotflow.messages import (
     ManagerDown,
     ManagerUp,
 )
-from pilotflow.providers.base import BlockJob, Provider, SubmitLater
+from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
+from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start
 from pilotflow.runtime.kept import Kept, KeptExecutor
 
@@ -331,29 +332,17 @@ class BlockKeeper:
         if request.exclude_nodes:
             bad = ", ".join(request.exclude_nodes)
             self._log.info("block %s should not get these nodes, whose managers were lost: %s", name, bad)
-        folder = self._run_dir / "blocks" / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            nodes = executor.provider.nodes_per_block
-            job = BlockJob(
-                name=name,
-                command=executor.launcher.wrap(executor.manager_argv(name), nodes),
-                script=self._run_dir / "scripts" / f"{name}.sh",
-                stdout=folder / "stdout",
-                stderr=folder / "stderr",
-                nodes=nodes,
-                walltime_s=executor.provider.walltime_s,
-                environment=self._environment,
-                exclude_nodes=request.exclude_nodes,
-                run=f"{self._run_id} in {self._run_dir}" if self._run_id else "",
-            )
+            (self._run_dir / "blocks" / name).mkdir(parents=True, exist_ok=True)
+            job = block_job(executor, name, self._run_dir, self._run_id, self._environment, request.exclude_nodes)
             batch_id = executor.provider.submit(job)
         except SubmitLater as later:
             self._postpone(kept, request, later)
             return
         except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end
             self._log.warning("block %s could not be submitted: %r", name, error)
-            kept.scaler.on_submit_failed(name, f"{type(error).__name__}: {error}", now())
+            never = isinstance(error, SubmitRefused)
+            kept.scaler.on_submit_failed(name, f"{type(error).__name__}: {error}", now(), hopeless=never)
             return
         kept.scaler.on_submitted(name, batch_id, now())
         if now() - self._announced_at > ANNOUNCE_S:

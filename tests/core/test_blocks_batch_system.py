@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, Phase
+from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase
 from tests.core.blocks_bench import FAILED, RUNNING, Bench
 
 PENDING_AGAIN = BlockStatus(BlockState.PENDING, "BeginTime")
@@ -102,3 +102,34 @@ def test_a_manager_that_comes_after_its_block_was_given_up_is_sent_away() -> Non
     bench.up(block)
     bench.decide(3)
     assert bench.sent_away == [block]
+
+
+HOPELESS = BlockStatus(BlockState.FAILED, "PartitionTimeLimit", hopeless=True)
+
+
+def test_what_the_provider_calls_hopeless_is_tried_once() -> None:
+    bench = Bench()
+    (block,) = bench.requested()
+    bench.submit(block)
+    bench.status(block, HOPELESS)
+    bench.load(queued=1)
+    (given_up,) = bench.decide()
+    assert isinstance(given_up, GiveUp)
+    assert "PartitionTimeLimit" in given_up.reason
+
+
+def test_a_refusal_for_good_is_tried_once() -> None:
+    bench = Bench()
+    (block,) = bench.requested()
+    bench.scaler.on_submit_failed(block, "no such partition", bench.now, hopeless=True)
+    bench.load(queued=1)
+    assert isinstance(bench.decide()[0], GiveUp)
+
+
+def test_where_blocks_have_worked_nothing_is_hopeless() -> None:
+    bench = Bench(max_blocks=1)
+    (block,) = bench.working()
+    bench.down(block)
+    bench.status(block, HOPELESS)
+    bench.load(queued=1)
+    assert bench.requested(100)

@@ -29,6 +29,15 @@ def pause(seconds: float) -> str:
 
 
 @python_app
+def noted(number: int, seconds: float) -> int:
+    """Takes so long, after noting in the file `starts` that it has begun, when and where."""
+    with open("starts", "a") as file:
+        file.write(f"{number} {time.time()} {socket.gethostname()}\n")
+    time.sleep(seconds)
+    return number
+
+
+@python_app
 def variable(name: str) -> str | None:
     return os.environ.get(name)
 
