@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LONGEST_S = 2_000_000.0
+"""A wait for longer than these 23 days is one for ever: poll(2) counts milliseconds in 32 bits."""
+
 _lock = threading.Lock()
 """Guards every state change of every future. Held for nanoseconds, never while user code runs."""
 _decoding = threading.RLock()
@@ -292,7 +295,8 @@ class AppFuture(TaskFuture[T]):
                     self._bells = (*self._bells, bell)
                     listed = True
             if listed:
-                rung = poll.poll(None if timeout is None else max(0.0, timeout) * 1e3)
+                for_ever = timeout is None or timeout > LONGEST_S
+                rung = poll.poll(None if for_ever else max(0.0, timeout or 0.0) * 1e3)
         finally:
             if listed and not rung:
                 with _lock:

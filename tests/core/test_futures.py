@@ -363,7 +363,7 @@ def test_a_process_with_too_many_files_can_wait_for_results() -> None:
 def test_many_threads_may_wait_for_one_result_with_and_without_a_limit() -> None:
     future = new()
     found: list[Any] = []
-    limits = [None, 60.0, None, 0.001]
+    limits = [None, 60.0, 1e12, 0.001]
     threads = [threading.Thread(target=lambda limit=limit: found.append(wait_for(future, limit))) for limit in limits]
     for thread in threads:
         thread.start()
