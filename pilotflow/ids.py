@@ -10,3 +10,5 @@ RUN_VARIABLE: Final = "PILOTFLOW_RUN"
 """Environment variable by which every process of a run can be found: see `runtime.leftovers`."""
 WORKER_VARIABLE: Final = "PILOTFLOW_WORKER"
 """Environment variable with a worker's number, in that worker and what it starts."""
+UNREACHABLE: Final = 69
+"""Exit code of a manager that could not reach its run (EX_UNAVAILABLE of sysexits.h)."""

@@ -27,9 +27,6 @@ class BlockState(Enum):
         return self in _TERMINAL
 
 
-UNREACHABLE: Final = 69
-"""Exit code of a manager that could not reach its run (EX_UNAVAILABLE of sysexits.h)."""
-
 _TERMINAL: Final = frozenset({BlockState.COMPLETED, BlockState.FAILED, BlockState.CANCELLED, BlockState.TIMEOUT})
 
 

@@ -30,7 +30,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from pilotflow.core.block_records import (
-    UNREACHABLE,
     Action,
     BlockInfo,
     BlockLimits,
@@ -49,6 +48,7 @@ from pilotflow.core.block_state import STARTING, Block
 from pilotflow.core.node_losses import NodeLosses
 from pilotflow.core.scaling import IdleBlock, Queue, Supply
 from pilotflow.core.shapes import Nodes
+from pilotflow.ids import UNREACHABLE
 from pilotflow.messages import BlockLoad
 from pilotflow.resources import Capacity, NodeShape
 

@@ -21,8 +21,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pilotflow.core.block_records import UNREACHABLE
-from pilotflow.ids import WORKER_VARIABLE
+from pilotflow.ids import UNREACHABLE, WORKER_VARIABLE
 from pilotflow.messages import Status
 from pilotflow.runtime import link, packets, worker
 from pilotflow.runtime.channels import connect

@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pilotflow.core.block_records import UNREACHABLE
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import ConfigError
+from pilotflow.ids import UNREACHABLE
 from pilotflow.messages import BadMessage, ToManager, to_manager
 from pilotflow.runtime.channels import Channel, connect
 from pilotflow.runtime.connection import Connection

@@ -6,8 +6,8 @@ import pytest
 
 from pilotflow.core import blocks as rules
 from pilotflow.core import node_losses
-from pilotflow.core.block_records import UNREACHABLE
 from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase, RequestBlock
+from pilotflow.ids import UNREACHABLE
 from tests.core.blocks_bench import DONE, FAILED, RUNNING, Bench
 
 CUT_OFF = BlockStatus(BlockState.FAILED, "", UNREACHABLE)
