@@ -128,7 +128,10 @@ class Manner:
             inputs = _listed(given["inputs"], "inputs") if waits else []  # only waited for: the worker drops them
             cwd = None if self._options.cwd is None else os.path.abspath(self._options.cwd)
             args, outputs = self._with_outputs(future, given, cwd, args, kwargs)
-            before, ours = (Setting(cwd, self._options.env, outputs), inputs), ("setting", "inputs")
+            before, ours = (
+                (Setting(cwd, self._options.env, outputs, self._options.scratch), inputs),
+                ("setting", "inputs"),
+            )
         if shape & REDIRECTED:
             args, output = self._redirected(run, future, given, args, kwargs)
             before, ours = (*before, output), (*ours, "output")

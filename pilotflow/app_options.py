@@ -39,6 +39,7 @@ class AppOptions:
     retry_handler: Handler | None = None
     timeout_s: float | None = None
     allow_failed: bool = False
+    scratch: bool = False
     cache: bool = False
     ignore_for_cache: tuple[str, ...] = ()
     version: str | None = None
@@ -66,7 +67,7 @@ class AppOptions:
     @property
     def has_setting(self) -> bool:
         """Whether tasks run in other surroundings than those of their worker."""
-        return self.cwd is not None or bool(self.env)
+        return self.cwd is not None or bool(self.env) or self.scratch
 
 
 def parse_options(who: str, words: Mapping[str, Any]) -> AppOptions:
@@ -204,6 +205,7 @@ _PARSERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "retry_handler": ("retry_handler", _handler),
     "timeout": ("timeout_s", _seconds_from(0.001)),
     "allow_failed": ("allow_failed", _truth),
+    "scratch": ("scratch", _truth),
     "cache": ("cache", _truth),
     "ignore_for_cache": ("ignore_for_cache", _names),
     "version": ("version", _version),

@@ -107,6 +107,7 @@ def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -
         path=tuple(entry or os.getcwd() for entry in sys.path),
         job_sort_method=SortMethod(config.job_sort_method),
         connect_timeout_s=config.connect_timeout_s,
+        scratch=config.scratch_dir or "",
     )
 
 

@@ -123,6 +123,8 @@ class Config:
     Attributes:
         executors: its supplies of workers; by default this machine with all its cores.
         run_dir: where run directories go; `runs/NNNN/` are made in it.
+        scratch_dir: where scratch directories of tasks are made on their nodes, such as "/tmp" or "$TMPDIR" (variables
+            are those of the node); `scratch` in the run directory if not given.
         retries: how often a task is tried again after an error of its own.
         backoff: pause before a task is tried again, twice as long before each further try. Seconds or "10s".
         retry_handler: called with the error and the number of tries made; it returns whether the task is tried
@@ -152,6 +154,7 @@ class Config:
 
     executors: Sequence[ExecutorConfig] = field(default_factory=lambda: (ExecutorConfig(),))
     run_dir: str | os.PathLike[str] = "runs"
+    scratch_dir: str | None = None
     retries: int = 0
     backoff: float | str = 0.0
     retry_handler: Callable[[BaseException, int], Any] | None = None

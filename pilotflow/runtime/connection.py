@@ -57,6 +57,12 @@ class Connection(msgspec.Struct, frozen=True):
     job_sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
     connect_timeout_s: float = 30.0
     keep_s: float = 0.0
+    scratch: str = ""
+
+    @property
+    def scratch_here(self) -> str:
+        """Where tasks' scratch directories are made on this host; variables such as `$TMPDIR` are those of this process."""
+        return os.path.expandvars(self.scratch) if self.scratch else os.path.join(self.directory, "scratch")
 
 
 def make_keys() -> Keys:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from pilotflow.messages import Result, Task
+from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.runtime import packets
 from pilotflow.runtime.loop import Loop
 
@@ -25,9 +26,10 @@ class GiveTask(msgspec.Struct, array_like=True, tag=1):
 
 
 class GiveFunction(msgspec.Struct, array_like=True, tag=2):
-    """Manager to worker: a function; its body is the one payload frame."""
+    """Manager to worker: a function; its body is the one payload frame, its name is for people."""
 
     fn: int
+    name: str = ""
 
 
 class Setup(msgspec.Struct, array_like=True, tag=3):
@@ -43,6 +45,9 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
         environ: variables to set.
         runtime_s: when a task's time is over, in seconds from its start, if it is limited.
         ends_at: when the block ends, in seconds since 1970, if that is known.
+        request: what these tasks have asked for.
+        run_directory: of the run.
+        scratch: where their scratch directories are made.
     """
 
     cores: tuple[int, ...]
@@ -51,6 +56,9 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
     environ: dict[str, str]
     runtime_s: float | None
     ends_at: float | None
+    request: Request = DEFAULT_REQUEST
+    run_directory: str = ""
+    scratch: str = ""
 
 
 class Ready(msgspec.Struct, array_like=True, tag=1):

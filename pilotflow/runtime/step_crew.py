@@ -259,9 +259,20 @@ class StepCrew:
         if self._pool.capacity.gpus and not request.gpus_milli:
             environ |= {"CUDA_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
         runtime_s = self._pool.limit_s(task.cls)
-        seat = link.Sit(worker.seat.cores, here.gpus or worker.seat.gpus, None, environ, runtime_s, self._ends_at)
+        seat = link.Sit(
+            worker.seat.cores,
+            here.gpus or worker.seat.gpus,
+            None,
+            environ,
+            runtime_s,
+            self._ends_at,
+            request,
+            self._connection.directory,
+            self._connection.scratch_here,
+        )
         send(running.name, seat)
-        send(running.name, link.GiveFunction(task.fn), (self._pool.functions[task.fn].body,))
+        function = self._pool.functions[task.fn]
+        send(running.name, link.GiveFunction(task.fn, function.name), (function.body,))
         send(running.name, link.GiveTask(task), running.frames)
 
     def _settle(self, running: _Running) -> None:

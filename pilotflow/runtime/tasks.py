@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError, MissingOutputs
 
 TAIL_LINES = 15
@@ -93,11 +94,13 @@ class Setting(NamedTuple):
         cwd: its working directory, or None for the worker's.
         env: variables to set, or with None to unset.
         outputs: paths of files that it promises to make.
+        scratch: whether it gets a directory of its own, which is also where it runs unless `cwd` says otherwise.
     """
 
     cwd: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
     outputs: tuple[str, ...] = ()
+    scratch: bool = False
 
 
 class InSetting:
@@ -114,6 +117,10 @@ class InSetting:
             ConfigError: its working directory cannot be entered.
             MissingOutputs: it has not made what it promised.
         """
+        if setting.scratch:
+            with scratch_directory(self.name) as path:
+                env = (*setting.env, (SCRATCH_VARIABLE, str(path)))
+                return self(setting._replace(env=env, cwd=setting.cwd or str(path), scratch=False), _, *args, **kwargs)
         with _environment(setting.env), _directory(setting.cwd, self.name):
             value = self.function(*args, **kwargs)
         missing = [path for path in setting.outputs if not os.path.exists(path)]

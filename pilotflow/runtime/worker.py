@@ -46,6 +46,7 @@ class Worker:
         self._max_bytes = max_bytes
         self._bodies: dict[int, bytes] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
+        self._names: dict[int, str] = {}
         self._early: list[tuple[Task, list[Any]]] = []
         self._seat = link.Sit((), (), None, {}, None, None)
         self._started_ns = 0  # of the running task; 0 while none runs
@@ -67,15 +68,17 @@ class Worker:
                 else:  # the manager took its function back and sends it again, see `Manager._recall`
                     self._early.append((message.task, list(frames)))
             elif type(message) is link.GiveFunction:
-                self._take_function(message.fn, bytes(buffer_of(frames[0])))
+                self._take_function(message, bytes(buffer_of(frames[0])))
             elif type(message) is link.Sit:
                 self._sit(message)
             else:
                 self._set_up(bytes(buffer_of(frames[0])))
             del message, frames, packet
 
-    def _take_function(self, fn: int, body: bytes) -> None:
+    def _take_function(self, message: link.GiveFunction, body: bytes) -> None:
+        fn = message.fn
         self._bodies[fn] = body
+        self._names[fn] = message.name
         self._functions.pop(fn, None)
         early, self._early = self._early, []
         for task, frames in early:
@@ -150,7 +153,7 @@ class Worker:
 
     def _announce(self, task: Task, started_ns: int) -> None:
         """Let `current_task` know. It is made when it is asked for: most tasks do not ask."""
-        RUNNING.set((task.id, task.attempt, started_ns, self._seat))
+        RUNNING.set((task, started_ns, self._seat, self._names))
 
     def _sit(self, seat: link.Sit) -> None:
         """Take a seat: run on these CPUs, with these variables."""

@@ -181,7 +181,8 @@ class Workers:
             self._watch.begins(worker, self._pool.room.request(task.cls).memory_bytes > 0)
         if task.fn not in worker.functions:
             worker.functions.add(task.fn)
-            self._send(worker.id, its_link, link.GiveFunction(task.fn), (self._pool.functions[task.fn].body,))
+            function = self._pool.functions[task.fn]
+            self._send(worker.id, its_link, link.GiveFunction(task.fn, function.name), (function.body,))
         self._send(worker.id, its_link, link.GiveTask(task), order.frames)
 
     def _made_steps(self) -> Steps:
@@ -201,6 +202,9 @@ class Workers:
             environ,
             self._pool.limit_s(cls),
             self._ends_at,
+            self._pool.room.request(cls),
+            self._connection.directory,
+            self._connection.scratch_here,
         )
 
     # ---- news -------------------------------------------------------------------------------

@@ -566,3 +566,57 @@ def test_a_task_runs_in_the_directory_and_with_the_variables_that_it_asks_for(tm
     assert shell.options(cwd=tmp_path, env={"PF_WORD": "x"})("test $PF_WORD = x", inputs=[same(1)]).result() == 0
     with pytest.raises(ConfigError, match=r"cwd of 'surroundings' cannot be entered.*there on every node"):
         app.options(cwd=tmp_path / "nowhere")("X").result()
+
+
+# ---- what a task knows ----------------------------------------------------------------------
+
+
+def about_itself() -> tuple[pf.TaskContext, str, str | None]:
+    Path("left").write_text("x", encoding="ascii")
+    return pf.current_task(), os.getcwd(), os.environ.get("PILOTFLOW_SCRATCH")
+
+
+def test_a_task_knows_its_name_request_run_and_place(run: pf.Run, tmp_path: Path) -> None:
+    app = pf.python_app(num_cpus=0.5, memory="64m", executors=["cpu"], cwd=tmp_path)(about_itself)
+    future = app()
+    task, cwd, variable = future.result()
+    assert (task.id, task.name, task.run_directory) == (future.task_id, "about_itself", run.directory)
+    assert (task.request.cpus_milli, task.request.memory_bytes) == (500, 64 << 20)
+    assert task.attempt >= 1
+    assert (task.node, task.scratch, variable, cwd) == (os.uname().nodename, None, None, str(tmp_path))
+    with pytest.raises(RunClosed, match="No task is running here"):
+        pf.current_task()
+
+
+def test_a_scratch_directory_is_gone_after_success_and_kept_after_a_failure(run: pf.Run, tmp_path: Path) -> None:
+    task, cwd, variable = pf.python_app(scratch=True)(about_itself)().result()
+    assert task.scratch is not None
+    assert str(task.scratch) == cwd == variable
+    assert task.scratch.parent == run.directory / "scratch"
+    assert not task.scratch.exists()
+    task, cwd, variable = pf.python_app(scratch=True, cwd=tmp_path)(about_itself)().result()
+    assert (cwd, variable) == (str(tmp_path), str(task.scratch))
+    command = shell.options(scratch=True)
+    assert command("echo x > left; test -f $PILOTFLOW_SCRATCH/left").result() == 0
+    failing = command("echo why > left; exit 3")
+    with pytest.raises(BashExitError):
+        failing.result()
+    (kept,) = (run.directory / "scratch").iterdir()
+    assert kept.name.startswith(f"shell-{failing.task_id:06d}-")
+    assert (kept / "left").read_text() == "why\n"
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert pf.python_app(about_itself)().result()[0].scratch is None
+
+
+def test_scratch_directories_go_where_the_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PF_TEST_PLACE", str(tmp_path / "fast"))
+    config = pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path, scratch_dir="$PF_TEST_PLACE/tasks")
+    with pf.load(config):
+        task, _, _ = pf.python_app(scratch=True)(about_itself)().result()
+    assert task.scratch is not None
+    assert task.scratch.parent == tmp_path / "fast" / "tasks"
+    (tmp_path / "file").touch()
+    config = pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path, scratch_dir=str(tmp_path / "file"))
+    words = r"scratch directory of 'shell' cannot be made .* Set scratch_dir"
+    with pf.load(config), pytest.raises(ConfigError, match=words):
+        shell.options(scratch=True)("true").result()
