@@ -178,10 +178,11 @@ def shape_of(executor: ExecutorConfig) -> BlockShape:
     if executor.max_parallel_jobs is not None:
         node = NodeShape(slots=executor.max_parallel_jobs, depth_limited=True)
     else:
+        asked = provider.node()
         node = NodeShape(
-            cpus_milli=None if cores is None else 1000 * cores,
-            memory_bytes=executor.memory_bytes,
-            gpus=executor.num_gpus,
+            cpus_milli=asked.cpus_milli if cores is None else 1000 * cores,
+            memory_bytes=asked.memory_bytes if executor.memory_bytes is None else executor.memory_bytes,
+            gpus=asked.gpus if executor.num_gpus is None else executor.num_gpus,
             resources=tuple(sorted(executor.resources.items())),  # nodes have no others
         )
     nodes = provider.nodes_per_block

@@ -17,6 +17,7 @@ from pilotflow.core.block_records import BlockState, BlockStatus
 from pilotflow.errors import ConfigError, InfrastructureError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.single_node import SingleNodeLauncher
+from pilotflow.resources import NodeShape
 from pilotflow.typechecks import check_arguments, field_error
 from pilotflow.units import parse_duration, show
 
@@ -148,6 +149,10 @@ class Provider(ABC):
     def walltime_s(self) -> float | None:
         """`walltime` in seconds."""
         return None if self.walltime is None else parse_duration(self.walltime)
+
+    def node(self) -> NodeShape:
+        """What each node offers, as far as this provider asks for it; managers tell the rest."""
+        return NodeShape()
 
     def default_launcher(self) -> Launcher:
         """How managers are started if the executor does not say it."""

@@ -21,6 +21,7 @@ from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers import slurm_script, slurm_text, slurm_words
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider, SubmitLater, SubmitRefused
+from pilotflow.resources import NodeShape
 from pilotflow.typechecks import field_error
 
 DOOMED_S: Final = 4.0
@@ -137,6 +138,16 @@ class SlurmProvider(Provider):
     def cmd_timeout_s(self) -> float:
         """`cmd_timeout` in seconds."""
         return float(self.cmd_timeout)
+
+    def node(self) -> NodeShape:
+        """See `Provider.node`. Whole nodes have more cores than were asked for."""
+        cores = None if self.is_exclusive else self.cores_per_node
+        gpus = str(self.gpus_per_node if self.gpus_per_node is not None else "").rpartition(":")[2]
+        return NodeShape(
+            cpus_milli=None if cores is None else 1000 * cores,
+            memory_bytes=int(self.mem_per_node * (1 << 30)) if self.mem_per_node else None,
+            gpus=int(gpus) if gpus.isdecimal() else None,
+        )
 
     def default_launcher(self) -> Launcher:
         """See `Provider.default_launcher`."""

@@ -14,6 +14,7 @@ from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.base import BlockJob
 from pilotflow.providers.slurm import SlurmProvider
 from pilotflow.providers.slurm_script import directives, job_name, quoted, time_text
+from pilotflow.supplies import shape_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/slurm"
 
@@ -135,3 +136,12 @@ def test_managers_are_started_by_srun_unless_the_executor_says_otherwise() -> No
 def test_a_launcher_that_reaches_one_node_only_is_refused_for_blocks_of_several() -> None:
     with pytest.raises(ConfigError, match="single_node starts managers on the first"):
         ExecutorConfig(provider=SlurmProvider(nodes_per_block=2), launcher=SingleNodeLauncher())
+
+
+def test_what_is_asked_for_is_known_before_the_first_node_comes() -> None:
+    shape = shape_of(ExecutorConfig(provider=SlurmProvider(cores_per_node=4, mem_per_node=2, gpus_per_node="a100:2")))
+    assert (shape.node.cpus_milli, shape.node.memory_bytes, shape.node.gpus) == (4000, 2 << 30, 2)
+    whole = shape_of(ExecutorConfig(provider=SlurmProvider(cores_per_node=4, exclusive=True, mem_per_node=0)))
+    assert (whole.node.cpus_milli, whole.node.memory_bytes) == (None, None)
+    own = shape_of(ExecutorConfig(num_cpus=3, provider=SlurmProvider(cores_per_node=4)))
+    assert own.node.cpus_milli == 3000
