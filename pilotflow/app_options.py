@@ -84,7 +84,10 @@ def parse_options(who: str, words: Mapping[str, Any]) -> AppOptions:
         if word not in _PARSERS and word not in REQUEST_WORDS:
             raise no_keyword(who, word, (*_PARSERS, *REQUEST_WORDS))
     request = {word: value for word, value in words.items() if word in REQUEST_WORDS}
-    fields: dict[str, Any] = {"request": parse_request(**request) if request else DEFAULT_REQUEST}
+    try:
+        fields: dict[str, Any] = {"request": parse_request(**request) if request else DEFAULT_REQUEST}
+    except ConfigError as error:
+        raise ConfigError(f"{who}: {error}") from None
     for word, value in words.items():
         if word in _PARSERS and value is not None:
             field, parse = _PARSERS[word]
@@ -156,7 +159,7 @@ def _seconds_from(least: float) -> Callable[[Any, str], float]:
         try:
             seconds = float(parse_duration(value))
         except ConfigError as error:
-            raise ConfigError(f"{where}: {show(value)}: {error}") from None
+            raise ConfigError(f"{where}: {error}") from None
         if seconds < least:
             raise ConfigError(f"{where} takes at least {format_duration(least)}, not {show(value)}")
         return seconds

@@ -15,10 +15,10 @@ import inspect
 import itertools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import msgspec
 
@@ -36,8 +36,12 @@ from pilotflow.serialize import Packed, pack_call
 
 if TYPE_CHECKING:
     from pilotflow.app_caching import AppCache
+    from pilotflow.runtime.client import Client
 
 R = TypeVar("R")
+
+BULK: Final = 1000
+"""So many calls of `map` are handed over at once."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,30 @@ class App(Generic[R]):
         for i, iterable in enumerate(iterables):
             if not isinstance(iterable, Iterable):
                 raise ConfigError(f"{self._name}.map takes iterables, and number {i + 1} is {type(iterable).__name__}")
-        return [self(*args, **kwargs) for args in zip(*iterables, strict=False)]
+        groups = zip(*iterables, strict=False)
+        if self._always_special or (kwargs and not kwargs.keys().isdisjoint(CALL_WORDS)):
+            return [self(*args, **kwargs) for args in groups]
+        return self._map_plainly(groups, kwargs)
+
+    def _map_plainly(self, groups: Iterator[tuple[Any, ...]], kwargs: dict[str, Any]) -> list[AppFuture[R]]:
+        """Plain calls, handed to the client loop many at a time."""
+        run = self._current_run()
+        bound = self._bound.get(PLAIN)
+        if bound is None or bound.run is not run:
+            bound = self._bind(run, PLAIN)
+        client, name, fn = run.client, self._name, bound.fn
+        futures: list[AppFuture[R]] = []
+        while some := list(itertools.islice(groups, BULK)):
+            calls: list[tuple[AppFuture[R], Packed, list[Future[Any]] | None]] = []
+            for args in some:
+                future: AppFuture[R] = AppFuture(client.new_id(), name, client, fn)
+                futures.append(future)
+                needs: list[Future[Any]] = []
+                packed = self._packed(client, future, args, kwargs, needs)
+                if packed is not None:
+                    calls.append((future, packed, needs or None))
+            client.submit_many(calls, fn, bound.cls, bound.policy)
+        return futures
 
     def _submit(
         self,
@@ -160,13 +187,27 @@ class App(Generic[R]):
         ticket: Future[None] | None = None,
     ) -> None:
         needs: list[Future[Any]] = [] if ticket is None else [ticket]
+        client = bound.run.client
+        packed = self._packed(client, future, args, kwargs, needs, ours)
+        if packed is not None:
+            client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.policy)
+
+    def _packed(
+        self,
+        client: Client,
+        future: AppFuture[R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        needs: list[Future[Any]],
+        ours: tuple[str, ...] = (),
+    ) -> Packed | None:
+        """The arguments of a call as they travel, futures in them added to `needs`; None if the call has failed."""
         try:
-            packed: Packed = pack_call(args, kwargs, needs, ours)
+            return pack_call(args, kwargs, needs, ours)
         except SerializationError as error:
-            bound.run.client.check_open()
+            client.check_open()
             future.fail(SerializationError(f"in a call of app '{self._name}': {error}").with_traceback(None))
-            return
-        bound.run.client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.policy)
+            return None
 
     def _current_run(self) -> Run:
         try:
@@ -359,9 +400,10 @@ def decorated(function: Any, which: str, make: Callable[[Callable[..., Any]], Ap
         ConfigError: that cannot be an app.
     """
 
-    def decorate(target: Callable[..., Any]) -> App[Any]:
+    def decorate(target: Any) -> App[Any]:
         if not callable(target):
-            raise ConfigError(f"@{which} decorates a function, not {type(target).__name__}")
+            hint = f" Keywords have names: @{which}(executors=...)." if isinstance(target, (str, list, tuple)) else ""
+            raise ConfigError(f"@{which} decorates a function, not {type(target).__name__}.{hint}")
         if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
             name = getattr(target, "__name__", "it")
             raise ConfigError(

@@ -24,6 +24,7 @@ All of them survive pickling with their attributes.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any, Final
@@ -91,7 +92,7 @@ class BashExitError(TaskError):
     """
 
     def __init__(self, app: str, exit_code: int, stderr: str | None = None, stderr_tail: str = "") -> None:
-        how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        how = f"ended with exit code {exit_code}" if exit_code >= 0 else f"was ended by signal {_signal(-exit_code)}"
         how += {126: " (a file that cannot be executed)", 127: " (command not found)"}.get(exit_code, "")
         text = f"The command of bash app '{app}' {how}."
         if stderr_tail:
@@ -105,6 +106,13 @@ class BashExitError(TaskError):
         self.exit_code = exit_code
         self.stderr = stderr
         self.stderr_tail = stderr_tail
+
+
+def _signal(number: int) -> str:
+    """A signal's number and name."""
+    names = {one.value: one.name for one in signal.Signals}
+    hint = ", as the system does when memory runs out" if number == signal.SIGKILL else ""
+    return f"{number} ({names[number]}{hint})" if number in names else str(number)
 
 
 class MemoryLimitExceeded(TaskError, MemoryError):

@@ -23,6 +23,7 @@ from pilotflow.future_errors import TaskFuture, dependency_failed, error_of
 from pilotflow.messages import Status
 from pilotflow.notebook import table
 from pilotflow.serialize import Derived, Packed, unpack
+from pilotflow.typechecks import check_call
 from pilotflow.units import nearest
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class AppFuture(TaskFuture[T]):
             timeout: seconds to wait; for ever by default.
 
         Raises:
+            ConfigError: the timeout is no number.
             TimeoutError: it is not there in time.
             CancelledError: the task was cancelled.
             BaseException: what the task raised; its `__cause__` is the remote traceback.
@@ -277,6 +279,8 @@ class AppFuture(TaskFuture[T]):
 
     def _sleep(self, timeout: float | None) -> None:
         """Wait until the task has ended, at most so many seconds."""
+        if timeout is not None:
+            check_call("result", "timeout", timeout, float)
         # With an eventfd instead of the condition: who rings it lets go of the interpreter at once, and
         # systems wake its reader on the same processor, where an idle one would have to be started first.
         try:

@@ -35,6 +35,7 @@ from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store
 from pilotflow.supplies import connection_of, kept_executors, shape_of
+from pilotflow.typechecks import check_call
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -213,7 +214,12 @@ class Run:
         return explain(self._connection_file, task)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every task has ended; False if that takes longer than `timeout` seconds."""
+        """Wait until every task has ended; False if that takes longer than `timeout` seconds.
+
+        Raises:
+            ConfigError: the timeout is no number.
+        """
+        check_call("wait", "timeout", timeout, float | None)
         return self.client.wait_idle(timeout)
 
     def cancel_all(self) -> int:

@@ -151,6 +151,30 @@ class Client(ClientCalls):
         if self._closed is not None:  # meanwhile, and perhaps nobody looks into the inbox any more
             future.fail(self._closed)
 
+    def submit_many(
+        self,
+        calls: Sequence[tuple[AppFuture[Any], Packed, list[Future[Any]] | None]],
+        fn: int,
+        cls: int,
+        policy: Policy | None,
+    ) -> None:
+        """Submit calls of one function, as `submit` does: future, arguments and needs of each."""
+        self.check_open()
+        small: list[_Submission] = []
+        for future, packed, needs in calls:
+            if packed.layout:  # these keep their turn
+                self._inbox.extend(small)
+                small.clear()
+                self.submit(future, fn, cls, packed, needs, policy)
+            else:
+                small.append((future, Task(future.task_id, 0, fn, cls, packed.payload), (), needs, policy))
+        self._inbox.extend(small)
+        if self._asleep:
+            self._wake()
+        if self._closed is not None:
+            for future, _, _ in calls:
+                future.fail(self._closed)
+
     @property
     def failure(self) -> BaseException | None:
         """Why it takes no more tasks, if so."""

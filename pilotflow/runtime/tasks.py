@@ -78,8 +78,10 @@ class BashCall:
         """
         command = self.function(*args, **kwargs)
         if not isinstance(command, str):
-            kind = type(command).__name__
-            raise ConfigError(f"bash app '{self.name}' must return its command as a str, it returned {kind}")
+            what = f"{type(command).__name__}"
+            if command is None:
+                what = 'None. End its function with `return f"..."`'
+            raise ConfigError(f"bash app '{self.name}' must return its command as a str, it returned {what}")
         code = run_command(command, output)
         if code:
             path = output.stderr[0] if output.stderr else None
@@ -203,7 +205,7 @@ def run_command(command: str, output: Output) -> int:
     The code is minus the signal's number if a signal ended it.
 
     Raises:
-        OSError: an output file cannot be opened.
+        ConfigError: an output file cannot be opened.
     """
     with _opened(output) as files:
         actions = [(os.POSIX_SPAWN_DUP2, opened, fd) for fd, opened in files]
@@ -277,8 +279,14 @@ def _opened(output: Output) -> Iterator[list[tuple[int, int]]]:
                 continue
             path, mode = target
             if path not in by_path:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                by_path[path] = os.open(path, _flags(mode), 0o666)
+                try:
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    by_path[path] = os.open(path, _flags(mode), 0o666)
+                except OSError as error:
+                    raise ConfigError(
+                        f"the task's {'stdout' if fd == 1 else 'stderr'} cannot go to {path} on {socket.gethostname()}: "
+                        f"{error}. Name a file in a directory where every node can write, or use AUTO_LOGNAME."
+                    ) from None
             files.append((fd, by_path[path]))
         yield files
     finally:

@@ -47,13 +47,14 @@ class Tries:
         """
         if result.status not in _CHANCES:
             return None
-        kept.used_s += result.duration_us / 1e6
-        if result.status is Status.EXCEEDED:
-            excess = decode_excess(result.payload)
+        took_s = result.duration_us / 1e6
+        excess = decode_excess(result.payload) if result.status is Status.EXCEEDED else None
+        if excess is not None and excess.kind != "memory":
+            took_s = max(took_s, excess.taken)
+        kept.used_s += took_s
+        if excess is not None:
             if excess.kind == "walltime":
                 return None
-            if excess.kind != "memory":
-                kept.used_s += excess.taken
             if excess.kind == "timeout":
                 excess.asked, excess.taken = policy.timeout_s or excess.asked, kept.used_s
                 result.payload = encode_excess(excess)

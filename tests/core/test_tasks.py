@@ -103,7 +103,9 @@ def test_both_streams_may_go_to_one_file(mode: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_named() -> None:
-    with pytest.raises(OSError, match="/proc/nothing"):
+    with pytest.raises(
+        ConfigError, match=r"the task's stdout cannot go to /proc/nothing/out on .* or use AUTO_LOGNAME"
+    ):
         run_command("true", Output(("/proc/nothing/out", "a"), None))
 
 

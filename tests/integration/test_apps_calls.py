@@ -539,12 +539,36 @@ def test_options_replace_keywords_for_a_call_without_clashing_with_arguments(tmp
     assert [future.result() for future in box.app_method.map(range(3))] == [10, 9, 8]
 
 
+def test_arguments_of_the_wrong_type_are_named(run: pf.Run, place: str) -> None:
+    wrong: Any = "5"
+    with pytest.raises(ConfigError, match=r"result\(timeout=\.\.\.\): '5' is str, expected float\."):
+        (held := hold(place)).result(wrong)
+    with pytest.raises(ConfigError, match=r"wait\(timeout=\.\.\.\): '5' is str, expected float"):
+        run.wait(wrong)
+    assert held.cancel()
+    with pytest.raises(ConfigError, match=r"same.options: num_cpus='many': is str, expected a number of cores"):
+        same.options(num_cpus="many")
+    with pytest.raises(ConfigError, match=r"decorates a function, not str. Keywords have names: @python_app\("):
+        pf.python_app(wrong)
+    with pytest.raises(ConfigError, match=r'returned None. End its function with `return f"..."`'):
+        pf.bash_app(lambda: None)().result()  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match=r"the task's stderr cannot go to /proc/nowhere/err .*, or use AUTO_LOGNAME"):
+        talk("x", stderr="/proc/nowhere/err").result()
+
+
 def test_map_submits_a_call_for_each_item_in_order() -> None:
     futures = add.map(range(2_000), itertools.count(1))
     assert [future.result() for future in futures] == [2 * i + 1 for i in range(2_000)]
     assert [future.task_id for future in futures] == sorted(future.task_id for future in futures)
     assert [future.result() for future in add.map("ab", y="c")] == ["ac", "bc"]
     assert add.map([]) == []
+    big = bytes(200_000)
+    mixed = [1, big, same(3), threading.Lock(), 5]
+    results = same.map(mixed)
+    assert [future.task_id for future in results] == sorted(future.task_id for future in results)
+    assert [future.result() for future in (results[0], results[1], results[2], results[4])] == [1, big, 3, 5]
+    with pytest.raises(pf.SerializationError, match=r"in a call of app 'same': argument args\[0\] \(lock\)"):
+        results[3].result()
     with pytest.raises(ConfigError, match=r"add.map takes iterables, and number 2 is int"):
         add.map([1], 2)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least one iterable"):
