@@ -18,10 +18,11 @@ from concurrent.futures import TimeoutError as _TimeoutError  # the builtin sinc
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pilotflow.errors import DependencyError, SerializationError
+from pilotflow.errors import SerializationError
 from pilotflow.future_errors import TaskFuture, dependency_failed, error_of
 from pilotflow.messages import Status
 from pilotflow.notebook import table
+from pilotflow.runtime.tasks import part
 from pilotflow.serialize import Derived, Packed, unpack
 from pilotflow.typechecks import check_call
 from pilotflow.units import nearest
@@ -406,7 +407,7 @@ class PartFuture(AppFuture[T], Derived):
 
     def derivation(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """What gives the part on a worker, and the arguments of that."""
-        return _part, (self._whole, self._take, self.name)
+        return part, (self._whole, self._take, self.name)
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         """Not to be called: the result is not there yet."""
@@ -439,13 +440,3 @@ class PartFuture(AppFuture[T], Derived):
             except Exception as problem:  # noqa: BLE001  whatever the user's class raises
                 self._exception = problem
         self._whole = None
-
-
-def _part(whole: Any, take: tuple[Callable[[Any, Any], Any], Any], name: str) -> Any:
-    """A part of a result that an argument stands for; called on the worker."""
-    function, key = take
-    try:
-        return function(whole, key)
-    except Exception as error:
-        text = f"the argument '{name}' cannot be had of that result ({type(whole).__name__})"
-        raise DependencyError(f"{text}: {type(error).__name__}: {error}", (f"'{name}'",)) from error

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
-from pilotflow.errors import BashExitError, ConfigError, MissingOutputs
+from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs
 
 TAIL_LINES = 15
 """Lines of stderr that an error shows."""
@@ -178,6 +178,16 @@ def is_command(function: Any) -> bool:
 def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call something that travelled as an argument."""
     return function(*args, **kwargs)
+
+
+def part(whole: Any, take: tuple[Callable[[Any, Any], Any], Any], name: str) -> Any:
+    """A part of a result that an argument stands for; called on the worker."""
+    function, key = take
+    try:
+        return function(whole, key)
+    except Exception as error:
+        text = f"the argument '{name}' cannot be had of that result ({type(whole).__name__})"
+        raise DependencyError(f"{text}: {type(error).__name__}: {error}", (f"'{name}'",)) from error
 
 
 def second(_: Any, value: Any) -> Any:
