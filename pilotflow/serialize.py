@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import io
 import pickle
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import FunctionType, ModuleType
@@ -384,10 +385,9 @@ def _module(name: str) -> ModuleType:
 def remedy(error: BaseException) -> str:
     """What to do about an error of unpickling, as the end of its message; empty if nothing is known."""
     if isinstance(error, ModuleNotFoundError):
-        return (
-            f". Module '{error.name}' can be imported where the task was submitted but not on the worker: "
-            "install it there, or set the provider's worker_init"
-        )
+        from pilotflow.missing import words  # only after a failure
+
+        return f". {words(str(error.name), platform.node())}"
     if isinstance(error, AttributeError):
         return ". The worker imported another version of that module than the submitting program has"
     return ""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from pilotflow.core.addresses import endpoint_of
 from pilotflow.core.blocks import BlockLimits
+from pilotflow.environments import node_environment
 from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.local import LocalProvider
 from pilotflow.resources import BlockShape, NodeShape, SortMethod
-from pilotflow.runtime import rundir
 from pilotflow.runtime.block_keeper import KeptExecutor
 from pilotflow.runtime.connection import Connection, Keys, make_keys
 from pilotflow.runtime.manager_options import Offer, manager_argv
@@ -48,6 +48,7 @@ def _kept(
     offer = _offer(config, executor)
     at_head = places_steps(executor, os.environ)
     launcher = _write_launcher(executor, run_directory, at_head)
+    environment = node_environment(executor, run_directory)
 
     def argv(block: str) -> list[str]:
         return [
@@ -61,7 +62,7 @@ def _kept(
                 offer,
                 1 if provider.elsewhere else provider.nodes_per_block,  # here they need names of their own
                 provider.walltime_s,
-                rundir.home(),
+                environment.python,
                 launcher,
                 executor.address,
                 at_head,
@@ -78,7 +79,7 @@ def _kept(
         min_life_s=config.min_block_life_s,
     )
     starts = OneForAllNodes() if at_head else executor.launcher
-    return KeptExecutor(executor.label, provider, starts, argv, limits)
+    return KeptExecutor(executor.label, provider, starts, argv, limits, environment.prelude)
 
 
 def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -> Connection:

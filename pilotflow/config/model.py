@@ -48,6 +48,10 @@ class ExecutorConfig:
             Seconds or "5s".
         mode: how tasks are placed: "direct", by managers on the nodes; "slurm", each as a step that srun starts,
             for blocks that are jobs of Slurm; "auto", as steps where that is possible.
+        activate: whether the virtual environment, or conda's, in which this program runs is active on nodes; otherwise
+            `python3` is the one that `worker_init` has put on the PATH.
+        stage_env: bring that environment to a directory of each node, as one file: a path, or True for /tmp. For
+            hundreds of nodes that start from a shared file system.
         address: where the nodes reach this machine: the name of a network interface ("ib0"), a network
             ("10.1.0.0/16"), an address or a host name. If not given, the address that this machine uses
             to talk to the nodes, where they are other machines.
@@ -69,6 +73,8 @@ class ExecutorConfig:
     memory_margin: float = 0.05
     runtime_grace: float | str = 5.0
     mode: Literal["direct", "slurm", "auto"] = "direct"
+    activate: bool = True
+    stage_env: bool | str = False
     address: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +98,10 @@ class ExecutorConfig:
         _parse(self, "runtime_grace", parse_duration, 0.0, format_duration)
         if not 0.0 <= self.memory_margin <= 10.0:
             raise field_error(self, "memory_margin", f"{show(self.memory_margin)} is not a number from 0 to 10.")
+        if isinstance(self.stage_env, str) and not self.stage_env.startswith("/"):
+            raise field_error(
+                self, "stage_env", f"{show(self.stage_env)} is no absolute path of the nodes, and not true."
+            )
         if self.address is not None and not _ADDRESS.fullmatch(self.address):
             problem = "is no interface, network, address or host name."
             raise field_error(self, "address", f"{show(self.address)} {problem}")

@@ -57,6 +57,7 @@ class BlockJob:
         exclude_nodes: host names of nodes that keep losing their managers. A provider that can choose
             nodes asks for others; one that cannot passes them over.
         run: the run that it belongs to, for people who look at the batch system: its id, and where it is.
+        prelude: shell text for the script, before worker_init: it activates the Python environment.
     """
 
     name: str
@@ -69,6 +70,7 @@ class BlockJob:
     environment: Mapping[str, str] = field(default_factory=dict)
     exclude_nodes: tuple[str, ...] = ()
     run: str = ""
+    prelude: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,8 @@ def script_text(job: BlockJob, worker_init: str, title: str, header: str = "") -
     """
     parts = ["#!/bin/bash", header.rstrip("\n"), f"# pilotflow block {job.name}: {title}"]
     parts += [f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    if job.prelude.strip():
+        parts += ["# ---- Python environment", job.prelude.rstrip("\n")]
     if worker_init.strip():
         parts += [
             "# ---- worker_init",

@@ -38,4 +38,5 @@ def block_job(
         environment=environment or {},
         exclude_nodes=exclude_nodes,
         run=f"{run_id} in {run_dir}" if run_id else "",
+        prelude=executor.prelude,
     )

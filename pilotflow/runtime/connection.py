@@ -7,9 +7,7 @@ file (0600).
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -96,7 +94,7 @@ def read_connection(path: Path) -> Connection:
         return msgspec.json.decode(path.read_bytes(), type=Connection)
     except OSError as error:
         raise ConfigError(f"Cannot read the connection file {path}: {error.strerror}.") from None
-    except (msgspec.MsgspecError, json.JSONDecodeError) as error:
+    except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is not a connection file of this pilotflow: {error}.") from None
 
 
@@ -109,6 +107,8 @@ def make_socket_directory() -> Path:
     Raises:
         ConfigError: it cannot be made.
     """
+    import tempfile  # only the user's program needs it, and managers must start lean
+
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base or not os.access(base, os.W_OK) or len(base) > 60:
         base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108  mkdtemp makes it ours

@@ -22,6 +22,7 @@ from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.steps import Step, program_environment
 from pilotflow.runtime import ranks_files
+from pilotflow.runtime.pythons import Python, this_python
 from pilotflow.runtime.ranks import rank_argv
 from pilotflow.runtime.ranks_files import CallFile
 from pilotflow.runtime.ranks_result import StepEnd, StepOutcome
@@ -63,7 +64,7 @@ class StepRunner:
         launcher: how ranks are started.
         directory: where the steps' directories go; all nodes must be able to reach it.
         environment: what the steps inherit; the caller's own environment as a rule.
-        home: where ranks find pilotflow, if it is not among the Python's packages.
+        python: how Python is started on the nodes; by default as this one.
         grace_s: seconds between the warning and the end of a step that is ended.
     """
 
@@ -73,13 +74,13 @@ class StepRunner:
         directory: Path,
         environment: Mapping[str, str],
         *,
-        home: str = "",
+        python: Python | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         self._launcher = launcher
         self._directory = directory.absolute()
         self._environment = dict(environment)
-        self._home = home
+        self._python = python or this_python()
         self._grace_s = grace_s
         self._child_setup = end_with_parent()
 
@@ -112,7 +113,7 @@ class StepRunner:
             max_bytes=call.max_bytes,
         )
         ranks_files.write(folder / "call", head, packed.frames)
-        argv = self._launcher.step(rank_argv(folder, self._home), step)
+        argv = self._launcher.step(rank_argv(folder, self._python), step)
         environment = self._launcher.environment(step, self._environment)
         plan = Plan(
             step,

@@ -24,7 +24,7 @@ from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.node.slurm_nodes import SlurmNode, nodes_of_environment, read_job_nodes
-from pilotflow.runtime import limits, rundir
+from pilotflow.runtime import limits
 from pilotflow.runtime.addresses import listening_address
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.head_agent import end_with_parent
@@ -70,7 +70,7 @@ def _managers(
         limits.MANAGER_FILES * len(nodes) + FILES_PER_STEP * slots, f"a manager of {len(nodes)} nodes"
     )
     relays = Relays(loop, connection, _address(found.address, nodes, log), log)
-    start = Start(relays, rundir.home(), _options(found.launcher), inherited(), end_with_parent())
+    start = Start(relays, _options(found.launcher), inherited(), end_with_parent())
     managers = []
     for node in nodes:
         options = of_slurm_node(found, node)

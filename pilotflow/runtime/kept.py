@@ -25,6 +25,7 @@ class KeptExecutor:
         manager_argv: the argument list of one manager of the block with the given name. It is the
             caller who puts the walltime into it.
         limits: see `BlockLimits`.
+        prelude: shell text that comes before a block's worker_init.
     """
 
     label: str
@@ -32,6 +33,7 @@ class KeptExecutor:
     launcher: Launcher
     manager_argv: Callable[[str], list[str]]
     limits: BlockLimits
+    prelude: str = ""
 
 
 @dataclass

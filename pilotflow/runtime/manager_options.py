@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pilotflow.node.measure import measure_node
 from pilotflow.node.report import NodeReport, Overrides
 from pilotflow.node.slurm_nodes import SlurmNode
 from pilotflow.resources import Capacity
+from pilotflow.runtime.pythons import Python, this_python
 
 SLOTS_PER_CORE = 4
 """Tasks that ask for less than a core run beside each other, at most so many for each core of the node."""
@@ -38,6 +38,7 @@ class Options:
         local: its node is one of several logical ones on this machine.
         launcher: the file of the launcher that starts tasks on several nodes, if there is one.
         walltime_s: how long its block lives, in seconds from the manager's start, or None.
+        python: how it starts Python on its nodes.
     """
 
     connection: Path
@@ -51,6 +52,7 @@ class Options:
     local: bool
     launcher: Path | None
     walltime_s: float | None
+    python: Python
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def manager_argv(
     offer: Offer,
     nodes: int = 1,
     walltime_s: float | None = None,
-    home: str = "",
+    python: Python | None = None,
     launcher: Path | None = None,
     address: str | None = None,
     at_head: bool = False,
@@ -128,18 +130,15 @@ def manager_argv(
         offer: what the manager is to offer.
         nodes: nodes of the block that are on one machine and need names of their own.
         walltime_s: the block's walltime in seconds.
-        home: where to find pilotflow if it is not among the Python's packages. It comes last on
-            the manager's path; as PYTHONPATH it would undo what the block's worker_init has set.
+        python: how Python is started on the nodes; by default as this one.
         launcher: the file of the launcher that starts tasks on several nodes.
         address: the executor's, by which a manager at the head of an allocation may choose its own.
         at_head: start that manager.
     """
     module = "pilotflow.runtime.head_manager" if at_head else "pilotflow.runtime.manager"
-    argv = [sys.executable, "-m", module]
-    if home:
-        code = f"from {module} import main; sys.exit(main())"
-        argv = [sys.executable, "-c", f"import sys; sys.path.append({home!r}); {code}"]
-    argv.append(str(connection))
+    python = python or this_python()
+    argv = python.argv(module, str(connection))
+    argv += [f"--prefix={word}" for word in python.prefix]  # for what it starts on other nodes
     argv += ["--executor", executor, "--block", block, "--directory", str(directory), "--nodes", str(nodes)]
     argv += offer.argv()
     if launcher is not None:
@@ -168,6 +167,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--walltime", type=float)
     parser.add_argument("--launcher", type=Path)
     parser.add_argument("--address")
+    parser.add_argument("--prefix", action="append", default=[])
     return parser.parse_args(argv)
 
 
@@ -210,6 +210,7 @@ def _options(found: argparse.Namespace, node: str, capacity: Capacity) -> Option
         local=found.nodes > 1,
         launcher=found.launcher,
         walltime_s=found.walltime,
+        python=this_python(tuple(found.prefix)),
     )
 
 

@@ -21,6 +21,7 @@ from pilotflow.bodies import unpack_function
 from pilotflow.errors import SerializationError
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
+from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.ranks_files import CallFile, ResultFile
 from pilotflow.runtime.tasks import Output, flush_output
 from pilotflow.serialize import Packed, pack, unpack_call
@@ -31,18 +32,14 @@ _OPENED: Final = "opened"
 """File into which rank 0 writes when the output files are empty."""
 
 
-def rank_argv(directory: Path, home: str = "") -> list[str]:
+def rank_argv(directory: Path, python: Python) -> list[str]:
     """The command of one rank.
 
     Args:
         directory: the step's directory.
-        home: where to find pilotflow, if it is not among the Python's packages.
+        python: how Python is started on the nodes.
     """
-    argv = [sys.executable, "-m", "pilotflow.runtime.ranks"]
-    if home:
-        code = "from pilotflow.runtime.ranks import main; main()"
-        argv = [sys.executable, "-c", f"import sys; sys.path.append({home!r}); {code}"]
-    return [*argv, str(directory)]
+    return python.argv("pilotflow.runtime.ranks", str(directory))
 
 
 def main() -> None:

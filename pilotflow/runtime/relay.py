@@ -27,6 +27,7 @@ from pilotflow.runtime import link, packets, worker
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.relay_link import Here, Over, Seen, Warned, decode_to_relay, encode
 from pilotflow.runtime.zygote import kill_tree
 
@@ -37,20 +38,16 @@ GOODBYE_S: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def relay_argv(connection: Path, endpoint: str, name: str, home: str) -> list[str]:
+def relay_argv(python: Python, connection: Path, endpoint: str, name: str) -> list[str]:
     """The command of a relay.
 
     Args:
+        python: how Python is started on the nodes.
         connection: the run's connection file.
         endpoint: where the manager listens.
         name: what the manager calls this step.
-        home: where to find pilotflow, if it is not among the Python's packages.
     """
-    argv = [sys.executable, "-m", "pilotflow.runtime.relay"]
-    if home:
-        code = "from pilotflow.runtime.relay import main; sys.exit(main())"
-        argv = [sys.executable, "-c", f"import sys; sys.path.append({home!r}); {code}"]
-    return [*argv, str(connection), endpoint, name]
+    return python.argv("pilotflow.runtime.relay", str(connection), endpoint, name)
 
 
 class Relay:

@@ -19,11 +19,11 @@ import logging
 import os
 import re
 import secrets
-import site
 from pathlib import Path
 
 from pilotflow.errors import ConfigError
 from pilotflow.runtime.limits import LogFile
+from pilotflow.runtime.pythons import home
 
 
 def make(base: Path) -> tuple[Path, str]:
@@ -97,12 +97,6 @@ def last_lines(path: Path, count: int = 15) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-count:])
-
-
-def home() -> str:
-    """Where pilotflow is, if it is not installed among this Python's packages; else empty."""
-    found = str(Path(__file__).resolve().parents[2])
-    return "" if found in {*site.getsitepackages(), site.getusersitepackages()} else found
 
 
 def import_path() -> dict[str, str]:

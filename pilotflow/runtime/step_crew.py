@@ -43,14 +43,12 @@ class Start:
 
     Attributes:
         relays: where their relays connect to.
-        home: where to find pilotflow, if it is not among the Python's packages.
         options: further options of srun.
         environment: of srun, and so of the tasks.
         child_setup: what a child does before it becomes srun.
     """
 
     relays: Relays
-    home: str
     options: tuple[str, ...]
     environment: Mapping[str, str]
     child_setup: Callable[[], None]
@@ -185,7 +183,7 @@ class StepCrew:
         running = self._running[worker.id] = _Running(name, worker, task, order.frames, time.monotonic())
         self._pool.on_placed(worker)
         self._start.relays.expect(name, lambda message, frames: self._hear(running, message, frames))
-        command = relay_argv(self._options.connection, self._start.relays.endpoint, name, self._start.home)
+        command = relay_argv(self._options.python, self._options.connection, self._start.relays.endpoint, name)
         argv = task_argv(command, self._step(task), self._start.options)
         try:
             running.process = SrunProcess(

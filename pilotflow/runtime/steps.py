@@ -12,7 +12,6 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pilotflow.core.orders import Worker
@@ -127,7 +126,7 @@ class Steps:
                 self._launcher(),
                 self._options.directory / "steps",
                 os.environ,
-                home=str(Path(__file__).parents[2]),
+                python=self._options.python,
                 grace_s=self._options.watch.grace_s,
             )
         return self._runner

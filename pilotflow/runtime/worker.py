@@ -22,6 +22,7 @@ from pilotflow.context import RUNNING
 from pilotflow.errors import BashExitError, SerializationError, TaskTimeout
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
+from pilotflow.missing import note_node
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.tasks import described, flush_output, is_command
@@ -136,6 +137,8 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
             if isinstance(error, BashExitError):
                 self._exit_code = error.exit_code
+            elif isinstance(error, ModuleNotFoundError):
+                note_node(error, socket.gethostname())
             return Status.ERROR, pack_exception(error)
         args = kwargs = None  # type: ignore[assignment]
         try:

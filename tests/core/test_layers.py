@@ -37,6 +37,7 @@ LAYER_OF_MODULE = {
     "serialize": 0,
     "memfile": 0,
     "framefile": 0,
+    "missing": 0,
     "names": 0,
     "bodies": 0,
     "nested": 0,

@@ -16,6 +16,7 @@ from pilotflow.launchers.steps import Step
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime.head_agent import RankCall, RunningStep, StepEnd, StepOutcome, StepRunner
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.pythons import Python
 from pilotflow.serialize import Packed, pack_call, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,13 @@ def local(name: str = "step", nodes: int = 2, **fields: Any) -> Step:
 
 
 def runner(directory: Path, launcher: Launcher | None = None, *, grace_s: float = 5.0) -> StepRunner:
-    return StepRunner(launcher or FakeMpirun(), directory / "steps", os.environ, grace_s=grace_s, home=str(ROOT))
+    return StepRunner(
+        launcher or FakeMpirun(),
+        directory / "steps",
+        os.environ,
+        grace_s=grace_s,
+        python=Python(sys.executable, str(ROOT)),
+    )
 
 
 def outcome(running: RunningStep, *, close: bool = True) -> StepOutcome:

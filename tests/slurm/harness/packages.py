@@ -19,7 +19,8 @@ CLUSTER: Final = {
 ACCOUNTING: Final = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
 _PLUGINS: Final = ("slurm-wlm-mysql-plugin", "slurm-wlm-basic-plugins")
 MPI: Final = {"mpirun.openmpi": "openmpi-bin", "ompi_info": "openmpi-bin", "mpicc.openmpi": "libopenmpi-dev"}
-_EVERYTHING: Final = {**CLUSTER, **ACCOUNTING, **MPI}
+TRACING: Final = {"strace": "strace"}
+_EVERYTHING: Final = {**CLUSTER, **ACCOUNTING, **MPI, **TRACING}
 
 
 def in_ci() -> bool:
