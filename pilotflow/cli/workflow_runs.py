@@ -14,9 +14,10 @@ from pilotflow.cli.runs import find_directory
 from pilotflow.cli.workflow_summary import as_data, print_summary
 from pilotflow.errors import ConfigError
 from pilotflow.units import parse_duration
-from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on, is_held
+from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.history import open_history
+from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.orders import order_cancel
 from pilotflow.workflow.spec import read_workflow

@@ -9,7 +9,6 @@ says, and `go_on` takes it over: with its interchange and managers, if they live
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -31,6 +30,7 @@ from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.workflow.deeds import Deeds
 from pilotflow.workflow.engine import Engine
+from pilotflow.workflow.holding import holder, is_held, lock
 from pilotflow.workflow.inbox import Stop
 from pilotflow.workflow.options import RunOptions, binding_of, config_of
 from pilotflow.workflow.records import Workflow
@@ -41,7 +41,6 @@ SUCCEEDED: Final = 0
 JOBS_FAILED: Final = 1
 INFRASTRUCTURE: Final = 3
 INTERRUPTED: Final = 130
-LOCK: Final = "coordinator.lock"
 LOG: Final = "coordinator.log"
 INTERCHANGE_TIMEOUT_S: Final = 10.0
 """An interchange that does not answer within this time is ended, and what it held runs again."""
@@ -76,61 +75,6 @@ def create(workflow: Workflow, options: RunOptions, base: Path) -> Path:
         log.removeHandler(handler)
         handler.close()
     return directory
-
-
-class Held(NamedTuple):
-    """Who has a run."""
-
-    pid: int
-    host: str
-
-
-@contextmanager
-def lock(directory: Path) -> Iterator[None]:
-    """Have the run, as the only program.
-
-    Raises:
-        ConfigError: another one has it.
-    """
-    with _open_lock(directory) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            held = _holder(directory)
-            who = f" (pid {held.pid} on {held.host})" if held is not None else ""
-            raise ConfigError(
-                f"Run {directory.name} is running: another program has it{who}. "
-                f"See it with `pilotflow attach {directory.name}`, or end it with `pilotflow cancel {directory.name}`."
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def is_held(directory: Path) -> bool:
-    """Whether a program of this host has the run."""
-    try:
-        with open(directory / LOCK, "r+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def _open_lock(directory: Path) -> IO[str]:
-    fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return os.fdopen(fd, "r+", encoding="utf-8")
-
-
-def _holder(directory: Path) -> Held | None:
-    try:
-        pid, host = (directory / LOCK).read_text(encoding="utf-8").split()
-        return Held(int(pid), host)
-    except (OSError, ValueError):
-        return None
 
 
 def go_on(directory: Path, beside: Callable[[Engine], contextlib.AbstractContextManager[object]] | None = None) -> int:
@@ -266,7 +210,7 @@ def detach(directory: Path) -> int:
         )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        held = _holder(directory)
+        held = holder(directory)
         if held is not None and held.pid == process.pid and _has_begun(directory, process.pid):
             return process.pid
         if process.poll() is not None:

@@ -29,9 +29,9 @@ from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.calls import NoValue
 from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
-from pilotflow.workflow.orders import numbers_in
 from pilotflow.workflow.outcomes import Ended, ended, result_row
 from pilotflow.workflow.packing import Packer, Parcel, Tries
+from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
 from pilotflow.workflow.setting import Setting
 from pilotflow.workflow.store import Changes, JobRow, JobStore, Restored, ResultRow

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from pilotflow.core.job_states import ENDED, JobState
 from pilotflow.errors import ConfigError
 from pilotflow.units import did_you_mean
-from pilotflow.workflow.coordinator import is_held
-from pilotflow.workflow.orders import ranges
+from pilotflow.workflow.holding import is_held
+from pilotflow.workflow.ranges import ranges
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.store import FILE, Life, ResultRow, read_definition
 

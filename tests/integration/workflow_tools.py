@@ -19,7 +19,8 @@ from pilotflow.core.job_states import JobState
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import ask_status
-from pilotflow.workflow.coordinator import create, is_held
+from pilotflow.workflow.coordinator import create
+from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.records import Job, Workflow
 
