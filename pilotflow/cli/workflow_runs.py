@@ -39,7 +39,7 @@ def start(path: Path, options: Options, base: Path, *, detached: bool, as_json: 
     for warning in workflow.warnings:
         sys.stderr.write(f"{workflow.where(warning.at)}: warning: {warning.text}\n")
     directory = create(workflow, parse_options(options), base)
-    return _begin(directory, detached=detached, as_json=as_json)
+    return begin(directory, detached=detached, as_json=as_json)
 
 
 def parse_options(options: Options) -> RunOptions:
@@ -61,10 +61,10 @@ def parse_options(options: Options) -> RunOptions:
 
 def resume_run(run: str, base: Path, *, detached: bool, as_json: bool) -> int:
     """Go on with a run; returns the exit code."""
-    return _begin(find_directory(run, base), detached=detached, as_json=as_json)
+    return begin(find_directory(run, base), detached=detached, as_json=as_json)
 
 
-def _begin(directory: Path, *, detached: bool, as_json: bool) -> int:
+def begin(directory: Path, *, detached: bool, as_json: bool) -> int:
     if detached:
         pid = detach(directory)
         name = directory.name

@@ -231,7 +231,9 @@ class JobGraph:
             self._move(job, S.PENDING)
         return self.states[job] is S.PENDING
 
-    def ended(self, job: int, exit_code: int, *, terminated: bool = False, again: bool = True) -> Verdict | None:
+    def ended(
+        self, job: int, exit_code: int, *, terminated: bool = False, again: bool = True, helped: bool = False
+    ) -> Verdict | None:
         """An attempt has ended.
 
         Args:
@@ -239,6 +241,7 @@ class JobGraph:
             exit_code: 0 is success.
             terminated: it was ended because its time was over.
             again: whether it may be tried again at all.
+            helped: what was in its way is out of the way, so that it is tried again in any case.
 
         Returns what that means, or None if the job is not out: then it has ended before.
         """
@@ -249,7 +252,7 @@ class JobGraph:
             return Verdict(S.COMPLETED)
         self.failures[job] += 1
         state = S.TERMINATED if terminated else S.FAILED
-        verdict = self._judge(job, exit_code, state) if again else Verdict(state)
+        verdict = self._judge(job, exit_code, state) if again and not helped else Verdict(state, again=helped)
         if verdict.again:
             self._move(job, S.READY)
         elif self._use_pending_failed and not verdict.why and again:

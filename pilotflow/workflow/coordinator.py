@@ -129,6 +129,7 @@ def _live(
         bindings=binding_of,
         keep_s=options.keep_s,
         open=options.open or not options.local,
+        auto_recover=options.auto_recover,
         epoch=epoch,
         interchange=found[0] if found else None,
         interchange_pid=found[1] if found else 0,

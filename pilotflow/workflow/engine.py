@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
+
+from pilotflow.core.advice import Fact
 from pilotflow.core.job_states import ENDED, JobState
-from pilotflow.core.workflow import JobGraph, Moment
-from pilotflow.core.workflow import Trigger as JobsTrigger
+from pilotflow.core.workflow import JobGraph
 from pilotflow.durable_run import DurableRun
 from pilotflow.errors import InterchangeLost, PilotflowError
 from pilotflow.futures import AppFuture
@@ -27,18 +29,23 @@ from pilotflow.runtime import leftovers
 from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
+from pilotflow.workflow.action_book import ActionBook
 from pilotflow.workflow.calls import NoValue
+from pilotflow.workflow.fingerprints import encode_prints
 from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
-from pilotflow.workflow.outcomes import Ended, ended, result_row
+from pilotflow.workflow.outcomes import Ended, cut_row, ended, result_row
 from pilotflow.workflow.packing import Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
 from pilotflow.workflow.setting import Setting
-from pilotflow.workflow.store import Changes, JobRow, JobStore, Restored, ResultRow
+from pilotflow.workflow.store import Changes, JobRow, JobStore, Restored
 
 S = JobState
 RESTARTS_MAX: Final = 5
 """An interchange that is lost so often without any job ending in between is not started again."""
+HELPED: Final = ("memory", "runtime", "walltime")
+HELPED_MAX: Final = 3
+"""A job that has failed so often is not helped by itself any more."""
 _HOW: Final = {S.COMPLETED: "completed", S.FAILED: "failed", S.TERMINATED: "terminated"}
 
 
@@ -96,23 +103,17 @@ class Engine:
         self._futures: dict[int, AppFuture[Any]] = {}
         self._restarts = 0
         self._epoch = setting.epoch
-        self._doing = {number for number, done in restored.fired.items() if not done}
-        self._fired = set(restored.fired)
+        self._actions = ActionBook(workflow.actions, restored.fired)
         self._touched: dict[int, None] = {}
         self._ready: list[int] = []  # to be handed out, besides what becomes ready
         self._instructions: dict[str, Callable[[Sequence[str]], str]] = {"cancel": self._cancel_on_order}
         self._waiting: list[int] = []  # committed as handed out before there was a run
         self._changes = Changes()
         self._due = _Due()
-        triggers = [
-            JobsTrigger(number, moment, action.jobs, fired=number in self._fired)
-            for number, action in enumerate(workflow.actions)
-            if (moment := _MOMENTS.get(action.trigger)) is not None
-        ]
         self.graph = JobGraph(
             self._jobs,
             workflow.failure_handlers,
-            triggers,
+            self._actions.job_triggers(),
             use_pending_failed=workflow.use_pending_failed,
             states=restored.states,
             failures=restored.failures,
@@ -126,7 +127,7 @@ class Engine:
         if not takes_over:
             self._take_all_back("the run's programs had died")
         self.graph.initialize()
-        for number in sorted(self._doing):  # an action that was cut is carried out again
+        for number in self._actions.running:  # an action that was cut is carried out again
             self._perform(number, "")
         self._fire(Trigger.ON_WORKFLOW_START)
         self._settle()
@@ -149,7 +150,7 @@ class Engine:
             return False
         self._fire(Trigger.ON_WORKFLOW_COMPLETE)
         self._settle()
-        return not self._doing
+        return not self._actions.running
 
     def _open(self, takes_over: bool = False) -> None:
         """Start what runs the jobs, and hand out what is ready."""
@@ -250,7 +251,7 @@ class Engine:
         elif isinstance(event, Instruction):
             self._obey(event)
         elif isinstance(event, ActionEnded):
-            self._doing.discard(event.number)
+            self._actions.end(event.number)
             self._store.action_ended(event.number, event.words)
             self._store.event("action", str(event.number), event.words)
         elif isinstance(event, ManagerUp):
@@ -278,9 +279,13 @@ class Engine:
             self.trouble = self.trouble or PilotflowError(end.words)
             self.graph.taken_back(number)
             return
-        verdict = self.graph.ended(number, end.exit_code, terminated=end.terminated, again=end.again)
+        helped = self._helped(number, end, row)
+        verdict = self.graph.ended(
+            number, end.exit_code, terminated=end.terminated, again=end.again, helped=bool(helped)
+        )
         if verdict is None:
             return
+        end = replace(end, words=f"{end.words}\n(tried again: {helped})".strip()) if helped else end
         self._restarts = 0
         self._tries.attempts[number] = attempt = max(self._tries.attempts[number], end.attempt)
         words = end.words if not verdict.why else f"{end.words}\n({verdict.why})".strip()
@@ -295,6 +300,16 @@ class Engine:
         elif verdict.state is S.COMPLETED and end.result is not None:
             self._keep(end.result)
 
+    def _helped(self, number: int, end: Ended, row: TaskRow) -> str:
+        """Have a job ask for more if that is what it failed for, where that is wanted; how, or nothing."""
+        if not self.setting.auto_recover or end.cause not in HELPED or self.graph.failures[number] >= HELPED_MAX:
+            return ""
+        advice = self._packer.help(number, Fact(end.cause, end.exit_code, row[8], row[5] / 1e6))
+        if advice.request is None:
+            return ""
+        self._changes.requests.append((number, msgspec.msgpack.encode(advice.request), advice.why))
+        return advice.why
+
     def _keep(self, result: str) -> None:
         """Record the user data that a job has made."""
         for name, value in json.loads(result).items():
@@ -304,9 +319,7 @@ class Engine:
 
     def _lose(self, number: int, how: str, now: float) -> None:
         """An attempt at a job was lost; the next one has another number."""
-        self._changes.results.append(
-            ResultRow(number, self._tries.attempts[number], "lost", None, cause="lost", words=how, at=now)
-        )
+        self._changes.results.append(cut_row(number, self._tries.attempts[number], "lost", how, now))
         self._tries.attempts[number] += 1
         self._touched[number] = None
 
@@ -334,18 +347,8 @@ class Engine:
             if self.graph.cancel(number):
                 count += 1
                 if was in (S.PENDING, S.RUNNING):
-                    words = "cancelled on request"
-                    self._changes.results.append(
-                        ResultRow(
-                            number,
-                            self._tries.attempts[number],
-                            "cancelled",
-                            None,
-                            cause="cancelled",
-                            words=words,
-                            at=now,
-                        )
-                    )
+                    row = cut_row(number, self._tries.attempts[number], "cancelled", "cancelled on request", now)
+                    self._changes.results.append(row)
         for number in [number for number in self._futures if self.graph.states[number] is S.CANCELLED]:
             self._due.cancel.append(self._futures.pop(number))
         self._store.event("cancel", "", f"{count} jobs")
@@ -355,13 +358,11 @@ class Engine:
 
     def _fire(self, trigger: Trigger, node: str = "") -> None:
         """Actions whose moment has come."""
-        for number, action in enumerate(self._workflow.actions):
-            if action.trigger is trigger and (number not in self._fired or action.persistent):
-                self._begin_action(number, node)
+        for number in self._actions.due(trigger):
+            self._begin_action(number, node)
 
     def _begin_action(self, number: int, node: str = "") -> None:
-        self._fired.add(number)
-        self._doing.add(number)
+        self._actions.begin(number)
         self._changes.fired.append((number, time.time()))
         self._due.answers.append(lambda: self._perform(number, node))
 
@@ -401,6 +402,9 @@ class Engine:
             if number in self._tries.after or not self._tries.attempts[number]:
                 self._tries.attempts[number] += 1
             self._due.submit.append(number)
+            if inputs := self._jobs[number].input_files:
+                paths = [self._workflow.files[file].path for file in inputs]
+                self._changes.inputs.append((number, encode_prints(paths, self.setting.home)))
 
     def _commit(self) -> None:
         changes, self._changes = self._changes, Changes()
@@ -445,6 +449,3 @@ class Engine:
         """A job cannot be handed out at all."""
         row: TaskRow = (number + 1, self._packer.fn, self._tries.wires[number], 0, 0, 0, 0, 0, 0, None, (), ())
         self._apply(number, Ended(126, cause="exit", words=words, again=False), row)
-
-
-_MOMENTS: Final = {Trigger.ON_JOBS_READY: Moment.READY, Trigger.ON_JOBS_COMPLETE: Moment.COMPLETE}

@@ -24,6 +24,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
         max_parallel_jobs: run so many at once and ignore what they ask for.
         local: whether this machine runs jobs at all; else all come from runners.
         open: whether jobs that fit nowhere wait for a runner, instead of failing.
+        auto_recover: whether jobs that fail for lack of memory or time ask for more and run again.
         keep_s: if the run's program dies, managers finish what they run, and wait so long for another.
     """
 
@@ -33,6 +34,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     max_parallel_jobs: int | None = None
     local: bool = True
     open: bool = False
+    auto_recover: bool = False
     keep_s: float = KEEP_S
 
 

@@ -97,3 +97,8 @@ def result_row(job: int, attempt: int, how: str, task: TaskRow, end: Ended, at: 
         end.words.encode("utf-8", "replace").decode(),
         at,
     )
+
+
+def cut_row(job: int, attempt: int, how: str, words: str, at: float) -> ResultRow:
+    """The row of an attempt that did not come to an end of its own."""
+    return ResultRow(job, attempt, how, None, cause=how, words=words, at=at)

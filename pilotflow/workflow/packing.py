@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pilotflow.bodies import pack_function
+from pilotflow.core.advice import Advice, Fact, advise
 from pilotflow.futures import AppFuture
 from pilotflow.resources import Request
 from pilotflow.runtime.durable_client import DurableClient
@@ -26,18 +27,22 @@ class Tries:
         after: what runs before the next one, after which exit code.
         spent_s: time that those which have failed took, of jobs with a `timeout`.
         values: user data as JSON, by its number.
+        requests: what jobs ask for instead of what their definition says, oldest first.
     """
 
     attempts: list[int]
     wires: list[int]
     after: dict[int, tuple[str | None, int]]
     values: dict[int, str]
+    requests: list[tuple[int, Request]]
     spent_s: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, restored: Restored) -> Tries:
         """As the store knows them."""
-        return cls(restored.attempts, restored.wires, dict(restored.scripts), dict(restored.user_data))
+        return cls(
+            restored.attempts, restored.wires, dict(restored.scripts), dict(restored.user_data), restored.requests
+        )
 
 
 class Parcel(NamedTuple):
@@ -63,6 +68,7 @@ class Packer:
         self._tries = tries
         self._calls = Calls(setting.workflow, setting.directory, setting.home)
         self._classes: dict[tuple[Request, tuple[str, ...]], int] = {}
+        self._requests: dict[int, Request] = {}
         self.fn = 0
 
     def define(self, client: DurableClient) -> None:
@@ -71,9 +77,12 @@ class Packer:
         file = setting.directory / "connection.json"
         task = make_task(setting.workflow, setting.directory, setting.home, file, setting.number)
         self.fn = client.definitions.function("job", pack_function(task))
-        self._classes = {}
+        self._classes, self._requests = {}, {}
         for job in self._jobs:
             self._class_of(client, job)
+        for number, request in self._tries.requests:
+            self._requests[number] = request
+            self._class_of(client, self._jobs[number])
 
     def pack(self, client: DurableClient, number: int) -> Parcel:
         """The next attempt at a job.
@@ -88,8 +97,24 @@ class Packer:
         packed = pack_call((encoded,), {}, [])
         return Parcel(future, self.fn, self._class_of(client, job), packed, tries.wires[number])
 
+    def request_of(self, number: int) -> Request:
+        """What a job asks for."""
+        return self._requests.get(number, self._jobs[number].request)
+
+    def help(self, number: int, fact: Fact) -> Advice:
+        """What a job that has failed asks for from now on."""
+        advice = advise(self.request_of(number), fact)
+        if advice.request is not None:
+            self.ask_for(number, advice.request)
+        return advice
+
+    def ask_for(self, number: int, request: Request) -> None:
+        """The job asks for this from now on."""
+        self._tries.requests.append((number, request))
+        self._requests[number] = request
+
     def _class_of(self, client: DurableClient, job: Job) -> int:
-        key = (job.request, self._setting.bindings(job))
+        key = (self.request_of(job.index), self._setting.bindings(job))
         cls = self._classes.get(key)
         if cls is None:
             cls = self._classes[key] = client.definitions.request_class(*key, self._setting.config.crash_limit)

@@ -24,6 +24,7 @@ class Setting:
         bindings: labels of the executors that a job may run on; none for any.
         keep_s: how long the interchange waits for another program while nothing runs.
         open: whether managers may join that nobody has asked for.
+        auto_recover: whether jobs that fail for lack of memory or time ask for more and run again.
         epoch: of the interchange that is there, or the next one.
         interchange, interchange_pid: the one to take over, if it lives.
     """
@@ -37,6 +38,7 @@ class Setting:
     bindings: Callable[[Job], tuple[str, ...]]
     keep_s: float
     open: bool = False
+    auto_recover: bool = False
     epoch: int = 1
     interchange: Connection | None = None
     interchange_pid: int = 0

@@ -19,6 +19,7 @@ import msgspec
 from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.job_states import JobState
 from pilotflow.errors import ConfigError
+from pilotflow.resources import Request
 from pilotflow.runtime.store import Store
 from pilotflow.workflow.records import Job, Workflow
 
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS results (
 CREATE TABLE IF NOT EXISTS user_data (number INTEGER PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS actions (number INTEGER PRIMARY KEY, fired REAL, ended REAL, words TEXT);
 CREATE TABLE IF NOT EXISTS inputs (job INTEGER PRIMARY KEY, digest TEXT);
+CREATE TABLE IF NOT EXISTS requests (place INTEGER PRIMARY KEY, job INTEGER, request BLOB, why TEXT);
 CREATE TABLE IF NOT EXISTS blocks (name TEXT PRIMARY KEY, executor TEXT, batch_id TEXT);
 CREATE TABLE IF NOT EXISTS lives (
     life INTEGER PRIMARY KEY, epoch INTEGER, pid INTEGER, host TEXT, began REAL, ended REAL, how TEXT
@@ -124,9 +126,10 @@ class Changes:
     user_data: list[tuple[int, str]] = field(default_factory=list)
     fired: list[tuple[int, float]] = field(default_factory=list)
     inputs: list[tuple[int, str]] = field(default_factory=list)
+    requests: list[tuple[int, bytes, str]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.results or self.user_data or self.fired or self.inputs)
+        return any((self.jobs, self.results, self.user_data, self.fired, self.inputs, self.requests))
 
 
 class JobStore(Store):
@@ -145,6 +148,10 @@ class JobStore(Store):
             database.execute("DELETE FROM jobs")
             database.executemany("INSERT INTO jobs VALUES (?, ?, ?, 0, 0, 0, 0, NULL, NULL, NULL)", rows)
             database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?)", facts)
+            given = [(number, data.data) for number, data in enumerate(workflow.user_data) if data.given]
+            encode = msgspec.json.encode
+            values = [(number, encode(value).decode()) for number, value in given]
+            database.executemany("INSERT OR REPLACE INTO user_data VALUES (?, ?)", values)
 
         self.commit(write)
 
@@ -197,6 +204,7 @@ class JobStore(Store):
             database.executemany("INSERT OR REPLACE INTO user_data VALUES (?, ?)", changes.user_data)
             database.executemany("INSERT OR IGNORE INTO actions VALUES (?, ?, NULL, NULL)", changes.fired)
             database.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?)", changes.inputs)
+            database.executemany("INSERT INTO requests (job, request, why) VALUES (?, ?, ?)", changes.requests)
 
         self.commit(write)
 
@@ -285,6 +293,7 @@ class Restored(NamedTuple):
     user_data: dict[int, str]
     fired: dict[int, bool]
     blocks: tuple[KnownBlock, ...]
+    requests: list[tuple[int, Request]]
 
 
 def restore(database: sqlite3.Connection) -> Restored:
@@ -299,7 +308,14 @@ def restore(database: sqlite3.Connection) -> Restored:
         dict(database.execute("SELECT number, value FROM user_data")),
         {number: ended is not None for number, ended in database.execute("SELECT number, ended FROM actions")},
         tuple(KnownBlock(*row) for row in database.execute("SELECT executor, name, batch_id FROM blocks")),
+        read_requests(database),
     )
+
+
+def read_requests(database: sqlite3.Connection) -> list[tuple[int, Request]]:
+    """What jobs ask for instead of what their definition says, oldest first."""
+    rows = database.execute("SELECT job, request FROM requests ORDER BY place")
+    return [(job, msgspec.msgpack.decode(request, type=Request)) for job, request in rows]
 
 
 def void(_: object) -> None:
