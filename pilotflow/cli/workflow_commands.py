@@ -27,6 +27,9 @@ Depth = Annotated[int | None, typer.Option(min=1, help="Run so many jobs at once
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; it survives logout.")]
 NoLocal = Annotated[bool, typer.Option("--no-local", help="Run nothing here: jobs wait for runners.")]
 Keep = Annotated[str, typer.Option(help="If the run's program dies, what runs ends, and waits so long for `resume`.")]
+AutoRecover = Annotated[
+    bool, typer.Option("--auto-recover", help="Jobs that lack memory or time ask for more and run again.")
+]
 BASE = Path("runs")
 
 
@@ -39,6 +42,7 @@ def run(
     detach: Detach = False,
     no_local: NoLocal = False,
     keep: Keep = "1h",
+    auto_recover: AutoRecover = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
@@ -46,7 +50,7 @@ def run(
     from pilotflow.cli.workflow_runs import start
 
     with errors_in_words():
-        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep)
+        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep, auto_recover)
         raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
 
 
@@ -58,6 +62,7 @@ def submit(
     max_parallel_jobs: Depth = None,
     no_local: NoLocal = False,
     keep: Keep = "1h",
+    auto_recover: AutoRecover = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
@@ -65,7 +70,7 @@ def submit(
     from pilotflow.cli.workflow_runs import start
 
     with errors_in_words():
-        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep)
+        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep, auto_recover)
         raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
 
 
@@ -148,6 +153,129 @@ def cancel(run: RunName = "last", select: Jobs = None, run_dir: Base = BASE, jso
         cancel_run(run, select, run_dir, as_json=json)
 
 
+def watch(run: RunName = "last", run_dir: Base = BASE, json: Json = False) -> None:
+    """The same as `attach`: show a run live until it ends."""
+    attach(run, run_dir, json)
+
+
+def runner(
+    run: RunName = "last",
+    num_cpus: Cpus = None,
+    memory_gb: MemoryGb = None,
+    num_gpus: Gpus = None,
+    max_parallel_jobs: Depth = None,
+    scheduler: Annotated[str | None, typer.Option(help="Serve jobs that are bound to this scheduler, too.")] = None,
+    label: Annotated[str | None, typer.Option(help="Serve jobs with this label, too.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Leave after so long, such as 2h.")] = None,
+    idle_limit: Annotated[str | None, typer.Option(help="Leave after so long without work, such as 10m.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where its log goes.")] = None,
+    run_dir: Base = BASE,
+) -> None:
+    """Add a manager to a running run, by hand, from this terminal; it leaves when the run ends."""
+    from pilotflow.cli.workflow_runner import Offered, run_runner
+    from pilotflow.units import parse_duration
+
+    with errors_in_words():
+        limit, idle = (None if text is None else parse_duration(text) for text in (time_limit, idle_limit))
+        offered = Offered(num_cpus, memory_gb, num_gpus, max_parallel_jobs, scheduler, label, limit, idle, output_dir)
+        raise typer.Exit(run_runner(run, run_dir, offered))
+
+
+def rerun(
+    run: RunName = "last",
+    failed: Annotated[bool, typer.Option("--failed", help="What did not end well, and what depends on it.")] = False,
+    select: Jobs = None,
+    workflow: Annotated[Path | None, typer.Option(help="The changed file; that of the run by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.")] = False,
+    detach: Detach = False,
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Run again what has changed or failed since, or --failed, or --jobs; and what depends on that."""
+    from pilotflow.cli.workflow_repairs import rerun_run
+
+    with errors_in_words():
+        code = rerun_run(
+            run,
+            run_dir,
+            failed=failed,
+            selector=select,
+            file=workflow,
+            dry_run=dry_run,
+            detached=detach,
+            as_json=json,
+        )
+        raise typer.Exit(code)
+
+
+def recover(
+    run: RunName = "last",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change, and why.")] = False,
+    retry_unknown: Annotated[bool, typer.Option(help="Run again, too, what failed for no known reason.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", help="From now on do this while the run runs.")] = False,
+    detach: Detach = False,
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Give jobs that failed for lack of memory or time more of it, and run them again."""
+    from pilotflow.cli.workflow_repairs import recover_run
+
+    with errors_in_words():
+        code = recover_run(
+            run, run_dir, dry_run=dry_run, retry_unknown=retry_unknown, auto=auto, detached=detach, as_json=json
+        )
+        raise typer.Exit(code)
+
+
+def correct(
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")],
+    from_run: Annotated[str, typer.Option("--from", help="The run whose measures count.")] = "last",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the corrected file, as YAML.")] = None,
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Say what a workflow's resource requirements should be, by what a run has used."""
+    from pilotflow.cli.workflow_repairs import correct as correct_file
+
+    with errors_in_words():
+        correct_file(workflow, from_run, run_dir, output=output, as_json=json)
+
+
+def delete(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="It is meant.")] = False,
+    run_dir: Base = BASE,
+) -> None:
+    """Delete a run: its record and the output of its jobs."""
+    from pilotflow.cli.workflow_files import delete_run
+
+    with errors_in_words():
+        delete_run(run, run_dir, sure=yes)
+
+
+def export_run(
+    run: RunName = "last",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive; run-NUMBER.tar.gz.")] = None,
+    run_dir: Base = BASE,
+) -> None:
+    """Write a run, its record and the output of its jobs, into one archive."""
+    from pilotflow.cli.workflow_files import export_run as write
+
+    with errors_in_words():
+        write(run, run_dir, output)
+
+
+def import_run(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="What `export` has written.")],
+    run_dir: Base = BASE,
+) -> None:
+    """Make a run of an archive."""
+    from pilotflow.cli.workflow_files import import_run as read
+
+    with errors_in_words():
+        read(archive, run_dir)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
     commands: dict[str, Any] = {
@@ -161,6 +289,14 @@ def add_commands(app: typer.Typer) -> None:
         "logs": logs,
         "events": events,
         "cancel": cancel,
+        "watch": watch,
+        "runner": runner,
+        "rerun": rerun,
+        "recover": recover,
+        "correct": correct,
+        "delete": delete,
+        "export": export_run,
+        "import": import_run,
     }
     for name, function in commands.items():
         app.command(name)(function)

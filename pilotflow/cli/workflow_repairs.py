@@ -210,7 +210,9 @@ def _words(request: Request) -> Sequence[str]:
 def _at_rest(run: str, base: Path) -> Path:
     directory = find_directory(run, base)
     if is_held(directory):
-        raise ConfigError(f"Run {directory.name} is running. Wait for it, or end it: pilotflow cancel {directory.name}.")
+        raise ConfigError(
+            f"Run {directory.name} is running. Wait for it, or end it: pilotflow cancel {directory.name}."
+        )
     return directory
 
 

@@ -25,8 +25,8 @@ from pilotflow.workflow.spec import read_workflow
 GIB: Final = 1 << 30
 _CODES: Final = {"succeeded": 0, "failed": 1, "infrastructure": 3, "interrupted": 130}
 
-Options = tuple[int | None, float | None, int | None, int | None, bool, str]
-"""Cores, GiB, GPUs, jobs at once, nothing here, how long to keep results: as on the command line."""
+Options = tuple[int | None, float | None, int | None, int | None, bool, str, bool]
+"""Cores, GiB, GPUs, jobs at once, nothing here, how long to keep results, help by itself: of the command line."""
 
 
 def start(path: Path, options: Options, base: Path, *, detached: bool, as_json: bool) -> int:
@@ -48,13 +48,14 @@ def parse_options(options: Options) -> RunOptions:
     Raises:
         ConfigError: a duration is none.
     """
-    cpus, memory_gb, gpus, depth, no_local, keep = options
+    cpus, memory_gb, gpus, depth, no_local, keep, auto_recover = options
     return RunOptions(
         num_cpus=cpus,
         memory_bytes=None if memory_gb is None else int(memory_gb * GIB),
         num_gpus=gpus,
         max_parallel_jobs=depth,
         local=not no_local,
+        auto_recover=auto_recover,
         keep_s=parse_duration(keep),
     )
 
@@ -65,6 +66,7 @@ def resume_run(run: str, base: Path, *, detached: bool, as_json: bool) -> int:
 
 
 def begin(directory: Path, *, detached: bool, as_json: bool) -> int:
+    """Go on with a run, here or in the background, and say how it went; returns the exit code."""
     if detached:
         pid = detach(directory)
         name = directory.name

@@ -47,6 +47,11 @@ class PoolLimits(PoolBooks):
                 worker.excess = excess
                 self._kill(worker)
 
+    def expect_end(self) -> None:
+        """The block is being ended by somebody: what fails from now on is handed back."""
+        for worker in self.workers.values():
+            worker.warned = worker.warned or bool(worker.tasks)
+
     def warn_of_end(self) -> None:
         """The block ends soon: tell all running tasks. What fails of them from now on is handed back."""
         for worker in self.workers.values():

@@ -95,8 +95,19 @@ class Outcome(NamedTuple):
     result: str | None = None
 
 
+class JobFailed(Exception):
+    """An attempt that did not end well, with its `Outcome`.
+
+    It is raised and not returned, so that the manager knows: of a block that ends it hands back what fails.
+    """
+
+    def __init__(self, outcome: tuple[Any, ...]) -> None:
+        super().__init__(outcome)
+        self.outcome = Outcome(*outcome)
+
+
 class JobTask:
-    """The function that workers know: calls with an encoded `JobCall` return what is in an `Outcome`.
+    """The function that workers know: calls with an encoded `JobCall` return what is in an `Outcome`, or raise `JobFailed`.
 
     Args:
         env: variables of all jobs of the run.
@@ -114,13 +125,19 @@ class JobTask:
     def __call__(self, encoded: bytes) -> tuple[Any, ...]:
         """Run the attempt."""
         call = msgspec.msgpack.decode(encoded, type=JobCall)
+        outcome = self._outcome(call)
+        if outcome.exit_code:
+            raise JobFailed(tuple(outcome))
+        return tuple(outcome)
+
+    def _outcome(self, call: JobCall) -> Outcome:
         try:
-            return tuple(self._run(call))
+            return self._run(call)
         except TaskTimeout as error:  # it fell between two steps
-            return tuple(Outcome(self.timeout_exit_code, call.attempt, True, str(error)))
+            return Outcome(self.timeout_exit_code, call.attempt, True, str(error))
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            return tuple(Outcome(CANNOT_START, call.attempt, words=f"it cannot start: {error.strerror}{where}"))
+            return Outcome(CANNOT_START, call.attempt, words=f"it cannot start: {error.strerror}{where}")
 
     def _run(self, call: JobCall) -> Outcome:
         os.chdir(call.cwd)

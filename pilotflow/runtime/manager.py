@@ -32,7 +32,7 @@ from pilotflow.runtime.workers import Workers
 
 def drive(loop: Loop, managers: Sequence[NodeManager]) -> int:
     """Turn these managers' loop until all of them have ended; returns the exit code of the process."""
-    terminated = _watch_signals(loop)
+    terminated = _watch_signals(loop, managers)
     working, code = list(managers), 0
     while True:
         now = time.monotonic()
@@ -49,14 +49,23 @@ def drive(loop: Loop, managers: Sequence[NodeManager]) -> int:
         loop.turn(min(manager.due_at(now) for manager in working) - now)
 
 
-def _watch_signals(loop: Loop) -> list[bool]:
-    """What SIGTERM leaves word in; it is acted on between two turns."""
+def _watch_signals(loop: Loop, managers: Sequence[NodeManager]) -> list[bool]:
+    """What SIGTERM leaves word in; it is acted on between two turns.
+
+    Whoever sends it sends it to the tasks' processes too, as a rule, and their end may be heard of first.
+    """
     terminated: list[bool] = []
+
+    def terminate(*_: object) -> None:
+        terminated.append(True)
+        for manager in managers:
+            manager.expect_end()
+
     read, write = os.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
+    signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add(read, lambda: (os.read(read, 4096), None)[1])
     return terminated

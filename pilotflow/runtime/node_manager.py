@@ -209,6 +209,10 @@ class NodeManager:
 
     # ---- leaving ----------------------------------------------------------------------------
 
+    def expect_end(self) -> None:
+        """Its block is being ended: what fails from now on is handed back."""
+        self._pool.expect_end()
+
     def leave(self, reason: str, walltime_over_at: float | None = None) -> None:
         """Hand everything back and go, soon."""
         if self._leave_at is None:

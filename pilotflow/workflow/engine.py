@@ -23,7 +23,7 @@ from pilotflow.core.workflow import JobGraph
 from pilotflow.durable_run import DurableRun
 from pilotflow.errors import InterchangeLost, PilotflowError
 from pilotflow.futures import AppFuture
-from pilotflow.messages import ManagerDown, ManagerUp
+from pilotflow.messages import ManagerDown, ManagerUp, Status
 from pilotflow.questions import Instruction, Obeyed
 from pilotflow.runtime import leftovers
 from pilotflow.runtime.durable import Durable
@@ -189,8 +189,9 @@ class Engine:
             self.run.close(wait=False)
             self.run = None
         for event in self.inbox.take(0.0):  # results that came while it ended
-            if isinstance(event, TasksEnded):
-                self._on(event)
+            for row in event.rows if isinstance(event, TasksEnded) else ():
+                if row[3] == Status.OK:  # what failed now was cut by us
+                    self._ended(row)
         self._take_all_back(self.stopped or "the run has ended")
         self._waiting = []
         self._commit()
@@ -324,7 +325,6 @@ class Engine:
         self._touched[number] = None
 
     def _obey(self, event: Instruction) -> None:
-        """Do what another terminal wants; it hears of it when that is committed."""
         try:
             text, done = self._instructions[event.verb](event.words), True
         except (KeyError, ValueError) as error:
@@ -337,8 +337,7 @@ class Engine:
         self._due.answers.append(answer)
 
     def _cancel_on_order(self, words: Sequence[str]) -> str:
-        count = self._cancel(numbers_in(words) if words else None)
-        return str(count)
+        return str(self._cancel(numbers_in(words) if words else None))
 
     def _cancel(self, numbers: Iterable[int] | None) -> int:
         now, count = time.time(), 0

@@ -43,7 +43,7 @@ def config_of(workflow: Workflow, options: RunOptions) -> Config:
     execution = workflow.execution
     executor = ExecutorConfig(
         label=LOCAL,
-        provider=LocalProvider(init_blocks=int(options.local), min_blocks=0, max_blocks=1),
+        provider=LocalProvider(init_blocks=int(options.local), min_blocks=0, max_blocks=int(options.local)),
         num_cpus=options.num_cpus,
         memory=options.memory_bytes,
         num_gpus=options.num_gpus,

@@ -16,7 +16,7 @@ from pilotflow.errors import (
     WorkerLost,
 )
 from pilotflow.futures import AppFuture
-from pilotflow.runtime.job_task import Outcome
+from pilotflow.runtime.job_task import JobFailed, Outcome
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.records import ExecutionConfig
 from pilotflow.workflow.store import ResultRow
@@ -57,8 +57,8 @@ def ended(future: AppFuture[Any], execution: ExecutionConfig) -> Ended:
         error = future.exception(0)
     except CancelledError:
         return Ended(LOST_CODE, cause="cancelled", again=False)
-    if error is None:
-        outcome = Outcome(*future.result(0))
+    if error is None or isinstance(error, JobFailed):
+        outcome = Outcome(*future.result(0)) if error is None else error.outcome
         cause = "runtime" if outcome.terminated else "exit" if outcome.exit_code else ""
         words = outcome.words[-WORDS_MAX:]
         return Ended(outcome.exit_code, outcome.attempt, outcome.terminated, cause, words, result=outcome.result)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration import workflow_tools as tools
-
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.integration.workflow_tools import Cli
 
 DIAMOND = """
 name: diamond
@@ -36,13 +31,7 @@ jobs:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    def call(*words: str, code: int | None = 0, **others: Any) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "pilotflow", *words]
-        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False, **others)
-        assert code is None or done.returncode == code, done.stdout + done.stderr
-        return done
-
-    return call
+    return tools.command_line(tmp_path)
 
 
 def _file(directory: Path, text: str, name: str = "workflow.yaml") -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 
@@ -23,6 +23,8 @@ from pilotflow.workflow.coordinator import create
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.records import Job, Workflow
+
+Cli: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
 
 PATIENCE_S = 60.0
 MARK = 'echo "$TORC_ATTEMPT_ID" >> "$PILOTFLOW_HOME_DIR/marks/$TORC_JOB_NAME"'
@@ -147,3 +149,15 @@ def kill(pid: int) -> None:
 def nothing_left(run: Path) -> bool:
     """Whether no process of a run is there any more, and nobody has it."""
     return not marked(run, b"") and not is_held(run)
+
+
+def command_line(directory: Path) -> Cli:
+    """Calls `pilotflow` in a directory; `code` is the exit code that is expected."""
+
+    def call(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pilotflow", *words]
+        done = subprocess.run(argv, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return call
