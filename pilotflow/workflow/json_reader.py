@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
-from pilotflow.workflow.reading import BROKEN, MAX_DEPTH, Path, Places, Problem, Reading, mark_in
+from pilotflow.workflow.reading import BROKEN, MAX_DEPTH, Lines, Path, Places, Problem, Reading, mark_in
 from pilotflow.workflow.records import Mark
 
 _SKIP: Final = re.compile(r"(?:[\s\ufeff]+|//[^\n\r\u2028\u2029]*|/\*.*?\*/)*", re.DOTALL)
@@ -45,31 +45,11 @@ class _Stop(Exception):
     """Nothing sensible can follow; the problem has been noted."""
 
 
-class _Lines:
-    """Lines and columns of positions that only grow."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = self._line = 0
-        self._start = 0
-
-    def mark(self, position: int) -> Mark:
-        """The line and column of a position."""
-        if position < self._at:
-            return mark_in(self._text, position)
-        newlines = self._text.count("\n", self._at, position)
-        if newlines:
-            self._line += newlines
-            self._start = self._text.rfind("\n", self._at, position) + 1
-        self._at = position
-        return Mark(self._line + 1, position - self._start + 1)
-
-
 class _Reader:
     def __init__(self, text: str, wanted: frozenset[Path] | None) -> None:
         self._text = text
         self._wanted = wanted
-        self._lines = _Lines(text)
+        self._lines = Lines(text)
         self._at = 0
         self.problems: list[Problem] = []
         self.entries: dict[str, list[Mark]] = {}

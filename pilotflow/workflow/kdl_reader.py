@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pilotflow.errors import ConfigError
 from pilotflow.workflow.model import WorkflowSpec
-from pilotflow.workflow.reading import BROKEN, MAX_DEPTH, Path, Places, Problem, Reading, mark_in
+from pilotflow.workflow.reading import BROKEN, MAX_DEPTH, Lines, Path, Places, Problem, Reading, mark_in
 from pilotflow.workflow.records import Mark
 from pilotflow.workflow.sections import LISTS, inner, model_at
 
@@ -97,7 +97,7 @@ def _scan(text: str) -> list[_Node] | Mark:
     """
     top = _Node("", 0, Mark(1, 1))
     stack, current, skip = [top], None, False
-    at = 0
+    lines, at = Lines(text), 0
     while at < len(text):
         if text.startswith("/*", at):
             at = _after_comment(text, at)
@@ -121,7 +121,7 @@ def _scan(text: str) -> list[_Node] | Mark:
             current = None
         elif not piece.isspace() and not piece.startswith(("//", "\\")):
             if current is None:
-                current = _Node(piece.strip('"'), start, mark_in(text, start))
+                current = _Node(piece.strip('"'), start, lines.mark(start))
                 if not skip:
                     stack[-1].children.append(current)
                 skip = False

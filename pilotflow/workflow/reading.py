@@ -136,3 +136,23 @@ def _similar(name: str) -> str:
 def mark_in(text: str, position: int) -> Mark:
     """The line and column of a position in a text."""
     return Mark(text.count("\n", 0, position) + 1, position - (text.rfind("\n", 0, position) + 1) + 1)
+
+
+class Lines:
+    """Lines and columns of positions that only grow."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = self._line = 0
+        self._start = 0
+
+    def mark(self, position: int) -> Mark:
+        """The line and column of a position."""
+        if position < self._at:
+            return mark_in(self._text, position)
+        newlines = self._text.count("\n", self._at, position)
+        if newlines:
+            self._line += newlines
+            self._start = self._text.rfind("\n", self._at, position) + 1
+        self._at = position
+        return Mark(self._line + 1, position - self._start + 1)
