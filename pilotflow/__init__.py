@@ -29,11 +29,13 @@ if TYPE_CHECKING:
         RankError,
         RunClosed,
         SerializationError,
+        StagingError,
         TaskTimeout,
         WalltimeExceeded,
         WorkerLost,
     )
     from pilotflow.executor import PilotExecutor
+    from pilotflow.files import File
     from pilotflow.futures import AppFuture
     from pilotflow.ids import VERSION as __version__  # noqa: N811  the name that everybody looks for
     from pilotflow.joins import join_app
@@ -67,11 +69,13 @@ _HOMES = {
         "RankError",
         "RunClosed",
         "SerializationError",
+        "StagingError",
         "TaskTimeout",
         "WalltimeExceeded",
         "WorkerLost",
     ),
     "pilotflow.executor": ("PilotExecutor",),
+    "pilotflow.files": ("File",),
     "pilotflow.futures": ("AppFuture",),
     "pilotflow.joins": ("join_app",),
     "pilotflow.launchers.mpirun": ("MpiexecLauncher", "MpirunLauncher"),
@@ -96,6 +100,7 @@ __all__ = [
     "ConfigError",
     "DependencyError",
     "ExecutorConfig",
+    "File",
     "InterchangeLost",
     "LocalProvider",
     "MemoryLimitExceeded",
@@ -113,6 +118,7 @@ __all__ = [
     "SingleNodeLauncher",
     "SrunLauncher",
     "SrunMPILauncher",
+    "StagingError",
     "TaskContext",
     "TaskTimeout",
     "WalltimeExceeded",

@@ -12,6 +12,7 @@ from pilotflow.app_output import AUTO_LOGNAME, STREAMS
 from pilotflow.caching.keys import AppKey, Call
 from pilotflow.caching.values import cache_key
 from pilotflow.errors import ConfigError
+from pilotflow.files import File
 from pilotflow.futures import AppFuture
 from pilotflow.run import Run
 from pilotflow.sharing import Shared
@@ -20,6 +21,7 @@ from pilotflow.units import nearest
 _FILES = ("outputs", *(word for word, _ in STREAMS))
 
 cache_key.register(type(AUTO_LOGNAME), repr)
+cache_key.register(File, File.cache_key)
 cache_key.register(Shared, lambda shared: shared.digest)  # not by its value, which may take long to look at
 
 
@@ -70,13 +72,15 @@ class AppCache:
             ignored = frozenset(options.ignore_for_cache)
             self._known = (run, AppKey(self._name, self._kind, self._function, options.version, ignored))
         if "outputs" in kwargs:  # what is in them now does not count
-            kwargs = {**kwargs, "outputs": _paths(kwargs["outputs"])}
+            kwargs = {**kwargs, "outputs": self._paths(kwargs["outputs"])}
         return self._known[1].call(args, kwargs, self._others(given))
 
     def files_of(self, future: AppFuture[Any], given: Mapping[str, Any]) -> tuple[str, ...]:
         """Paths of files that belong to a call's result: it is of use only while they are as they were."""
         streams = [getattr(future, word) for word, _ in STREAMS if self._is_named(self._target(word, given))]
-        return (*streams, *_paths(given.get("outputs", ())))
+        outputs = given.get("outputs", ())
+        here = [output for output in outputs if not (isinstance(output, File) and output.is_remote)]
+        return (*streams, *self._paths(here))
 
     def _others(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What counts besides the function's arguments."""
@@ -85,7 +89,7 @@ class AppCache:
         if "inputs" in given and "inputs" not in self._parameters:
             others["inputs"] = list(given["inputs"])
         if "outputs" in given and "outputs" not in self._parameters:
-            others["outputs"] = _paths(given["outputs"])
+            others["outputs"] = self._paths(given["outputs"])
         for word, _ in STREAMS:
             target = self._target(word, given)
             if self._is_named(target) and word not in self._parameters:
@@ -95,6 +99,11 @@ class AppCache:
         if options.cwd is not None:
             others["cwd"] = os.path.abspath(options.cwd)
         return others
+
+    def _paths(self, outputs: Iterable[Any]) -> list[str]:
+        """Where files are made, by their whole paths or URLs."""
+        cwd = None if self._options.cwd is None else os.path.abspath(self._options.cwd)
+        return [_path(output, cwd) for output in outputs]
 
     def _target(self, word: str, given: Mapping[str, Any]) -> Any:
         """What was said about a stream: in the call, as the parameter's default, or for all calls."""
@@ -110,8 +119,8 @@ class AppCache:
         return target is not None and target is not AUTO_LOGNAME
 
 
-def _paths(outputs: Iterable[Any]) -> list[str]:
-    return [os.path.abspath(output) for output in outputs]
+def _path(output: Any, cwd: str | None) -> str:
+    return str(output.url) if isinstance(output, File) else os.path.join(cwd or os.getcwd(), os.fspath(output))
 
 
 def _check_ignored(app: str, ignored: tuple[str, ...], valid: list[str]) -> None:

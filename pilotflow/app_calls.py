@@ -17,6 +17,7 @@ from typing import Any, Final
 from pilotflow.app_options import AppOptions
 from pilotflow.app_output import STREAMS, check_label, place_of
 from pilotflow.errors import ConfigError
+from pilotflow.files import File
 from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.run import Run
 from pilotflow.runtime.tasks import AsyncCall, BashCall, InSetting, Output, PythonCall, Setting, second
@@ -127,11 +128,9 @@ class Manner:
             waits = "inputs" in given and "inputs" not in self.parameters
             inputs = _listed(given["inputs"], "inputs") if waits else []  # only waited for: the worker drops them
             cwd = None if self._options.cwd is None else os.path.abspath(self._options.cwd)
-            args, outputs = self._with_outputs(future, given, cwd, args, kwargs)
-            before, ours = (
-                (Setting(cwd, self._options.env, outputs, self._options.scratch), inputs),
-                ("setting", "inputs"),
-            )
+            args, outputs, uploads = self._with_outputs(run, future, given, cwd, args, kwargs)
+            setting = Setting(cwd, self._options.env, outputs, uploads, self._options.scratch)
+            before, ours = (setting, inputs), ("setting", "inputs")
         if shape & REDIRECTED:
             args, output = self._redirected(run, future, given, args, kwargs)
             before, ours = (*before, output), (*ours, "output")
@@ -157,23 +156,33 @@ class Manner:
 
     def _with_outputs(
         self,
+        run: Run,
         future: AppFuture[Any],
         given: dict[str, Any],
         cwd: str | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        """The arguments with whole paths where the function asks for `outputs`, and these paths."""
+    ) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[File, ...]]:
+        """The arguments with whole paths where the function asks for `outputs`, these paths, and what is stored elsewhere."""
         promised = given.get("outputs", self._defaults.get("outputs"))
         if not promised:
-            return args, ()
-        files = [_whole(file, cwd) for file in _listed(promised, "outputs")]
+            return args, (), ()
+        files: list[Any] = []
+        taken: list[Any] = []
+        for i, file in enumerate(_listed(promised, "outputs")):
+            if isinstance(file, File):
+                mine, theirs = file.promised(run.directory, future.task_id, i)
+            else:
+                mine = theirs = _whole(file, cwd)
+            files.append(mine)
+            taken.append(theirs)
         future.outputs = [
-            PartFuture(future, f"{self._name}.outputs[{i}]", (second, file)) for i, file in enumerate(files)
+            PartFuture(future, f"{self._name}.outputs[{i}]", (second, file)) for i, file in enumerate(taken)
         ]
         if "outputs" in self.parameters:
             args = self._replaced("outputs", files, args, kwargs)
-        return args, tuple(map(os.fspath, files))
+        uploads = tuple(file for file in files if isinstance(file, File) and file.is_remote)
+        return args, tuple(map(os.fspath, files)), uploads
 
     def _replaced(self, word: str, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments with that value for one of the function's parameters."""

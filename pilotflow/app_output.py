@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from pilotflow.errors import ConfigError
+from pilotflow.files import File
 from pilotflow.units import show
 
 
@@ -40,6 +41,9 @@ def check_target(target: Any, where: str) -> None:
     pair = isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], (str, os.PathLike))
     if not whole and not (pair and target[1] in ("a", "a+", "w", "w+")):
         raise ConfigError(f"{where} takes a path, (path, 'a' or 'w'), or AUTO_LOGNAME, not {show(target)}")
+    path = target[0] if pair else target
+    if isinstance(path, File) and path.is_remote:
+        raise ConfigError(f"{where} takes a path on this system, not {path!r}; write a file and promise it in outputs")
 
 
 def check_label(label: Any, where: str) -> None:

@@ -8,6 +8,7 @@
     ├── TaskError             your code failed, in a way that pilotflow noticed
     │   ├── BashExitError         a command ended with a non-zero exit code
     │   ├── TaskTimeout           a task ran longer than it may
+    │   ├── StagingError          a file cannot be fetched from a URL, or stored there
     │   ├── MissingOutputs        a task ended without the files it promised
     │   ├── DependencyError       a task that this one needs has failed
     │   └── SerializationError    a value cannot travel between processes
@@ -201,6 +202,10 @@ class DependencyError(TaskError):
         self.chain = chain
         self.stderr = stderr
         self.stderr_tail = stderr_tail
+
+
+class StagingError(TaskError, OSError):
+    """A file cannot be fetched from a URL, or stored there; the message has the URL, the node and the reason."""
 
 
 class SerializationError(TaskError):

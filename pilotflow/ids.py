@@ -8,6 +8,8 @@ VERSION: Final = "0.1.0"
 """pilotflow's version; the same in pyproject.toml, which a test compares."""
 RUN_VARIABLE: Final = "PILOTFLOW_RUN"
 """Environment variable by which every process of a run can be found: see `runtime.leftovers`."""
+RUN_DIRECTORY_VARIABLE: Final = "PILOTFLOW_RUN_DIRECTORY"
+"""Environment variable with the run's directory, in workers and what they start."""
 WORKER_VARIABLE: Final = "PILOTFLOW_WORKER"
 """Environment variable with a worker's number, in that worker and what it starts."""
 UNREACHABLE: Final = 69

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -32,6 +33,7 @@ from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_socket_directory, write_connection
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
+from pilotflow.runtime.node_files import SHARED
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store
 from pilotflow.supplies import connection_of, kept_executors, shape_of
@@ -252,8 +254,7 @@ class Run:
             self.display.close()
         if self._memo is not None:
             self._memo.close(CACHE_TIMEOUT_S)
-        if self._shelf is not None:
-            self._shelf.close()
+        shutil.rmtree(self.directory / SHARED, ignore_errors=True)
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()

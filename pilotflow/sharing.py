@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import pickle
-import shutil
 import threading
 import weakref
 from concurrent.futures import Future
@@ -95,10 +94,6 @@ class Shelf:
                 "room, or choose another run_dir."
             ) from None
         return shared
-
-    def close(self) -> None:
-        """Remove all files."""
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _drop(self, path: Path) -> None:
         with self._lock:

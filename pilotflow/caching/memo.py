@@ -87,17 +87,15 @@ class CachedFuture(AppFuture[T]):
 
 @dataclass(eq=False)
 class _Flight:
-    """A call that runs, and equal ones that wait for it; or that has ended well, and is not written yet.
-
-    Attributes:
-        leader: the one that runs.
-        others: those that wait, until it has ended.
-        packed: its result.
-    """
+    """A call that runs, and equal ones that wait for it; or that has ended well, and is not written yet."""
 
     leader: CachedFuture[Any]
     others: list[tuple[CachedFuture[Any], Ticket]] = field(default_factory=list)
-    packed: Packed | None = None
+
+    def result(self) -> Packed | None:
+        """The result, if it is there."""
+        landed = self.leader.landed
+        return landed[1] if landed is not None and landed[0] is Status.OK else None
 
 
 class Memo:
@@ -181,9 +179,10 @@ class Memo:
         """
         with self._lock:
             flight = self._flights.get(key.digest)
+            packed = None if flight is None else flight.result()
             if flight is None:
                 self._flights[key.digest] = _Flight(future)
-            elif flight.packed is None:
+            elif packed is None:
                 future.fate = Fate.JOINED
                 if ticket is not None:
                     flight.others.append((future, ticket))
@@ -192,7 +191,7 @@ class Memo:
             future.add_done_callback(lambda _: self._ended(future, key))
             return self._found(future, key)
         _is_known(future, time.time(), flight.leader.stdout, flight.leader.stderr)
-        return flight.packed
+        return packed
 
     def _found(self, future: CachedFuture[Any], key: CallKey) -> Packed | None:
         """The known result of a call, or None; then the call has to run."""
@@ -251,16 +250,14 @@ class Memo:
 
     def _ended(self, leader: CachedFuture[Any], key: CallKey) -> None:
         """The leader of a flight has ended, one way or another."""
+        if leader.landed is None and not leader.cancelled() and leader.exception() is None:
+            leader.landed = (Status.OK, pack(leader.result()))  # it ran in this process
         landed = leader.landed
-        if landed is None and not leader.cancelled() and leader.exception() is None:
-            landed = (Status.OK, pack(leader.result()))  # it ran in this process
         is_new = landed is not None and landed[0] is Status.OK and leader.fate is Fate.NEW
         with self._lock:
             flight = self._flights[key.digest]
             waiting, flight.others = flight.others, []
-            if landed is not None and is_new:
-                flight.packed = landed[1]
-            else:
+            if not is_new:
                 del self._flights[key.digest]
         if landed is None:  # cancelled, or it could not run: that need not be so for the others
             for future, ticket in waiting:

@@ -22,6 +22,7 @@ import msgspec
 
 from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError
+from pilotflow.ids import RUN_DIRECTORY_VARIABLE
 from pilotflow.runtime import limits, zygote
 from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.loop import Loop
@@ -100,6 +101,7 @@ def main() -> int:
     log.info("the node: %s", report.summary())
     for note in report.notes:
         log.info("%s", note)
+    os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory
     zygote_ = zygote.start(connection.max_message_bytes)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

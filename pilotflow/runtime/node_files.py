@@ -34,7 +34,7 @@ def copied(source: Path) -> Path | None:
     """
     size = source.stat().st_size
     try:
-        home = _home_for(source.parent)
+        home = home_for(source.parent)
         target = home / source.name
         if _is_whole(target, size):
             return target
@@ -45,6 +45,25 @@ def copied(source: Path) -> Path | None:
     except OSError:
         source.stat()  # if this fails, that is the reason
         return None
+
+
+def home_for(source: Path) -> Path:
+    """The directory on this node for files that come from one directory, and last as long as that.
+
+    Raises:
+        OSError: it cannot be made, or others may enter it.
+    """
+    source.mkdir(mode=0o700, exist_ok=True)
+    base = _base()
+    base.mkdir(mode=0o700, exist_ok=True)
+    stat = base.lstat()
+    if stat.st_uid != os.getuid() or stat.st_mode & 0o077 or base.is_symlink():
+        raise PermissionError(f"{base} is not ours alone")
+    home = base / _name(source)
+    home.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (home / _SOURCE).symlink_to(source)
+    return home
 
 
 def remove(source: Path) -> None:
@@ -83,22 +102,9 @@ def _sweep(base: Path) -> None:
             shutil.rmtree(home, ignore_errors=True)
             continue
         for file in home.iterdir():
-            if file.suffix != ".part" and not file.is_symlink() and not (source / file.name).exists():
+            if file.is_file() and file.suffix != ".part" and not (source / file.name).exists():
                 with contextlib.suppress(OSError):
                     file.unlink()
-
-
-def _home_for(source: Path) -> Path:
-    base = _base()
-    base.mkdir(mode=0o700, exist_ok=True)
-    stat = base.lstat()
-    if stat.st_uid != os.getuid() or stat.st_mode & 0o077 or base.is_symlink():
-        raise PermissionError(f"{base} is not ours alone")
-    home = base / _name(source)
-    home.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        (home / _SOURCE).symlink_to(source)
-    return home
 
 
 def _base() -> Path:

@@ -9,6 +9,7 @@ blocks/BLOCK/       its stdout and stderr, its managers' logs
 tasks/APP/          stdout and stderr of tasks that asked for AUTO_LOGNAME
 scratch/            directories of tasks that have asked for one and have not ended well
 shared/             values shared by `pilotflow.share`, until the run ends
+files/              files that were fetched from URLs, or made to be stored there
 cache/              results of apps with `cache=True`, if no other directory was named
 """
 

@@ -96,12 +96,14 @@ class Setting(NamedTuple):
         cwd: its working directory, or None for the worker's.
         env: variables to set, or with None to unset.
         outputs: paths of files that it promises to make.
+        uploads: those of them that are to be stored elsewhere (`pilotflow.files.File`).
         scratch: whether it gets a directory of its own, which is also where it runs unless `cwd` says otherwise.
     """
 
     cwd: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
     outputs: tuple[str, ...] = ()
+    uploads: tuple[Any, ...] = ()
     scratch: bool = False
 
 
@@ -118,6 +120,7 @@ class InSetting:
         Raises:
             ConfigError: its working directory cannot be entered.
             MissingOutputs: it has not made what it promised.
+            StagingError: what it has made cannot be stored where it belongs.
         """
         if setting.scratch:
             with scratch_directory(self.name) as path:
@@ -128,6 +131,8 @@ class InSetting:
         missing = [path for path in setting.outputs if not os.path.exists(path)]
         if missing:
             raise MissingOutputs(self.name, missing, socket.gethostname())
+        for file in setting.uploads:
+            file.store()
         return value
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.scripts import ROOT, run_script
 
-PAGES = ("apps.md", "executor.md", "memoization.md", "progress.md", "sharing.md")
+PAGES = ("apps.md", "executor.md", "files.md", "memoization.md", "progress.md", "sharing.md")
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n?```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)#:]+)\)")
 

@@ -1,0 +1,249 @@
+"""Files come from and go to real servers, once in a run or for each task, and say in words what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pilotflow as pf
+from tests.integration.file_servers import Server, ftp_server, http_server
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pf.Run]:
+    with pf.load(pf.Config.for_this_machine(max_workers=2, run_dir=tmp_path_factory.mktemp("runs"))) as run:
+        yield run
+
+
+pytestmark = pytest.mark.usefixtures("run")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Server]:
+    root = tmp_path / "web"
+    root.mkdir()
+    (root / "data.txt").write_text("one\ntwo\nthree\n")
+    with http_server(root) as server:
+        yield server
+
+
+@pytest.fixture
+def ftp(tmp_path: Path) -> Iterator[Server]:
+    root = tmp_path / "ftp"
+    root.mkdir()
+    (root / "data.txt").write_text("from ftp\n")
+    with ftp_server(root) as server:
+        yield server
+
+
+@pf.python_app
+def read(file: pf.File) -> tuple[str, str]:
+    with open(file, encoding="utf-8") as opened:
+        return opened.read(), file.filepath
+
+
+@pf.python_app
+def ignore(file: pf.File) -> str:
+    return file.filename
+
+
+@pf.bash_app
+def count(inputs: list[pf.File], stdout: object = pf.AUTO_LOGNAME) -> str:
+    return f"cat {inputs[0]} {inputs[1]} | wc -l"
+
+
+@pf.python_app
+def write(text: str, outputs: list[pf.File]) -> int:
+    with open(outputs[0], "w", encoding="utf-8") as file:
+        return file.write(text)
+
+
+@pf.bash_app
+def echo(text: str, outputs: list[pf.File]) -> str:
+    return f"echo {text} > {outputs[0]}"
+
+
+# ---- in -------------------------------------------------------------------------------------
+
+
+def test_a_url_is_fetched_once_in_a_run_however_many_tasks_take_it(web: Server, run: pf.Run) -> None:
+    results = {future.result() for future in read.map([pf.File(f"{web.url}/data.txt")] * 20)}
+    ((text, path),) = results
+    assert text == "one\ntwo\nthree\n"
+    assert path.startswith(str(run.directory / "files"))
+    assert web.seen == ["GET /data.txt"]
+
+
+def test_a_task_that_does_not_look_does_not_fetch(web: Server) -> None:
+    assert ignore(pf.File(f"{web.url}/data.txt")).result() == "data.txt"
+    assert web.seen == []
+
+
+def test_files_of_several_kinds_are_one_command_s_inputs(web: Server, ftp: Server, tmp_path: Path) -> None:
+    local = tmp_path / "local.txt"
+    local.write_text("1\n2\n")
+    for other, lines in ((pf.File(f"{web.url}/data.txt"), 5), (pf.File(f"{ftp.url}/data.txt"), 3)):
+        future = count(inputs=[pf.File(local), other])
+        future.result()
+        assert Path(str(future.stdout)).read_text().split() == [str(lines)]
+
+
+def test_ftp_is_fetched_with_user_and_password(ftp: Server) -> None:
+    assert read(pf.File(f"{ftp.url}/data.txt")).result()[0] == "from ftp\n"
+    assert len(ftp.seen) == 1
+
+
+def test_a_task_can_have_a_copy_of_its_own_which_goes_with_it(web: Server, tmp_path: Path) -> None:
+    local = tmp_path / "local.txt"
+    local.write_text("local\n")
+    for where in (f"{web.url}/data.txt", str(local)):
+        file = pf.File(where, stage="task")
+        results = [read(file).result() for _ in range(3)]
+        assert len({path for _, path in results}) == 3
+        assert not any(os.path.exists(path) or path == str(local) for _, path in results)
+    assert web.seen == ["GET /data.txt"] * 3
+
+
+def test_the_program_can_read_it_too(web: Server) -> None:
+    file = pf.File(f"{web.url}/data.txt")
+    assert Path(file).read_text() == "one\ntwo\nthree\n"
+    assert read(file).result()[1] == file.filepath
+    assert file.digest() == pf.File(web.root / "data.txt").digest()
+    assert web.seen == ["GET /data.txt"]
+
+
+def test_a_server_that_fails_for_a_moment_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "data.txt").write_text("text")
+    with http_server(tmp_path / "web", failures=2) as server:
+        assert read(pf.File(f"{server.url}/data.txt")).result()[0] == "text"
+        assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nowhere.txt", r"http://.*/nowhere.txt cannot be fetched on \S+: there is no such file"),
+        (None, r"http://127.0.0.1:9/x cannot be fetched on \S+ after 3 tries: .*See that this node reaches"),
+    ],
+)
+def test_what_cannot_be_fetched_is_told_with_url_and_node(web: Server, path: str | None, message: str) -> None:
+    with pytest.raises(pf.StagingError, match=message):
+        read(pf.File("http://127.0.0.1:9/x" if path is None else web.url + path)).result()
+
+
+def test_a_password_is_not_in_messages(ftp: Server) -> None:
+    with pytest.raises(pf.StagingError, match=r"ftp://me:\*\*\*@127.0.0.1.*/none cannot be fetched") as raised:
+        read(pf.File(f"{ftp.url}/none")).result()
+    assert "secret" not in str(raised.value)
+
+
+def test_an_unknown_kind_of_url_is_told() -> None:
+    with pytest.raises(
+        pf.ConfigError, match=r"there is no staging for htp:// \(did you mean|entry-point group pilotflow.staging"
+    ):
+        read(pf.File("htp://host/file")).result()
+
+
+# ---- out ------------------------------------------------------------------------------------
+
+
+def test_what_a_task_makes_is_stored_and_others_take_it_from_the_run_directory(ftp: Server) -> None:
+    made = write("made here\n", outputs=[pf.File(f"{ftp.url}/new.txt")])
+    assert read(made.outputs[0]).result()[0] == "made here\n"
+    assert (ftp.root / "new.txt").read_text() == "made here\n"
+    assert [line.split()[0] for line in ftp.seen] == ["STOR"]
+    echo("command", outputs=[pf.File(f"{ftp.url}/new.txt")]).result()
+    assert (ftp.root / "new.txt").read_text() == "command\n"
+
+
+def test_promised_paths_may_be_files(tmp_path: Path) -> None:
+    made = write("text", outputs=[pf.File(tmp_path / "out.txt")])
+    assert read(made.outputs[0]).result() == ("text", str(tmp_path / "out.txt"))
+    assert made.outputs[0].result() == pf.File(tmp_path / "out.txt")
+
+
+def test_what_was_not_made_is_told_and_not_stored(ftp: Server) -> None:
+    @pf.python_app
+    def lazy(outputs: list[pf.File]) -> None: ...
+
+    with pytest.raises(pf.MissingOutputs, match=r"new.txt"):
+        lazy(outputs=[pf.File(f"{ftp.url}/new.txt")]).result()
+    assert ftp.seen == []
+
+
+def test_what_cannot_be_stored_is_told(web: Server) -> None:
+    with pytest.raises(pf.StagingError, match=r"http://.*/new.txt cannot be stored on \S+"):
+        write("text", outputs=[pf.File(f"{web.url}/new.txt")]).result()
+
+
+def test_output_cannot_go_to_a_url_and_that_is_told(ftp: Server) -> None:
+    with pytest.raises(
+        pf.ConfigError, match=r"stdout takes a path .*not File\('ftp://me:\*\*\*@.*promise it in outputs"
+    ):
+        count(inputs=[], stdout=pf.File(f"{ftp.url}/out.txt"))
+
+
+# ---- in the cache ---------------------------------------------------------------------------
+
+
+def test_calls_with_files_are_known_by_what_is_in_them(web: Server, ftp: Server, tmp_path: Path) -> None:
+    app = pf.python_app(cache=True)(lambda file: len(Path(file).read_text()))
+    local = tmp_path / "local.txt"
+    local.write_text("abc")
+    for where, path in (
+        (str(local), local),
+        (f"{web.url}/data.txt", web.root / "data.txt"),
+        (f"{ftp.url}/data.txt", ftp.root / "data.txt"),
+    ):
+        length = len(path.read_text())
+        assert app(pf.File(where)).result() == length
+        assert pf.why_not_cached(app(pf.File(where))).cached
+        path.write_text("of other length now")
+        again = app(pf.File(where))
+        assert not pf.why_not_cached(again).cached
+        assert again.result() == len("of other length now")
+    with pytest.raises(pf.CacheKeyError, match=r"none\.txt"):
+        app(pf.File(f"{web.url}/none.txt"))
+
+
+def test_a_cached_call_that_makes_a_file_runs_again_when_that_is_gone(tmp_path: Path, ftp: Server) -> None:
+    app = write.options(cache=True)
+    path = tmp_path / "out.txt"
+    for _ in range(2):
+        assert app("text", outputs=[pf.File(path)]).result() == 4
+        assert path.read_text() == "text"
+        path.unlink()
+    assert app("remote", outputs=[pf.File(f"{ftp.url}/kept.txt")]).result() == 6
+    again = app("remote", outputs=[pf.File(f"{ftp.url}/kept.txt")])
+    assert pf.why_not_cached(again).cached
+    assert read(again.outputs[0]).result()[0] == "remote"
+    assert [line.split()[0] for line in ftp.seen] == ["STOR", "RETR"]
+
+
+# ---- plug-ins -------------------------------------------------------------------------------
+
+
+def test_a_package_can_bring_staging_for_its_own_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tape.py").write_text(
+        "import pathlib\n"
+        "class Tape:\n"
+        "    def fetch(self, url, path): pathlib.Path(path).write_text('from ' + url)\n"
+        "    def store(self, path, url): raise NotImplementedError\n"
+        "    def fingerprint(self, url): return 'always'\n"
+    )
+    package = tmp_path / "tape-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: tape\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[pilotflow.staging]\ntape = tape:Tape\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path / "runs")):
+        assert read(pf.File("tape://archive/run7")).result()[0] == "from tape://archive/run7"
+        assert ignore.options(cache=True)(pf.File("tape://archive/run7")).result() == "run7"
+        with pytest.raises(
+            pf.StagingError, match=r"tape://archive/new cannot be stored .* tape:// cannot be written to"
+        ):
+            write("text", outputs=[pf.File("tape://archive/new")]).result()
