@@ -134,7 +134,7 @@ def _argv(directory: Path, name: str, offered: Offered, left_s: float | None) ->
     executor = offered.label or offered.scheduler or LABEL
     if executor == LOCAL:
         raise ConfigError(f"'{LOCAL}' is the run's own executor; give the runner another label.")
-    return manager_argv(directory / "connection.json", executor, name, output, offer, 1, left_s, rundir.home())
+    return manager_argv(directory / "connection.json", executor, name, output, offer, 1, left_s)
 
 
 def _idle_s(connection: Connection, name: str) -> float:

@@ -50,7 +50,9 @@ def outlast_walltime() -> None:
     given = {"cores_per_node": 4, "walltime": 60, "max_blocks": 1}
     with pilotflow.load(config(given)) as run:
         timed = noted.options(runtime="6s")
-        assert sorted(future.result(300) for future in [timed(number, 3.0) for number in range(120)]) == list(range(120))
+        assert sorted(future.result(300) for future in [timed(number, 3.0) for number in range(120)]) == list(
+            range(120)
+        )
         print(sum(info.batch_id is not None for info in run.blocks()))
 
 
