@@ -173,8 +173,7 @@ class JobTask:
         source = os.open(stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             actions = [(os.POSIX_SPAWN_DUP2, opened, fd) for fd, opened in ((0, source), (1, out), (2, err))]
-            argv = plain_argv(command) or ["/bin/bash", "-c", command]
-            pid = _spawn(argv, env, actions)
+            pid = _spawn(command, env, actions)
         finally:
             os.close(source)
         try:
@@ -276,15 +275,18 @@ def _remove(call: JobCall, attempt: int) -> None:
                 os.unlink(f"{path}.{attempt}.{kind}")
 
 
-def _spawn(argv: list[str], env: dict[str, str], actions: list[tuple[int, int, int]]) -> int:
+def _spawn(command: str, env: dict[str, str], actions: list[tuple[int, int, int]]) -> int:
+    """Start a command in a process group of its own, in bash if it needs a shell."""
     quiet = [signal.SIGPIPE, signal.SIGINT]
-    try:
-        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=quiet)
-    except OSError:  # a script without a first line, say: bash knows what to do with it
-        if argv[0] == "/bin/bash":
-            raise
-        argv = ["/bin/bash", "-c", " ".join(argv)]
-        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=quiet)
+    plain = plain_argv(command)
+    if plain is not None:
+        program, argv = plain[0], [command.split(maxsplit=1)[0], *plain[1:]]  # it calls itself as it was called
+        try:
+            return os.posix_spawn(program, argv, env, file_actions=actions, setpgroup=0, setsigdef=quiet)
+        except OSError:  # a script without a first line, say: bash knows what to do with it
+            pass
+    argv = ["/bin/bash", "-c", command]
+    return os.posix_spawn(argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=quiet)
 
 
 def _exit_code(status: int) -> int:
