@@ -88,7 +88,7 @@ def show_site(name: str | None, as_json: bool) -> None:
 def _head(file: SiteFile) -> list[tuple[str, str]]:
     site = file.site
     pairs = [("site", site.name), ("description", site.description), ("file", str(file.path))]
-    pairs += [("source", f"{source.url} ({source.date})") for source in site.sources]
+    pairs += [("source", f"{source.url} ({source.date or 'not read'})") for source in site.sources]
     account = site.account
     pairs.append(("batch system", site.batch_system))
     pairs.append(

@@ -13,7 +13,7 @@ from pilotflow.config.plugins import load_launcher, load_provider
 from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses
 from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
 from pilotflow.config.site import Partition, Site
-from pilotflow.config.sites import Catalog, read_catalog, site_of
+from pilotflow.config.sites import Catalog, needed, read_catalog, site_of
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.srun import SrunLauncher
@@ -66,7 +66,6 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
         ConfigError: a file or a value is wrong, or the site cannot be told.
         PolicyExceeded: something is not allowed.
     """
-    catalog = read_catalog(places)
     own = [
         *(
             layer_of_file(name, path)
@@ -77,7 +76,9 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
         layer_of_call(call, where),
     ]
     said = resolve(own).get("site")
-    site = site_of(catalog, None if said is None else said.value, environment)
+    name = None if said is None else said.value
+    catalog = read_catalog(places, needed(name, environment))
+    site = site_of(catalog, name, environment)
     layers = [_site_layer(catalog, site), *own] if site is not None else own
     policies = catalog.policies(None if site is None else site.name)
     check_fixed(policies, layers)
@@ -225,7 +226,7 @@ def _executor(
         account += site.account.suffix_for_gpus
     options = [*partition.scheduler_options, *said.get("scheduler_options", ())]
     provider: Provider = cls(
-        partition=partition.name,
+        partition=partition.name if partition.batch_name is None else partition.batch_name or None,
         account=account,
         qos=said.get("qos", partition.default_qos),
         constraint=said.get("constraint", partition.constraint),

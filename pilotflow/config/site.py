@@ -28,15 +28,15 @@ class Source:
 
     Attributes:
         url: a public page.
-        date: the day on which it was read, such as "2026-11-28".
+        date: the day on which it was read, such as "2026-11-28"; None where it is only the place to look.
     """
 
     url: str
-    date: str
+    date: str | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self)
-        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", self.date):
+        if self.date is not None and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", self.date):
             raise field_error(self, "date", f"{show(self.date)} is no date. Write it as 2026-11-28.")
 
 
@@ -141,7 +141,9 @@ class Partition:
     """A partition (queue) of the batch system. Amounts are per node.
 
     Attributes:
-        name: as the batch system knows it.
+        name: what users and policies call it.
+        batch_name: what the batch system calls it, if that is another word; empty for the batch system's default,
+            where a QOS or a constraint says everything.
         description: for people.
         nodes: how many there are.
         cpus_per_node: cores that jobs may use on a node.
@@ -164,6 +166,7 @@ class Partition:
     """
 
     name: str
+    batch_name: str | None = None
     description: str = ""
     nodes: int | None = None
     cpus_per_node: int | None = None

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from pilotflow.config.places import ADMIN_FILE, PATH_VARIABLE, Places
 from pilotflow.config.policy import LocatedPolicy
-from pilotflow.config.site import Site
+from pilotflow.config.site import Detection, Site
 from pilotflow.config.site_file import SiteFile, read_site
 from pilotflow.errors import ConfigError
-from pilotflow.units import did_you_mean
+from pilotflow.units import did_you_mean, nearest
 
+_DETECT: Final = re.compile(r"^detect:.*\n(?:[ #].*\n|\n)*", re.MULTILINE)
 _ONLY_TIGHTENS: Final = frozenset(["name", "policy", "description", "message"])
 
 
@@ -73,8 +77,12 @@ def _located(file: SiteFile) -> LocatedPolicy:
     return LocatedPolicy(file.site.policy, file.site.name, places, dict(file.site.defaults))
 
 
-def read_catalog(places: Places) -> Catalog:
+def read_catalog(places: Places, shipped: Callable[[Path], bool] = lambda _: True) -> Catalog:
     """Read all site files.
+
+    Args:
+        places: where they are.
+        shipped: which of those that come with pilotflow to read.
 
     Raises:
         ConfigError: one is wrong, others may write the machine's own, two files describe one site, or a file
@@ -84,7 +92,7 @@ def read_catalog(places: Places) -> Catalog:
     kind: dict[str, str] = {}
     tightened: dict[str, tuple[SiteFile, ...]] = {}
     for folder in places.shipped:
-        for path in _yaml_files(folder):
+        for path in filter(shipped, _yaml_files(folder)):
             file = read_site(path)
             files[file.site.name], kind[file.site.name] = file, "shipped"
     admin = read_site(places.admin, trusted=True) if _exists(places.admin) else None
@@ -155,6 +163,25 @@ def detect(catalog: Catalog, environment: Mapping[str, str], hosts: Sequence[str
         if reason is not None and file is not catalog.admin:
             out.append(Detected(file, reason))
     return out
+
+
+def needed(name: str | None, environment: Mapping[str, str]) -> Callable[[Path], bool]:
+    """Which files that ship have to be read: that of this name, or those of sites that this one may be.
+
+    Reading all of them takes a tenth of a second. Their names are those of their sites.
+    """
+    hosts = _host_names() if name is None else []
+
+    def is_needed(path: Path) -> bool:
+        if name is not None:
+            return path.stem == name or nearest(name, [path.stem]) is not None
+        block = _DETECT.search(path.read_text(encoding="utf-8"))
+        if block is None:
+            return False
+        loaded = yaml.load(block[0], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
+        return Detection(**loaded["detect"]).reason(environment, hosts, os.path.exists) is not None
+
+    return is_needed
 
 
 def _host_names() -> list[str]:

@@ -13,6 +13,7 @@ from pilotflow.config.places import shipped_folders
 from pilotflow.config.settings import layer_of_call, layer_of_file, resolve
 from pilotflow.config.site import Policy
 from pilotflow.config.site_file import read_site
+from pilotflow.config.sites import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "site-admin.md").read_text(encoding="utf-8")
@@ -62,8 +63,17 @@ def test_a_site_that_ships_loads_and_has_sources_and_makes_a_configuration(path:
         assert all(source.url.startswith("https://") for source in site.sources)
         assert site.detect.environment or site.detect.hosts or site.detect.files
     if site.batch_system == "slurm":
-        environment = {name: f"/{name.lower()}" for name in ("HOME", "SCRATCH", "WORK", "USER", "MEMBERWORK", "PSCRATCH")}
+        environment = {
+            name: f"/{name.lower()}" for name in ("HOME", "SCRATCH", "WORK", "USER", "MEMBERWORK", "PSCRATCH")
+        }
         for partition in site.partitions:
             call = layer_of_call({"account": "abc", "partition": partition.name})
             (executor,) = compose(site, resolve([call]), (), environment).executors
             assert executor.label == partition.name
+
+
+def test_only_files_that_matter_are_read_when_a_run_starts() -> None:
+    assert [path.stem for path in SHIPPED if needed("kestrel", {})(path)] == ["kestrel"]
+    assert [path.stem for path in SHIPPED if needed("kestral", {})(path)] == ["kestrel"], "for did you mean"
+    assert [path.stem for path in SHIPPED if needed(None, {"NERSC_HOST": "perlmutter"})(path)] == ["perlmutter"]
+    assert not [path for path in SHIPPED if needed(None, {})(path)]

@@ -90,6 +90,15 @@ def test_nobody_need_name_a_partition(tmp_path: Path) -> None:
     assert isinstance(gpu.launcher, SrunMPILauncher)
 
 
+def test_a_partition_may_be_a_qos_and_a_constraint_to_the_batch_system(tmp_path: Path) -> None:
+    site = 'name: peak\npartitions: [{name: cpu, batch_name: "", default_qos: regular, constraint: cpu}, {name: x, batch_name: y}]\n'
+    cpu, other = settle(tmp_path, {}, site).config.executors
+    assert isinstance(cpu.provider, SlurmProvider)
+    assert isinstance(other.provider, SlurmProvider)
+    assert (cpu.provider.partition, cpu.provider.qos, cpu.provider.constraint) == (None, "regular", "cpu")
+    assert other.provider.partition == "y"
+
+
 def test_a_partition_that_is_named_is_the_only_executor_and_starts_at_once(tmp_path: Path) -> None:
     config = settle(tmp_path, {"account": "abc", "partition": "huge", "worker_init": ["gpu", "export A=1"]}).config
     (huge,) = config.executors
