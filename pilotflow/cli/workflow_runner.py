@@ -29,6 +29,8 @@ LABEL: Final = "runner"
 POLL_S: Final = 0.5
 LOOK_S: Final = 2.0
 LEAVE_S: Final = 10.0
+END_S: Final = 10.0
+"""A manager leaves so long, or less, before its time is over."""
 
 
 class Offered(NamedTuple):
@@ -98,7 +100,7 @@ def _serve(directory: Path, connection: Connection, name: str, offered: Offered,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
-    looked = time.monotonic()
+    begun = looked = time.monotonic()
     try:
         while process.poll() is None:
             time.sleep(POLL_S)
@@ -109,7 +111,8 @@ def _serve(directory: Path, connection: Connection, name: str, offered: Offered,
                     print(f"Nothing to do for {format_duration(offered.idle_limit_s)}: it leaves.")
                     return True
         if process.returncode == 0:
-            print("The run has ended, or the runner's time is over.")
+            over = left_s is not None and time.monotonic() - begun >= left_s - END_S
+            print("Its time is over." if over else f"Run {directory.name} has ended.")
             return True
         time.sleep(1.0)  # the interchange is gone: its successor writes another connection file
         return False

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.integration.scripts import ROOT
@@ -48,7 +49,7 @@ def test_the_page_about_workflows_is_true(tmp_path: Path) -> None:
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m pilotflow "$@"\n')
     tool.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    count = 0
+    count, began = 0, time.monotonic()
     for block in BLOCK.finditer(PAGE.read_text(encoding="utf-8")):
         if block["kind"] == "yaml":
             name = block["text"].splitlines()[0].removeprefix("# ")
@@ -68,6 +69,7 @@ def test_the_page_about_workflows_is_true(tmp_path: Path) -> None:
             lines = done.stdout.splitlines()
             assert matches(expected, lines), f"$ {command}\n{done.stdout}{done.stderr}"
             count += 1
+            print(f"{time.monotonic() - began:.1f} s after {command}")
     assert count >= 10
 
 
