@@ -30,6 +30,7 @@ Keep = Annotated[str, typer.Option(help="If the run's program dies, what runs en
 AutoRecover = Annotated[
     bool, typer.Option("--auto-recover", help="Jobs that lack memory or time ask for more and run again.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, as `create` does.")]
 BASE = Path("runs")
 
 
@@ -43,6 +44,7 @@ def run(
     no_local: NoLocal = False,
     keep: Keep = "1h",
     auto_recover: AutoRecover = False,
+    dry_run: DryRun = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
@@ -50,6 +52,8 @@ def run(
     from pilotflow.cli.workflow_runs import start
 
     with errors_in_words():
+        if dry_run:
+            return _say_what_would_be_done(workflow, json)
         options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep, auto_recover)
         raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
 
@@ -63,6 +67,7 @@ def submit(
     no_local: NoLocal = False,
     keep: Keep = "1h",
     auto_recover: AutoRecover = False,
+    dry_run: DryRun = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
@@ -70,8 +75,16 @@ def submit(
     from pilotflow.cli.workflow_runs import start
 
     with errors_in_words():
+        if dry_run:
+            return _say_what_would_be_done(workflow, json)
         options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep, auto_recover)
         raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
+
+
+def _say_what_would_be_done(workflow: Path, as_json: bool) -> None:
+    from pilotflow.cli.create import show_workflow
+
+    show_workflow(str(workflow), None, None, as_json)
 
 
 def resume(run: RunName = "last", detach: Detach = False, run_dir: Base = BASE, json: Json = False) -> None:

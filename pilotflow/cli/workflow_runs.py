@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
+from pilotflow.cli.create import partitions_of
 from pilotflow.cli.live import Live
 from pilotflow.cli.runs import find_directory
 from pilotflow.cli.workflow_summary import as_data, print_summary
@@ -35,7 +36,7 @@ def start(path: Path, options: Options, base: Path, *, detached: bool, as_json: 
     Raises:
         ConfigError: anything is wrong with the file or the options; nothing was started.
     """
-    workflow = read_workflow(path)
+    workflow = read_workflow(path, partitions=partitions_of(None))
     for warning in workflow.warnings:
         sys.stderr.write(f"{workflow.where(warning.at)}: warning: {warning.text}\n")
     directory = create(workflow, parse_options(options), base)

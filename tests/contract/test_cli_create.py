@@ -143,3 +143,11 @@ def test_a_file_in_another_format_is_printed_as_yaml(tmp_path: Path) -> None:
     }
     path.write_text("{name: }")
     assert pilotflow("convert", str(path)).stderr == f"{path}:1:8: this is not JSON: expected a value, found '}}'.\n"
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_dry_run_says_the_same_and_starts_nothing(command: str, tmp_path: Path) -> None:
+    path = str(EXAMPLES / "diamond.yaml")
+    done = pilotflow(command, "--dry-run", path, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, pilotflow("create", path, cwd=tmp_path).stdout)
+    assert list(tmp_path.iterdir()) == []
