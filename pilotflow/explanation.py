@@ -20,7 +20,7 @@ _LINKS_SHOWN: Final = 5
 class State(Enum):
     """Where a task is in its life."""
 
-    WAITING = "waiting"  # for other tasks
+    WAITING = "waiting"  # for other tasks, or for its next try
     QUEUED = "queued"  # no manager has it
     LEASED = "leased"  # a manager has it, and it has not started
     RUNNING = "running"
@@ -36,6 +36,7 @@ class Kind(Enum):
 
     SILENT = "silent"  # somebody who would know more has not answered
     NEEDS = "needs"  # it needs results of other tasks
+    HERE = "here"  # the run's program itself runs it, or lets it wait before its next try
     HELD_BACK = "held back"  # too many big arguments are on their way
     RESTART = "restart"  # the interchange was restarted and waits for the managers it had
     BEHIND = "behind"  # the run's program does not take its results
@@ -157,7 +158,7 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
         subject = f"T{str(Named(self.task, self.name))[1:]}" if self.task else "This task"
         match self.state:
             case State.WAITING:
-                return f"{subject} waits for {self.chain[-1] if self.chain else 'other tasks'}."
+                return f"{subject} waits for {self.chain[-1] if self.chain else 'its next try'}."
             case State.QUEUED if self._is_hopeless():
                 return f"{subject} is queued, and nothing that is known of can run it."
             case State.LEASED:

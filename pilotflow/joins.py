@@ -35,6 +35,7 @@ class JoinApp(App[R]):
 
     def __init__(self, function: Callable[..., Any], words: Mapping[str, Any], options: AppOptions) -> None:
         super().__init__(function, False, words, options)
+        self._always_special = True  # so that each call of `map` comes here, too
         self._known_as: tuple[Run, int] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:

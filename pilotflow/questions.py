@@ -69,6 +69,8 @@ class ClientView(msgspec.Struct, frozen=True, array_like=True):
         held_back: it waits until fewer big arguments are on their way.
         blocks, executors: what there is, and is to come.
         names: names of pending tasks, if it was asked for by a name that none has.
+        here: what the program itself does about the task that all of this waits for, in words; empty if nothing.
+        runs_here: whether it runs that task.
     """
 
     task: int
@@ -82,6 +84,8 @@ class ClientView(msgspec.Struct, frozen=True, array_like=True):
     blocks: tuple[BlockView, ...] = ()
     executors: tuple[ExecutorView, ...] = ()
     names: tuple[str, ...] = ()
+    here: str = ""
+    runs_here: bool = False
 
     @property
     def subject(self) -> Named:

@@ -156,6 +156,8 @@ class Desk(Fleet):
             return explain.explain_restart(id, name)
         if view is None or not id:
             return None
+        if view.here:
+            return explain.explain_here(id, name, view)
         return explain.explain_held_back(id, name) if view.held_back else explain.explain_ended(id, name)
 
     def _facts(self, task: Task, view: ClientView | None, now: float) -> explain.Facts:

@@ -116,6 +116,11 @@ def explain_waiting(view: ClientView, root: Explanation | None) -> Explanation:
     return Explanation(view.task, view.name, State.WAITING, (needs,), view.chain, view.links, root)
 
 
+def explain_here(task: int, name: str, view: ClientView) -> Explanation:
+    """The run's program runs it itself, or waits before it tries it again."""
+    return Explanation(task, name, State.RUNNING if view.runs_here else State.WAITING, (Reason(Kind.HERE, view.here),))
+
+
 def explain_held_back(task: int, name: str) -> Explanation:
     """The task's arguments are big, and so are those of many before it."""
     text = "Its arguments are big, and as many such arguments as may be at once are on their way to other tasks."

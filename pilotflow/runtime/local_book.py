@@ -15,6 +15,7 @@ from pilotflow.futures import AppFuture
 from pilotflow.messages import Result, Status
 from pilotflow.runtime.task_book import TaskBook
 from pilotflow.serialize import Packed, pack
+from pilotflow.units import format_duration
 
 _NOTHING: Final = Packed(b"")
 """Stands for a result that only tasks in this program wait for, who look at its future."""
@@ -139,6 +140,12 @@ class LocalBook(TaskBook):
                 self.ends.of(future)
                 return None
         return found
+
+    def _here(self, id: int) -> tuple[str, bool]:
+        if id in self._begun and not self.graph.is_waiting(id):
+            taken = format_duration(time.monotonic() - self._begun[id])
+            return f"Its function runs in a thread of the program, for {taken} so far.", True
+        return super()._here(id)
 
     def _did(self, future: AppFuture[Any]) -> str:
         return "has no result" if future.task_id in self._begun else super()._did(future)

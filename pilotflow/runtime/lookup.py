@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -18,13 +18,19 @@ LISTED_MAX: Final = 10
 """Needs, links at each end of a chain, and names that travel."""
 
 
-def look_up(asked: str, graph: Graph[AppFuture[Any]], foreign: Mapping[int, Future[Any]]) -> ClientView:
+def look_up(
+    asked: str,
+    graph: Graph[AppFuture[Any]],
+    foreign: Mapping[int, Future[Any]],
+    here: Callable[[int], tuple[str, bool]],
+) -> ClientView:
     """What the graph knows of the pending task with this number, name or label.
 
     Args:
         asked: its number, name or label. Of several with the name, the first that is not running.
         graph: the pending tasks.
         foreign: futures of other kinds that tasks wait for, by the number that stands for them.
+        here: what the program does about a task, and whether it runs it; see `ClientView`.
     """
     id, alike = _find(asked, graph)
     future = graph.pending.get(id)
@@ -53,6 +59,10 @@ def look_up(asked: str, graph: Graph[AppFuture[Any]], foreign: Mapping[int, Futu
         tuple(map(named, cut)),
         len(chain),
         graph.holds_back(last),
+        (),
+        (),
+        (),
+        *here(last),
     )
 
 

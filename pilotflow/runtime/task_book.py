@@ -26,6 +26,7 @@ from pilotflow.runtime.lookup import look_up
 from pilotflow.runtime.store import TaskRow
 from pilotflow.runtime.tries import Tries
 from pilotflow.serialize import Packed, pack
+from pilotflow.units import format_duration
 
 
 class Answer:
@@ -149,7 +150,14 @@ class TaskBook:
 
     def look_up(self, asked: str) -> ClientView:
         """What is known of the pending task with this number or name."""
-        return look_up(asked, self.graph, self._foreign)
+        return look_up(asked, self.graph, self._foreign, self._here)
+
+    def _here(self, id: int) -> tuple[str, bool]:
+        """What this program does about a task, in words, and whether it runs it."""
+        left_s, kept = self.tries.left_s(id), self.graph.kept(id)
+        if left_s is None or kept is None:
+            return "", False
+        return f"Try {kept.tries - 1} of it has failed. It is tried again in {format_duration(left_s)}.", False
 
     # ---- results ----------------------------------------------------------------------------
 

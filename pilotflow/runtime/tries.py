@@ -85,6 +85,11 @@ class Tries:
         else:
             self._submit(kept.task.id, cls)
 
+    def left_s(self, task: int) -> float | None:
+        """Seconds until a task is tried again, or None if it does not pause."""
+        ends = [at for at, id, _ in self._paused if id == task]
+        return max(0.0, ends[0] - time.monotonic()) if ends else None
+
     def resume(self, now: float) -> None:
         """Submit the tasks whose pause is over."""
         while self._paused and self._paused[0][0] <= now:

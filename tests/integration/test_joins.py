@@ -203,6 +203,7 @@ def test_a_run_waits_for_its_joins_and_they_stay_with_it(tmp_path: Path) -> None
         started.clear()
         last = slow()
         assert started.wait(30)
+        assert "Its function runs in a thread of the program" in str(first.explain(last))
         threading.Timer(0.1, go.set).start()
     assert last.done()
     assert second.directory != first.directory
