@@ -94,7 +94,7 @@ class App(Generic[R]):
         self._options = options
         self._name = getattr(function, "__name__", type(function).__name__)
         self._manner = Manner(function, self._name, bash, options)
-        self._cache = _cache_of(function, self._name, bash, options)
+        self._cache = _cache_of(function, self._name, self.kind, options)
         self._always_special = self._manner.always_special or self._cache is not None
         self._numbers = _Numbers()
         self._bound: dict[int, _Bound] = {}
@@ -314,12 +314,11 @@ class BoundApp(Generic[R]):
         return self._app.__reduce__()
 
 
-def _cache_of(function: Callable[..., Any], name: str, bash: bool, options: AppOptions) -> AppCache | None:
+def _cache_of(function: Callable[..., Any], name: str, kind: str, options: AppOptions) -> AppCache | None:
     if not options.cache:
         return None
     from pilotflow.app_caching import AppCache  # most programs and workers do without it
 
-    kind = "bash_app" if bash else "python_app"
     return AppCache(function, name, kind, parameters_of(function), options)
 
 

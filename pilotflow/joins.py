@@ -12,7 +12,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.apps import App, decorated
@@ -22,9 +22,12 @@ from pilotflow.futures import AppFuture
 from pilotflow.nested import filled, futures_in
 from pilotflow.run import Run
 
+if TYPE_CHECKING:
+    from pilotflow.caching.memo import CachedFuture
+
 R = TypeVar("R")
 
-WORDS: Final = ("retries", "backoff", "retry_handler", "allow_failed")
+WORDS: Final = ("retries", "backoff", "retry_handler", "allow_failed", "cache", "ignore_for_cache", "version")
 """Keywords of a `join_app`."""
 
 
@@ -49,10 +52,22 @@ class JoinApp(App[R]):
         if self._known_as is None or self._known_as[0] is not run:
             self._known_as = run, run.client.definitions.local_function(self._name)
         waits = kwargs.pop("inputs", ()) if "inputs" not in self._manner.parameters else ()
-        future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, self._known_as[1])
         needs = futures_in((args, kwargs, waits))
         config = run.config
         policy = self._options.policy(config.retries, config.backoff_s, config.retry_handler)
+        if self._cache is not None:
+            keyed = self._cache.call(run, {"inputs": waits} if waits else {}, args, kwargs)
+            cached: CachedFuture[R] = run.memo.new_future(
+                run.client.new_id(), self._name, run.client, self._known_as[1]
+            )
+            join = _Join(run, cached, self.__pilotflow_function__, args, kwargs)
+            run.memo.call(
+                cached,
+                keyed,
+                lambda ticket: run.client.submit_local(cached, join, [*needs, *([ticket] if ticket else [])], policy),
+            )
+            return cached
+        future: AppFuture[R] = AppFuture(run.client.new_id(), self._name, run.client, self._known_as[1])
         run.client.submit_local(future, _Join(run, future, self.__pilotflow_function__, args, kwargs), needs, policy)
         return future
 
@@ -158,7 +173,7 @@ def join_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
     Args:
         function: what to decorate, when used bare.
-        options: retries, backoff, retry_handler and allow_failed, as of `python_app`.
+        options: retries, backoff, retry_handler, allow_failed, cache, ignore_for_cache and version, as of `python_app`.
 
     Raises:
         ConfigError: a keyword or its value is wrong.

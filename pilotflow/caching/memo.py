@@ -10,6 +10,7 @@ of others are looked up later, in the thread of the cache, which also writes wha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import re
@@ -23,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pilotflow.caching.entries import CacheFiles, Entry, mark_of
+from pilotflow.caching.entries import CacheFiles, Entry, FileMark, mark_of
 from pilotflow.caching.index import CacheIndex
 from pilotflow.caching.keys import Call, CallKey
-from pilotflow.errors import CacheKeyError, PilotflowError
+from pilotflow.errors import CacheKeyError, PilotflowError, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Status
@@ -67,7 +68,8 @@ class CachedFuture(AppFuture[T]):
         known_since: when the result that was found had been made, in seconds since 1970.
         changed_file: why a result that was found is of no use: the path of a file that is not as it was.
         files: paths of files that the call makes, and that belong to its result.
-        landed: how it ended on a worker, and its result as it came.
+        landed: how it ended, and its result as it came.
+        marks: its files as they were then; None for one that was not there.
     """
 
     memo: Memo
@@ -78,11 +80,23 @@ class CachedFuture(AppFuture[T]):
     changed_file: str | None = None
     files: tuple[str, ...] = ()
     landed: tuple[Status, Packed] | None = None
+    marks: tuple[FileMark | None, ...] = ()
 
     def settle(self, status: Status, packed: Packed) -> bool:
         """As `AppFuture.settle`."""
-        self.landed = (status, packed)
+        self._land(status, packed)
         return super().settle(status, packed)
+
+    def give(self, value: T) -> bool:
+        """As `AppFuture.give`."""
+        with contextlib.suppress(SerializationError):  # then it cannot be kept
+            self._land(Status.OK, pack(value))
+        return super().give(value)
+
+    def _land(self, status: Status, packed: Packed) -> None:
+        if self.files:
+            self.marks = tuple(mark_of(path) for path in self.files)
+        self.landed = (status, packed)
 
 
 @dataclass(eq=False)
@@ -96,6 +110,12 @@ class _Flight:
         """The result, if it is there."""
         landed = self.leader.landed
         return landed[1] if landed is not None and landed[0] is Status.OK else None
+
+    def is_of_no_use(self) -> bool:
+        """Whether there is a result, and files that belong to it are not as they were."""
+        return self.result() is not None and any(
+            mark is None or mark_of(mark.path) != mark for mark in self.leader.marks
+        )
 
 
 class Memo:
@@ -179,16 +199,16 @@ class Memo:
         """
         with self._lock:
             flight = self._flights.get(key.digest)
-            packed = None if flight is None else flight.result()
-            if flight is None:
-                self._flights[key.digest] = _Flight(future)
-            elif packed is None:
+            if flight is None or flight.is_of_no_use():
+                flight = self._flights[key.digest] = _Flight(future)
+            packed = flight.result()
+            if packed is None and flight.leader is not future:
                 future.fate = Fate.JOINED
                 if ticket is not None:
                     flight.others.append((future, ticket))
                 return None
-        if flight is None:
-            future.add_done_callback(lambda _: self._ended(future, key))
+        if flight.leader is future:
+            future.add_done_callback(lambda _: self._ended(flight, key))
             return self._found(future, key)
         _is_known(future, time.time(), flight.leader.stdout, flight.leader.stderr)
         return packed
@@ -248,18 +268,16 @@ class Memo:
         elif future.fate is not Fate.JOINED:
             ticket.set_result(None)
 
-    def _ended(self, leader: CachedFuture[Any], key: CallKey) -> None:
+    def _ended(self, flight: _Flight, key: CallKey) -> None:
         """The leader of a flight has ended, one way or another."""
-        if leader.landed is None and not leader.cancelled() and leader.exception() is None:
-            leader.landed = (Status.OK, pack(leader.result()))  # it ran in this process
+        leader = flight.leader
         landed = leader.landed
         is_new = landed is not None and landed[0] is Status.OK and leader.fate is Fate.NEW
         with self._lock:
-            flight = self._flights[key.digest]
             waiting, flight.others = flight.others, []
             if not is_new:
-                del self._flights[key.digest]
-        if landed is None:  # cancelled, or it could not run: that need not be so for the others
+                self._end(flight, key)
+        if landed is None:  # cancelled, or it could not run, or its result stays here: the others may fare better
             for future, ticket in waiting:
                 self._do(partial(self._resolve, future, key, ticket))
             return
@@ -267,7 +285,7 @@ class Memo:
             future.stdout, future.stderr = leader.stdout, leader.stderr
             self._client.conclude(future, landed)
         if is_new:
-            self._do(partial(self._keep, leader, key, landed[1]))
+            self._do(partial(self._keep, flight, key, landed[1]))
 
     # ---- the thread -------------------------------------------------------------------------
 
@@ -290,18 +308,22 @@ class Memo:
                 new, self._new = self._new, []
                 self.index.add(new)
 
-    def _keep(self, future: CachedFuture[Any], key: CallKey, packed: Packed) -> None:
+    def _end(self, flight: _Flight, key: CallKey) -> None:
+        """Forget a flight, if no other has taken its place. Called with the lock held."""
+        if self._flights.get(key.digest) is flight:
+            del self._flights[key.digest]
+
+    def _keep(self, flight: _Flight, key: CallKey, packed: Packed) -> None:
         """Write a result; from then on it is found in its file."""
         try:
-            self._write(future, key, packed)
+            self._write(flight.leader, key, packed)
         finally:
             with self._lock:
-                del self._flights[key.digest]
+                self._end(flight, key)
 
     def _write(self, future: CachedFuture[Any], key: CallKey, packed: Packed) -> None:
-        marks = [mark_of(path) for path in future.files]
-        present = tuple(mark for mark in marks if mark is not None)
-        if len(present) < len(marks):  # it is of no use without them
+        present = tuple(mark for mark in future.marks if mark is not None)
+        if len(present) < len(future.marks):  # it is of no use without them
             return
         entry = Entry(
             app=future.name,

@@ -127,6 +127,12 @@ class LocalBook(TaskBook):
         self.ends.of(future, by_result=True)
         self._fail_dependents(id, future)
 
+    def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
+        """As `TaskBook.conclude`; what it would have done is not done."""
+        if self.graph.pending.get(future.task_id) is future:
+            self._local.pop(future.task_id, None)
+        super().conclude(future, end)
+
     # ---- inside -----------------------------------------------------------------------------
 
     def _unfinished(self, future: AppFuture[Any], needs: Sequence[Future[Any]], allow_failed: bool) -> list[int] | None:

@@ -365,3 +365,33 @@ def test_calls_that_wait_fail_with_the_run(tmp_path: Path, log: str) -> None:
     for future in (first, second):
         with pytest.raises(pf.RunClosed):
             future.result()
+
+
+# ---- joins ----------------------------------------------------------------------------------
+
+
+def test_a_join_that_is_known_starts_nothing(log: str) -> None:
+    plain = pf.python_app(cache_tasks.double)
+
+    @pf.join_app(cache=True, ignore_for_cache=["log"])
+    def both(numbers: list[int], log: str) -> list[Any]:
+        return [plain(number, log) for number in numbers]
+
+    first, joined = both([1, 2], log), both([1, 2], log)
+    assert first.result() == joined.result() == [2, 4]
+    first.result().append(5)
+    kept(first)
+    assert both([1, plain(1, log)], log).result() == [2, 4]
+    assert both([3], log).result() == [6]
+    assert sorted(lines(log)) == ["1", "1", "2", "3"]
+
+
+def test_a_join_whose_result_cannot_be_kept_runs_each_time(log: str) -> None:
+    @pf.join_app(cache=True)
+    def lock(log: str) -> Any:
+        cache_tasks.noted(log, 1)
+        return threading.Lock()
+
+    assert all(hasattr(future.result(), "acquire") for future in [lock(log), lock(log)])
+    assert hasattr(lock(log).result(), "acquire")
+    assert lines(log) == ["1", "1", "1"]
