@@ -14,6 +14,7 @@ from pilotflow.questions import Instruction
 from pilotflow.run import Run
 from pilotflow.runtime import leftovers
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
+from pilotflow.runtime.block_report import VERB
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.durable import Durable
@@ -71,7 +72,7 @@ class DurableRun(Run):
 
     def _hear(self, event: Any) -> None:
         journal = self._durable.journal
-        if isinstance(event, Instruction):
+        if isinstance(event, Instruction) and event.verb != VERB:
             journal.instructed(event)
             return
         super()._hear(event)

@@ -29,6 +29,7 @@ from pilotflow.notebook import table
 from pilotflow.questions import Instruction, LookUp, Obeyed
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
+from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_socket_directory, write_connection
 from pilotflow.runtime.explaining import explain
@@ -374,6 +375,9 @@ class Run:
             self._keeper.on_load(event)
         elif isinstance(event, LookUp):
             self.client.answer(event, self._keeper.describe(), self._keeper.outlooks())
+        elif isinstance(event, Instruction) and event.verb == VERB:
+            report = write_report(self._keeper.describe(), self._keeper.outlooks(), time.monotonic())
+            self.client.say(Obeyed(event.token, True, report))
         elif isinstance(event, Instruction):
             self.client.say(Obeyed(event.token, False, "this run belongs to a Python program, which alone can do that"))
         elif isinstance(event, ManagerUp):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def kept_executors(
-    config: Config, run_directory: Path, connection_file: Path, mark: Mapping[str, str]
+    config: Config, run_directory: Path, connection_file: Path, mark: Mapping[str, str], *, write: bool = True
 ) -> list[KeptExecutor]:
     """The executors whose blocks are to be kept.
 
@@ -37,17 +37,23 @@ def kept_executors(
         run_directory: where the logs of managers go.
         connection_file: what they are told to find the run.
         mark: variables by which their processes are found.
+        write: leave in the run directory what managers read there.
     """
-    return [_kept(config, executor, run_directory, connection_file, mark) for executor in config.executors]
+    return [_kept(config, executor, run_directory, connection_file, mark, write) for executor in config.executors]
 
 
 def _kept(
-    config: Config, executor: ExecutorConfig, run_directory: Path, connection_file: Path, mark: Mapping[str, str]
+    config: Config,
+    executor: ExecutorConfig,
+    run_directory: Path,
+    connection_file: Path,
+    mark: Mapping[str, str],
+    write: bool,
 ) -> KeptExecutor:
     provider = executor.provider
     offer = _offer(config, executor)
     at_head = places_steps(executor, os.environ)
-    launcher = _write_launcher(executor, run_directory, at_head)
+    launcher = _write_launcher(executor, run_directory, at_head, write)
     environment = node_environment(executor, run_directory)
 
     def argv(block: str) -> list[str]:
@@ -192,7 +198,7 @@ def shape_of(executor: ExecutorConfig) -> BlockShape:
     return BlockShape(executor.label, node, nodes, provider.walltime_s)
 
 
-def _write_launcher(executor: ExecutorConfig, run_directory: Path, at_head: bool) -> Path | None:
+def _write_launcher(executor: ExecutorConfig, run_directory: Path, at_head: bool, write: bool) -> Path | None:
     """Leave the launcher where managers find it, for tasks of several ranks."""
     launcher = executor.launcher
     if at_head and isinstance(launcher, SingleNodeLauncher):  # it knows this machine alone
@@ -200,8 +206,9 @@ def _write_launcher(executor: ExecutorConfig, run_directory: Path, at_head: bool
     if not launcher.starts_ranks:
         return None
     path = run_directory / "launchers" / executor.label
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_bytes(pickle.dumps(launcher))
+    if write:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_bytes(pickle.dumps(launcher))
     return path
 
 

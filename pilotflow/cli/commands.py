@@ -21,6 +21,7 @@ import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, complain, errors_in_words, import_from_here
 from pilotflow.cli.site_commands import add_site_commands
+from pilotflow.cli.slurm_commands import add_commands as add_slurm_commands
 from pilotflow.cli.workflow_commands import add_commands
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
@@ -204,4 +205,5 @@ def explain(
         show_explanation(run, task, json)
 
 
+add_slurm_commands(app)
 add_commands(app)

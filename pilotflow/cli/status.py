@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from pilotflow.cli.blocks import ask_blocks, awaited
 from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.cli.runs import LAST, find_directory
-from pilotflow.errors import ConfigError
+from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.messages import BlockLoad, ExecutorLoad, StatusReport
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
@@ -104,6 +106,12 @@ def _print(connection: Connection, report: StatusReport) -> None:
     if report.blocks:
         print()
         print_table(console, _BLOCKS, [_block_row(block) for block in report.blocks], _NUMBERS)
+    lines: list[str] = []
+    with suppress(PilotflowError):  # the program is busy or gone; the rest is known without it
+        lines = awaited(ask_blocks(connection))
+    if lines:
+        print()
+        print_pairs(console, [("awaited" if not number else "", text) for number, text in enumerate(lines)], _KEY_WIDTH)
 
 
 def _row(load: ExecutorLoad) -> tuple[str, ...]:

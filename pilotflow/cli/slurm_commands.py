@@ -1,0 +1,67 @@
+"""The commands about blocks and Slurm: parsed here, done in `blocks` and here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilotflow.cli.in_words import errors_in_words, import_from_here
+
+slurm_app = typer.Typer(name="slurm", help="What Slurm is given.", no_args_is_help=True)
+
+
+def blocks(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or where run directories are.")] = Path(
+        "runs"
+    ),
+    every: Annotated[bool, typer.Option("--all", help="Also the blocks that have ended.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the blocks as JSON.")] = False,
+) -> None:
+    """Show the blocks of a run: batch ids, states, why they wait, nodes, time left, load."""
+    from pilotflow.cli.blocks import show_blocks
+
+    with errors_in_words("Interrupted. The run was not touched."):
+        show_blocks(run, json, every)
+
+
+@slurm_app.command("script")
+def script(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.", show_default=False)],
+    executor: Annotated[str | None, typer.Option(help="Which executor; the first with Slurm by default.")] = None,
+) -> None:
+    """Print the batch script of an executor's first block, and submit nothing.
+
+    NNNN in it is the number of the run's directory.
+    """
+    with errors_in_words():
+        import_from_here()
+        print(_script(config, executor), end="")
+
+
+def _script(path: str, label: str | None) -> str:
+    from pilotflow.config.file import load_config
+    from pilotflow.errors import ConfigError
+    from pilotflow.providers.slurm import SlurmProvider
+    from pilotflow.runtime.block_job import block_job
+    from pilotflow.supplies import kept_executors
+
+    config = load_config(path)
+    ours = [one.label for one in config.executors if isinstance(one.provider, SlurmProvider)]
+    if label is None and not ours:
+        raise ConfigError(f"{path}: none of its executors has a provider of type slurm.")
+    if label is not None and label not in ours:
+        there = f"Those with a provider of type slurm: {', '.join(ours)}." if ours else "None has one of type slurm."
+        raise ConfigError(f"{path}: executor '{label}' has no provider of type slurm. {there}")
+    directory = Path(config.run_dir).absolute() / "NNNN"
+    kept = kept_executors(config, directory, directory / "connection.json", {}, write=False)
+    chosen = next(one for one in kept if one.label == (label or ours[0]))
+    assert isinstance(chosen.provider, SlurmProvider)
+    return chosen.provider.script(block_job(chosen, f"{chosen.label}-0", directory, "NNNN"))
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add them to the command line."""
+    app.command("blocks")(blocks)
+    app.add_typer(slurm_app)

@@ -1,0 +1,38 @@
+"""`pilotflow slurm script`: what Slurm would be given, without submitting anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def script(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "pilotflow", "slurm", "script", *words]
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_script_is_shown_and_nothing_is_written(tmp_path: Path) -> None:
+    done = script(tmp_path, str(CONFIGS / "slurm-large-and-small.yaml"), "--executor", "small")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for line in ("#SBATCH --time=00:30:00", "#SBATCH --cpus-per-task=4", "#SBATCH --mem=8192M", "#SBATCH --nodes=1"):
+        assert line in lines
+    assert f"#SBATCH --output={tmp_path}/runs/NNNN/blocks/small-0/stdout" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bash_can_read_the_script(tmp_path: Path) -> None:
+    text = script(tmp_path, str(CONFIGS / "slurm.yaml")).stdout
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_an_executor_without_slurm_is_refused(tmp_path: Path) -> None:
+    done = script(tmp_path, str(CONFIGS / "local.yaml"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "none of its executors has a provider of type slurm" in done.stderr
+    done = script(tmp_path, str(CONFIGS / "slurm.yaml"), "--executor", "cpu")
+    assert done.returncode == 2
+    assert "Those with a provider of type slurm: slurm." in done.stderr
