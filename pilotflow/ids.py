@@ -10,6 +10,8 @@ RUN_VARIABLE: Final = "PILOTFLOW_RUN"
 """Environment variable by which every process of a run can be found: see `runtime.leftovers`."""
 RUN_DIRECTORY_VARIABLE: Final = "PILOTFLOW_RUN_DIRECTORY"
 """Environment variable with the run's directory, in workers and what they start."""
+STEP_VARIABLE: Final = "PILOTFLOW_STEP"
+"""Environment variable of tasks that are steps of the batch system: the step's name."""
 WORKER_VARIABLE: Final = "PILOTFLOW_WORKER"
 """Environment variable with a worker's number, in that worker and what it starts."""
 UNREACHABLE: Final = 69

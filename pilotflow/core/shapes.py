@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from pilotflow.core.supply import MIN_SHARE_FOR_NEW_TASKS, MIN_TIME_FOR_NEW_TASKS_S
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 from pilotflow.units import format_duration, format_memory
@@ -157,12 +159,36 @@ def why_nowhere(request: Request, executors: Sequence[Nodes]) -> str:
         for what in common:
             label, lack = max(((label, found[what]) for label, found in lacks.items()), key=lambda x: x[1].most)
             parts.append(f"{lack.text} (executor '{label}')")
-        return f"It asks for {', and for '.join(parts)}."
+        return f"It asks for {', and for '.join(parts)}.{_if_totals(request, executors, common)}"
     lines = [
         f"executor '{label}': it asks for {', and for '.join(lack.text for lack in found.values())}"
         for label, found in lacks.items()
     ]
     return f"No executor has all that it asks for. {'. '.join(lines)}."
+
+
+def _if_totals(request: Request, executors: Sequence[Nodes], lacking: Sequence[str]) -> str:
+    """What to say instead, if what is too much for one node may have been meant for all nodes together."""
+    count = request.num_nodes
+    each = msgspec.structs.replace(
+        request,
+        cpus_milli=-(-request.cpus_milli // count),
+        memory_bytes=-(-request.memory_bytes // count),
+        gpus_milli=-(-request.gpus_milli // (1000 * count)) * 1000,
+    )
+    amounts = {
+        "cores": f"num_cpus={each.cpus_milli / 1000:g}",
+        "GPUs": f"num_gpus={each.gpus_milli // 1000}",
+        "memory": f"memory='{format_memory(each.memory_bytes)}'",
+    }
+    if (
+        count == 1
+        or not amounts.keys() >= set(lacking)
+        or all(_lacks_of_nodes(each, nodes.likely) for nodes in executors)
+    ):
+        return ""
+    said = ", ".join(amounts[what] for what in lacking)
+    return f" These are amounts of each node: if they were meant for all {count} nodes together, say {said}."
 
 
 def _lacks(request: Request, nodes: Nodes) -> list[_Lack]:

@@ -18,6 +18,7 @@ from pilotflow.core.pool import Pool
 from pilotflow.core.step_end import StepFate, StepVerdict, judge_step
 from pilotflow.core.watch import LOOK_PERIOD_S
 from pilotflow.errors import ConfigError
+from pilotflow.ids import STEP_VARIABLE
 from pilotflow.launchers.srun_task import TaskStep, task_argv
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Excess, Result, Status, Task
@@ -253,7 +254,7 @@ class StepCrew:
         if self._setup:
             send(running.name, link.Setup(), (self._setup,))
         request = self._pool.room.request(task.cls)
-        environ = dict.fromkeys(self._threads, str(max(1, request.cpus_milli // 1000)))
+        environ = {STEP_VARIABLE: running.name} | dict.fromkeys(self._threads, str(max(1, request.cpus_milli // 1000)))
         if self._pool.capacity.gpus and not request.gpus_milli:
             environ |= {"CUDA_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
         runtime_s = self._pool.limit_s(task.cls)

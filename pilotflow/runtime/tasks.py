@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs
+from pilotflow.launchers.nesting import refuse_nested
 
 TAIL_LINES = 15
 """Lines of stderr that an error shows."""
@@ -73,7 +74,7 @@ class BashCall:
         """Run the command; 0.
 
         Raises:
-            ConfigError: the function did not return a command.
+            ConfigError: the function did not return a command, or one that would start processes inside a step.
             BashExitError: the command failed.
         """
         command = self.function(*args, **kwargs)
@@ -82,6 +83,7 @@ class BashCall:
             if command is None:
                 what = 'None. End its function with `return f"..."`'
             raise ConfigError(f"bash app '{self.name}' must return its command as a str, it returned {what}")
+        refuse_nested(self.name, command, os.environ)
         code = run_command(command, output)
         if code:
             path = output.stderr[0] if output.stderr else None

@@ -215,3 +215,26 @@ def test_only_managers_that_change_something_are_worth_another_look() -> None:
     verdict = hope.judge(cls(1, "cpu"))
     assert verdict is not None
     assert (verdict.status, verdict.why) == (Status.UNSTARTABLE, "no more")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"cpus_milli": 16_000}, "num_cpus=4"),
+        ({"cpus_milli": 10_000}, "num_cpus=2.5"),
+        ({"cpus_milli": 16_000, "memory_bytes": 32 * GIB}, "num_cpus=4, memory='8 GiB'"),
+        ({"gpus_milli": 4000}, "num_gpus=1"),
+    ],
+)
+def test_totals_over_all_nodes_are_recognised(asked: dict[str, Any], said: str) -> None:
+    wide = nodes(nodes=4)
+    text = why_nowhere(Request(num_nodes=4, **asked), [wide])
+    assert text.endswith(f" These are amounts of each node: if they were meant for all 4 nodes together, say {said}.")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [Request(cpus_milli=16_000), Request(num_nodes=4, cpus_milli=17_000), Request(num_nodes=5, cpus_milli=16_000)],
+)
+def test_what_would_be_too_much_for_all_nodes_together_is_not_taken_for_a_total(request_: Request) -> None:
+    assert "together" not in why_nowhere(request_, [nodes(nodes=4)])

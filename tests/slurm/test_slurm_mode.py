@@ -46,6 +46,11 @@ def fail(stderr: Any = pf.AUTO_LOGNAME) -> str:
     return "echo it is broken >&2; exit 3"
 
 
+@pf.bash_app
+def nested() -> str:
+    return "srun --mpi=pmix hostname"
+
+
 @pf.python_app
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -104,6 +109,8 @@ def check_ends(folder: str) -> None:
     """Errors of the task's own, deaths, runtimes, and tasks of several ranks between."""
     with pytest.raises(BashExitError, match=r"exit code 3\. Its stderr .* ends with:\nit is broken"):
         fail().result(60)
+    with pytest.raises(pf.ConfigError, match=r"The command of 'nested' begins with srun, and its executor places each"):
+        nested().result(60)
     with pytest.raises(WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"):
         die().result(60)
     assert ranks().result(60) == [("node3", "0"), ("node3", "1"), ("node4", "2"), ("node4", "3")]
