@@ -22,6 +22,7 @@ from typing import Final
 
 from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError
+from pilotflow.ids import RUN_DIRECTORY_VARIABLE
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.node.slurm_nodes import SlurmNode, nodes_of_environment, read_job_nodes
 from pilotflow.runtime import limits
@@ -46,6 +47,7 @@ def main() -> int:
     found = read_arguments(sys.argv[1:])
     connection = read_connection(found.connection)
     log = limits.log_to(found.directory / "manager-head.log", "head manager")
+    os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory  # the steps inherit it
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
