@@ -7,6 +7,7 @@ import warnings
 from bisect import bisect_left
 from typing import Final
 
+from pilotflow.units import show
 from pilotflow.workflow.findings import Findings
 from pilotflow.workflow.reading import Path
 
@@ -77,6 +78,9 @@ class Names:
         """
         first = self.index_of.setdefault(name, len(self._entry_of))
         self._entry_of.append(path)
+        if not name.isprintable() or not name.strip():
+            text = f"{show(name)} cannot be the name of a {self.kind}: it is empty, or holds line breaks or control characters."
+            self._findings.error((*path, self._key), text, about="unprintable")
         if first == len(self._entry_of) - 1:
             return
         if self._entry_of[first] == path:

@@ -166,6 +166,14 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path: Path) 
         read_workflow(tmp_path / "no" / "w.yaml")
 
 
+def test_a_name_holds_no_line_breaks_whether_written_or_from_a_parameter(tmp_path: Path) -> None:
+    (said,) = errors(tmp_path, 'name: w\njobs: [{name: "a\\nb", command: x}]\n')
+    assert said.startswith("2:15: 'a\\nb' cannot be the name of a job")
+    (said,) = errors(tmp_path, 'name: w\njobs: [{name: "{i}", command: x, parameters: {i: ["a\\tb", " "]}}]\n')
+    assert said.startswith("2:15: 'a\\tb' cannot be the name of a job")
+    assert said.endswith("The same holds for 1 more.")
+
+
 def test_a_message_stays_on_its_line_whatever_is_in_the_file(tmp_path: Path) -> None:
     text = f'name: w\njobs: [{{name: a, command: x, depends_on: ["b\\nc\\e[31m", "{"d" * 5000}"]}}]\n'
     first, second = errors(tmp_path, text)
