@@ -33,7 +33,7 @@ app = typer.Typer(
     name="pilotflow",
     help="Run many Python functions and shell commands on this machine or a batch system.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pilotflow.cli.runs import LAST, find_directory
 from pilotflow.cli.status import find_run
 from pilotflow.errors import ConfigError
 from pilotflow.explanation import NEXT_STEP, Explanation
 from pilotflow.runtime.explaining import explain
+from pilotflow.workflow.history import is_workflow
 
 
 def show_explanation(first: str | None, second: str | None, as_json: bool) -> None:
@@ -28,7 +30,16 @@ def show_explanation(first: str | None, second: str | None, as_json: bool) -> No
     if first is None or (second is None and Path(first).is_dir()):
         raise ConfigError("Name a task by its number or its name, such as `pilotflow explain 17`.")
     where, task = ("runs", first) if second is None else (first, second)
-    explanation = explain(find_run(Path(where), "explain runs/0001 17"), task)
+    directory = find_directory(where, Path("runs")) if where in LAST or where.isdecimal() else Path(where)
+    found = next((each for each in (directory, directory / "latest") if is_workflow(each)), None)
+    if found is not None:
+        from pilotflow.workflow.explaining import explain_job
+        from pilotflow.workflow.history import open_history
+
+        with open_history(found.resolve()) as history:
+            explanation = explain_job(history, task)
+    else:
+        explanation = explain(find_run(directory, "explain runs/0001 17"), task)
     if as_json:
         print(json.dumps(as_data(explanation), indent=2))
     else:

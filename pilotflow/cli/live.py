@@ -87,7 +87,7 @@ class Live:
         rate = (done - before) / (now - since) if now - since >= 1.0 else 0.0
         parts = [f"{done:,} of {summary.counts.total:,} jobs have ended"]
         if rate:
-            left = (summary.counts.total - done) / rate
+            left = max(1.0, (summary.counts.total - done) / rate)
             parts += [
                 f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:,.1f}/min",
                 f"about {format_duration(round(left))} left",
@@ -100,7 +100,7 @@ class Live:
         """What runs the jobs, asked of the interchange now and then."""
         if now - self._blocks_at < BLOCKS_PERIOD_S:
             return self._blocks
-        self._blocks_at = now
+        self._blocks_at = now if self._blocks.startswith("blocks") else now - BLOCKS_PERIOD_S + PERIOD_S
         with suppress(PilotflowError):
             report = ask_status(read_connection(self._directory / "connection.json"), 0.5)
             blocks = [f"{b.block}: {b.leased:,} of {b.slots:,} slots busy" for b in report.blocks]

@@ -73,7 +73,7 @@ def rerun_run(
 def _show_plan(plan: Rerun, *, as_json: bool) -> None:
     names = {job: plan.workflow.jobs[job].name for job in plan.jobs}
     if as_json:
-        data = [{"job": job, "name": name, "why": plan.why.get(job)} for job, name in names.items()]
+        data = [{"job": job + 1, "name": name, "why": plan.why.get(job)} for job, name in names.items()]
         print(json.dumps(data, indent=2))
         return
     rows = [(name, plan.why.get(job, "it depends on one of these")) for job, name in names.items()][:SHOWN]
@@ -129,11 +129,11 @@ def _show_recovery(recovery: Recovery, *, as_json: bool) -> None:
     if as_json:
         data = {
             "again": [
-                {"job": one.job, "name": one.name, "kind": one.advice.kind, "why": one.advice.why}
+                {"job": one.job + 1, "name": one.name, "kind": one.advice.kind, "why": one.advice.why}
                 | _asked(one.advice.request)
                 for one in recovery.helped
             ],
-            "left": [{"job": one.job, "name": one.name, "why": one.advice.why} for one in recovery.left],
+            "left": [{"job": one.job + 1, "name": one.name, "why": one.advice.why} for one in recovery.left],
             "alike": len(recovery.alike),
         }
         print(json.dumps(data, indent=2))

@@ -70,7 +70,7 @@ def show_jobs(run: str, selector: str | None, base: Path, *, as_json: bool) -> N
         if as_json:
             data = [
                 {
-                    "job": line.job,
+                    "job": line.job + 1,
                     "name": line.name,
                     "stage": line.stage,
                     "state": line.state.word,
@@ -87,7 +87,7 @@ def show_jobs(run: str, selector: str | None, base: Path, *, as_json: bool) -> N
             return
         rows = [
             (
-                str(line.job),
+                str(line.job + 1),
                 line.name,
                 word_of(line.state),
                 str(line.attempt or ""),
@@ -110,14 +110,14 @@ def show_results(run: str, selector: str | None, base: Path, *, as_json: bool) -
     if as_json:
         data: list[dict[str, Any]] = []
         for row in found:
-            fields = {**row._asdict(), "name": names[row.job], "node": nodes.get(row.manager)}
+            fields = {**row._asdict(), "job": row.job + 1, "name": names[row.job], "node": nodes.get(row.manager)}
             fields["cores"], fields["gpus"] = json.loads(row.cores), json.loads(row.gpus)
             data.append(fields)
         print(json.dumps(data, indent=2))
         return
     rows = [
         (
-            str(row.job),
+            str(row.job + 1),
             names[row.job],
             str(row.attempt),
             row.how,

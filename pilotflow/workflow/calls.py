@@ -27,7 +27,7 @@ class NoValue(ValueError):
 
 def output_base(directory: Path, job: Job) -> Path:
     """The path of a job's output, up to `.ATTEMPT.out`: its name, or its number where that names no file."""
-    return directory / JOBS_DIR / (job.name if _SAFE.fullmatch(job.name) else f"job-{job.index}")
+    return directory / JOBS_DIR / (job.name if _SAFE.fullmatch(job.name) else f"job-{job.index + 1}")
 
 
 def output_paths(directory: Path, job: Job, attempt: int) -> tuple[Path | None, Path | None]:
@@ -85,7 +85,7 @@ class Calls:
         script, code = after or (None, 0)
         files = self._workflow.files
         call = JobCall(
-            job.index,
+            job.index + 1,
             job.name,
             attempt,
             command,

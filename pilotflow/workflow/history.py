@@ -151,7 +151,7 @@ class History:
         return (word, words) if word in ("succeeded", "failed", "infrastructure") else ("interrupted", how)
 
     def select(self, selector: str | None) -> list[int]:
-        """Numbers of the jobs that are meant, in order.
+        """The jobs that are meant, in order, by their place from 0. People count them from 1.
 
         Args:
             selector: parts with commas between them, each a number, a range such as `1-10`, a name, a pattern
@@ -182,9 +182,9 @@ class History:
         if first.isdecimal() and (not dash or last.isdecimal()):
             low, high = int(first), int(last or first)
             count = self.database.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
-            if not low <= high < count:
-                raise ConfigError(f"'{part}' selects no job: they are numbered from 0 to {count - 1}.")
-            return range(low, high + 1)
+            if not 1 <= low <= high <= count:
+                raise ConfigError(f"'{part}' selects no job: they are numbered from 1 to {count}.")
+            return range(low - 1, high)
         names = self.database.execute("SELECT name, job FROM jobs").fetchall()
         found = [number for name, number in names if fnmatch.fnmatchcase(name, part)]
         if not found:

@@ -87,7 +87,7 @@ def test_jobs_know_who_they_are(cli: Cli, tmp_path: Path) -> None:
     names = "TORC_WORKFLOW_ID TORC_JOB_ID TORC_JOB_NAME TORC_ATTEMPT_ID PILOTFLOW_JOB_NAME PILOTFLOW_ATTEMPT"
     command = "; ".join(f"echo ${name}" for name in names.split())
     cli("run", _file(tmp_path, f"name: who\njobs:\n  - {{name: me, command: '{command}'}}\n"))
-    assert cli("logs", "last", "me").stdout.split()[-6:] == ["0001", "0", "me", "1", "me", "1"]
+    assert cli("logs", "last", "me").stdout.split()[-6:] == ["0001", "1", "me", "1", "me", "1"]
 
 
 def test_a_promised_file_that_is_not_there_is_a_failure(cli: Cli, tmp_path: Path) -> None:
@@ -95,3 +95,20 @@ def test_a_promised_file_that_is_not_there_is_a_failure(cli: Cli, tmp_path: Path
     done = cli("run", _file(tmp_path, text), code=1)
     assert "did not make" in done.stdout
     assert "never.txt" in done.stdout
+
+
+def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: Cli, tmp_path: Path) -> None:
+    text = "name: line\njobs:\n  - {name: a, command: sleep 60}\n" + "".join(
+        f"  - {{name: {name}, command: 'true', depends_on: [{before}]}}\n" for before, name in (("a", "b"), ("b", "c"))
+    )
+    started = json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)
+    run = Path(started["directory"])
+    tools.until(lambda: tools.states(run).get("running"), "the first job runs")
+    said = json.loads(cli("explain", "last", "c", "--json").stdout)
+    assert (said["name"], said["state"], said["reasons"][0]["text"]) == ("c", "waiting", "It waits for b.")
+    assert [link["name"] for link in said["chain"]] == ["b", "a"]
+    assert (said["root"]["name"], said["root"]["state"]) == ("a", "running")
+    cli("cancel")
+    cli("attach", code=1)
+    assert "cancelled" in cli("explain", "last", "c").stdout
+    assert "selects no job" in cli("explain", "last", "x", code=2).stderr

@@ -1,0 +1,122 @@
+"""Why a job is not running, where it runs, or how it has ended."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from pilotflow.core.job_states import COMPLETE, JobState
+from pilotflow.errors import ConfigError, PilotflowError
+from pilotflow.explanation import Explanation, Kind, Named, Reason, State
+from pilotflow.runtime.connection import read_connection
+from pilotflow.runtime.control import ask_explanation
+from pilotflow.units import format_duration
+from pilotflow.workflow.history import History, JobLine
+from pilotflow.workflow.records import Workflow
+
+S = JobState
+TIMEOUT_S: Final = 10.0
+SHOWN: Final = 5
+_ENDS: Final = {
+    S.COMPLETED: (State.DONE, Kind.DONE),
+    S.FAILED: (State.FAILED, Kind.FAILED),
+    S.TERMINATED: (State.FAILED, Kind.FAILED),
+    S.PENDING_FAILED: (State.FAILED, Kind.FAILED),
+    S.CANCELLED: (State.CANCELLED, Kind.CANCELLED),
+    S.DISABLED: (State.CANCELLED, Kind.CANCELLED),
+}
+
+
+_HOW: Final = {
+    S.COMPLETED: "It has ended well",
+    S.FAILED: "It has failed",
+    S.TERMINATED: "Its time was over, and it was ended",
+    S.PENDING_FAILED: "It has failed and waits to be repaired",
+    S.CANCELLED: "It was cancelled",
+    S.DISABLED: "It is disabled",
+}
+
+
+def explain_job(history: History, asked: str) -> Explanation:
+    """What is known of one job.
+
+    Args:
+        history: of its run.
+        asked: its name or its number.
+
+    Raises:
+        ConfigError: there is no such job, or several are meant.
+    """
+    numbers = history.select(asked)
+    if len(numbers) != 1:
+        raise ConfigError(f"'{asked}' means {len(numbers)} jobs; name one.")
+    workflow, states = history.workflow(), _states(history)
+    number = numbers[0]
+    running = history.summary(stages=False).state == "running"
+    found = _of(history, workflow, states, number, running)
+    if found.state is not State.WAITING:
+        return found
+    chain = _chain(workflow, states, number)
+    names = tuple(Named(one + 1, workflow.jobs[one].name) for one in chain)
+    root = _of(history, workflow, states, chain[-1], running) if chain else None
+    return msgspec.structs.replace(found, chain=names[: 2 * SHOWN], links=len(chain), root=root)
+
+
+def _states(history: History) -> list[JobState]:
+    return [JobState(state) for (state,) in history.database.execute("SELECT state FROM jobs ORDER BY job")]
+
+
+def _of(history: History, workflow: Workflow, states: list[JobState], number: int, running: bool) -> Explanation:
+    (line,) = history.jobs([number])
+    if line.state in _ENDS:
+        return _ended(workflow, states, line)
+    if line.state in (S.BLOCKED, S.UNINITIALIZED):
+        return _waiting(history, workflow, states, line, running)
+    if not running:
+        text = "Its run is not running, so nobody runs it."
+        advice = f"Go on with the run: pilotflow resume {history.directory.name}."
+        return Explanation(number + 1, line.name, State.QUEUED, (Reason(Kind.ENDED, text, advice=advice),))
+    try:
+        answer = ask_explanation(read_connection(history.directory / "connection.json"), str(number + 1), TIMEOUT_S)
+    except PilotflowError as error:
+        return Explanation(number + 1, line.name, State.QUEUED, (Reason(Kind.SILENT, str(error)),))
+    return msgspec.structs.replace(answer, task=number + 1, name=line.name)
+
+
+def _ended(workflow: Workflow, states: list[JobState], line: JobLine) -> Explanation:
+    state, kind = _ENDS[line.state]
+    text = _HOW[line.state]
+    if line.exit_code is not None and line.state is not S.CANCELLED:
+        text += f", with exit code {line.exit_code} in attempt {line.attempt}"
+        text += f" after {format_duration(line.duration_us / 1e6)}" if line.duration_us else ""
+    text += "."
+    if line.words and line.state is not S.COMPLETED:
+        text = f"{text}\n{line.words}"
+    reasons = [Reason(kind, text)]
+    bad = [need for need in workflow.jobs[line.job].depends_on if states[need] in COMPLETE - {S.COMPLETED}]
+    if line.state is S.CANCELLED and bad:
+        named = ", ".join(f"{workflow.jobs[need].name} ({states[need].word})" for need in bad[:SHOWN])
+        reasons.append(Reason(Kind.NEEDS, f"It depends on {named}.", tasks=tuple(need + 1 for need in bad[:SHOWN])))
+    return Explanation(line.job + 1, line.name, state, tuple(reasons))
+
+
+def _waiting(history: History, workflow: Workflow, states: list[JobState], line: JobLine, running: bool) -> Explanation:
+    needs = [need for need in workflow.jobs[line.job].depends_on if states[need] not in COMPLETE]
+    some = ", ".join(workflow.jobs[need].name for need in needs[:SHOWN])
+    more = f" and {len(needs) - SHOWN:,} more" if len(needs) > SHOWN else ""
+    text = f"It waits for {some}{more}." if needs else "The run has not looked at it yet."
+    advice = "" if running else f"The run is not running: pilotflow resume {history.directory.name}."
+    if any(states[need] is S.PENDING_FAILED for need in needs):
+        advice = f"Repair what failed: pilotflow recover {history.directory.name}, or rerun --failed."
+    reason = Reason(Kind.NEEDS, text, tasks=tuple(need + 1 for need in needs[:SHOWN]), advice=advice)
+    return Explanation(line.job + 1, line.name, State.WAITING, (reason,))
+
+
+def _chain(workflow: Workflow, states: list[JobState], number: int) -> list[int]:
+    """From a job that this one waits for to one that waits for none; rather over those that do not run yet."""
+    chain: list[int] = []
+    while needs := [need for need in workflow.jobs[number].depends_on if states[need] not in COMPLETE]:
+        number = next((need for need in needs if states[need] is not S.RUNNING), needs[0])
+        chain.append(number)
+    return chain
