@@ -77,10 +77,17 @@ def ftp_server(root: Path) -> Iterator[Server]:
 
     Handler.authorizer = authorizer
     server = FTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"timeout": 0.05, "handle_exit": False})
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            server.serve_forever(timeout=0.05, blocking=False, handle_exit=False)
+        server.close_all()
+
+    thread = threading.Thread(target=serve)
     thread.start()
     try:
         yield Server(f"ftp://me:secret@127.0.0.1:{server.address[1]}", root, seen)
     finally:
-        server.close_all()
+        stop.set()
         thread.join()
