@@ -43,6 +43,8 @@ from pilotflow.runtime.uplink import Uplink
 
 LEAVE_GRACE_S: Final = 1.0
 """Workers have this long to die before the manager does."""
+CONNECT_LOOK_S: Final = 1.0
+"""Until it is registered a manager looks this often whether the interchange answers."""
 WARN_S: Final = 60.0
 """Running tasks are warned this long before their manager leaves (or a twentieth of the walltime)."""
 
@@ -247,7 +249,7 @@ class NodeManager:
     def _watch_time(self, now: float) -> None:
         if now >= self._beat_at:
             late = now - self._beat_at > self._heartbeat_s  # this process was stopped: hear first, then judge
-            self._beat_at = now + self._heartbeat_s
+            self._beat_at = now + (self._heartbeat_s if self._manager_id else min(CONNECT_LOOK_S, self._heartbeat_s))
             self._beat(now, late)
         if self._pool.busy and now >= self._announce_at:
             self._announce_at = now + 1.0
