@@ -89,10 +89,20 @@ def _more(config: Config) -> list[tuple[str, str]]:
         most = f"{nodes * slots} tasks" if slots else f"all cores of {_count(nodes, 'node')}"
         how = "whatever they ask for" if executor.max_parallel_jobs else "as requests fit"
         rows.append(("", f"runs at most {most} at once, {how}"))
-        extra = [(key, value) for key, value in _fields(provider).items() if key not in _IN_TABLE]
-        extra += [(f"launcher.{key}", value) for key, value in _fields(executor.launcher).items()]
-        rows += [("", f"{key}: {_one_line(value)}") for key, value in extra if value not in ("", 1.0)]
+        extra = [(key, value) for key, value in _given(provider).items() if key not in _IN_TABLE]
+        extra += [(f"launcher.{key}", value) for key, value in _given(executor.launcher).items()]
+        rows += [("", f"{key}: {_one_line(value)}") for key, value in extra]
     return rows
+
+
+def _given(record: object) -> dict[str, Any]:
+    """The public fields that are not as they would be anyway."""
+    values = _fields(record)
+    if values:
+        assert dataclasses.is_dataclass(record)
+        usual = {field.name: field.default for field in dataclasses.fields(record)}
+        return {key: value for key, value in values.items() if value != usual[key]}
+    return values
 
 
 def _run(config: Config) -> list[tuple[str, str]]:

@@ -34,6 +34,7 @@ from pilotflow.core.blocks import (
     RequestBlock,
 )
 from pilotflow.core.scaling import Planner, Queue, Supply
+from pilotflow.errors import PilotflowError
 from pilotflow.messages import (
     BlockLoad,
     BlocksEnd,
@@ -342,7 +343,8 @@ class BlockKeeper:
         except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end
             self._log.warning("block %s could not be submitted: %r", name, error)
             never = isinstance(error, SubmitRefused)
-            kept.scaler.on_submit_failed(name, f"{type(error).__name__}: {error}", now(), hopeless=never)
+            said = str(error) if isinstance(error, PilotflowError) else f"{type(error).__name__}: {error}"
+            kept.scaler.on_submit_failed(name, said, now(), hopeless=never)
             return
         kept.scaler.on_submitted(name, batch_id, now())
         if now() - self._announced_at > ANNOUNCE_S:

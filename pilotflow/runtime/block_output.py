@@ -18,10 +18,12 @@ def why_no_start(run_dir: Path, block: str) -> str:
     """The end of a block's stderr (or else of its newest log), what to check, and where to look."""
     folder, script = run_dir / "blocks" / block, run_dir / "scripts" / f"{block}.sh"
     stderr = folder / "stderr"
+    if not stderr.exists():  # it has never run
+        return f"Its script is {script}." if script.exists() else ""
     lines: list[str] = []
     if text := tail(stderr):
         lines += [f"Its stderr ({stderr}) ends with:", text]
-    elif stderr.exists():
+    else:
         lines.append(f"Its stderr ({stderr}) is empty.")
         logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
         if logs and (text := tail(logs[-1])):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 import pilotflow
 from pilotflow.providers.slurm import SlurmProvider
 from pilotflow.testing.providers import check_provider
 from tests.slurm.harness.cluster import Cluster
+from tests.slurm.page import parts
 from tests.slurm.tasks import config, double, where
 
 
@@ -37,3 +41,14 @@ def keep_contract(folder: str) -> None:
 
 def test_slurm_keeps_the_contract(cluster: Cluster, tmp_path: Path) -> None:
     cluster.function("tests.slurm.test_first_steps:keep_contract", str(tmp_path), cwd=tmp_path, timeout_s=100)
+
+
+@pytest.mark.soak
+def test_the_five_minutes_of_the_page_are_as_it_says(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "slurm.yaml").write_text(parts("yaml")[0])
+    (tmp_path / "squares.py").write_text(parts("python")[0])
+    run = ("env", f"--chdir={tmp_path}", sys.executable)
+    assert cluster.run(*run, "squares.py").stdout == parts("text")[0]
+    script = cluster.run(*run, "-m", "pilotflow", "slurm", "script", "slurm.yaml").stdout
+    shown = [line for line in parts("console")[1].splitlines() if line.startswith("#SBATCH")]
+    assert [line for line in script.replace(str(tmp_path), "/home/you").splitlines() if "#SBATCH" in line] == shown
