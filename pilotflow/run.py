@@ -216,6 +216,17 @@ class Run:
             raise ConfigError(f"{task!r} belongs to another run than {self!r}; ask that one.")
         return explain(self._connection_file, task)
 
+    def request_blocks(self, executor: str, count: int = 1) -> None:
+        """Ask for blocks of an executor now, whatever the load; from now on it may have so many more.
+
+        Raises:
+            ConfigError: there is no such executor, or the count is no positive number.
+        """
+        self.check_executors((executor,), "request_blocks")
+        if count < 1:
+            raise ConfigError(f"request_blocks(count=...): {count} is not a whole number of 1 or more.")
+        self._keeper.ask(executor, count)
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every task has ended; False if that takes longer than `timeout` seconds.
 

@@ -16,6 +16,9 @@ MOVED_S: Final = 3.0
 _SUPPLY: Final = STARTING | {Phase.WORKING}
 
 
+MAX_BACKOFF_S: Final = 60.0
+
+
 @dataclass(eq=False)
 class Block:
     """A block, and what has become of it.
@@ -124,6 +127,12 @@ class Block:
             requeues=self.requeues,
         )
 
+    def why_given_up(self, label: str, failures: int) -> str:
+        """What is said when its executor is given up after so many failures in a row, of which it is the last."""
+        times = "A block" if failures == 1 else f"{failures} blocks in a row"
+        ended = f"of executor '{label}' ended before a manager had joined"
+        return f"{times} {ended}. The last one, {self.name}, {self.reason}"
+
     def requeue(self, now: float) -> None:
         """It is in the queue again, as it was before its first manager."""
         self.enter(Phase.PENDING, now)
@@ -152,3 +161,8 @@ class Block:
         self.blamed.update(found)
         self.lost.clear()
         return found
+
+
+def backoff_s(times: int) -> float:
+    """Seconds to wait after something went wrong so many times in a row: 0, 1, 2, 4 ..."""
+    return 0.0 if times <= 1 else min(2.0 ** min(times - 2, 30), MAX_BACKOFF_S)

@@ -44,7 +44,7 @@ from pilotflow.core.block_records import (
     RequestBlock,
     how_it_ended,
 )
-from pilotflow.core.block_state import STARTING, Block
+from pilotflow.core.block_state import STARTING, Block, backoff_s
 from pilotflow.core.node_losses import NodeLosses
 from pilotflow.core.scaling import IdleBlock, Queue, Supply
 from pilotflow.core.shapes import Nodes
@@ -81,7 +81,6 @@ CANCEL_AGAIN_S: Final = 30.0
 _STARTED: Final = frozenset({Phase.RUNNING, Phase.WORKING})
 YOUNG_S: Final = 30.0
 """A block lost within this time of its first manager is a sign that the next one will be lost as well."""
-MAX_BACKOFF_S: Final = 60.0
 KEEP_ENDED: Final = 200
 """Ended blocks that are remembered, for people."""
 
@@ -109,6 +108,8 @@ class BlockScaler:
         self._losses = 0  # blocks lost young, in a row
         self._hold_until = -math.inf
         self._last_failed = ""
+        self._asked = 0  # blocks that somebody wants whatever the load, and that have not been requested
+        self._more = 0  # blocks that may exist beyond the limit, because they were asked for
         self._given_up = False
         self._hopeless = False  # no other try is worth it: managers cannot reach the run, or the provider says so
 
@@ -143,7 +144,7 @@ class BlockScaler:
         """What is to be expected."""
         failed = self._ended.get(self._last_failed) if self._failures else None
         name, how = (failed.name, failed.reason) if failed is not None else ("", "")
-        live, most = len(self._live), self._limits.max_blocks
+        live, most = len(self._live), self._most
         return Outlook(self.label, live, most, self._failures, name, how, self._hold_until)
 
     def take_ends(self, now: float) -> list[tuple[str, float]]:
@@ -180,7 +181,7 @@ class BlockScaler:
         return Supply(
             nodes=self._nodes,
             parallelism=limits.parallelism,
-            room=limits.max_blocks - len(self._live),
+            room=self._most - len(self._live),
             coming=tuple(sorted(coming.items())),
             leased=leased,
             idle=tuple(idle.values()) if self._queue.classes else (),
@@ -193,7 +194,18 @@ class BlockScaler:
         """There is this block, from an earlier life of the run. Its managers will be heard of."""
         number = int(name.rpartition("-")[2])
         self._live[name] = Block(name, number, now, Phase.PENDING, batch_id)
+        self._more = max(self._more, len(self._live) - self._limits.max_blocks)
         self._next_number = max(self._next_number, number + 1)
+
+    def ask(self, count: int) -> None:
+        """Somebody wants so many blocks now, whatever the load; from now on there may be so many more."""
+        self._asked += count
+        self._more += count
+
+    @property
+    def _most(self) -> int:
+        """Blocks that may exist."""
+        return self._limits.max_blocks + self._more
 
     def on_submitted(self, name: str, batch_id: str, now: float) -> None:
         """The provider has taken the block."""
@@ -300,22 +312,15 @@ class BlockScaler:
         actions += self._drop_managers(now)
         if self._given_up:
             return actions
-        missing = max(wanted, self._below_floor())
+        missing = max(wanted, self._below_floor(), self._asked)
         tries = 1 if self._hopeless else max(1, self._limits.start_retries)
         if not self._live and self._failures >= tries and missing > 0:
             self._given_up = True
-            return [*actions, GiveUp(self._why_given_up(), self._last_failed)]
+            why = self._ended[self._last_failed].why_given_up(self.label, self._failures)
+            return [*actions, GiveUp(why, self._last_failed)]
         actions += self._scale_out(missing, now)
         actions += self._scale_in(now)
         return actions
-
-    def _why_given_up(self) -> str:
-        last = self._ended[self._last_failed]
-        times = "A block" if self._failures == 1 else f"{self._failures} blocks in a row"
-        return (
-            f"{times} of executor '{self.label}' ended before a manager had joined. "
-            f"The last one, {last.name}, {last.reason}"
-        )
 
     def _enforce_bounds(self, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -361,8 +366,9 @@ class BlockScaler:
             return []
         if self._failures:  # one try at a time until something joins
             missing = min(missing, 0 if any(b.phase in STARTING for b in self._live.values()) else 1)
-        room = self._limits.max_blocks - len(self._live)
-        return [self._request(now) for _ in range(min(missing, room))]
+        requests = [self._request(now) for _ in range(min(missing, self._most - len(self._live)))]
+        self._asked = max(0, self._asked - len(requests))
+        return list(requests)
 
     def _request(self, now: float) -> RequestBlock:
         name = f"{self.label}-{self._next_number}"
@@ -433,7 +439,7 @@ class BlockScaler:
             block.counted = True
             self._failures += 1
             self._last_failed = block.name
-            self._hold_until = max(self._hold_until, now + _backoff_s(self._failures))
+            self._hold_until = max(self._hold_until, now + backoff_s(self._failures))
 
     def _count_loss(self, block: Block, now: float, *, planned: bool) -> None:
         if block.counted:
@@ -441,9 +447,4 @@ class BlockScaler:
         block.counted = True
         young = now - block.working_since < (LEAVE_S if planned else YOUNG_S)
         self._losses = self._losses + 1 if young else 0
-        self._hold_until = max(self._hold_until, now + _backoff_s(self._losses))
-
-
-def _backoff_s(times: int) -> float:
-    """Seconds to wait after something went wrong so many times in a row: 0, 1, 2, 4 ..."""
-    return 0.0 if times <= 1 else min(2.0 ** min(times - 2, 30), MAX_BACKOFF_S)
+        self._hold_until = max(self._hold_until, now + backoff_s(self._losses))

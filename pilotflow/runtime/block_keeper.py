@@ -51,7 +51,7 @@ from pilotflow.messages import (
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start
-from pilotflow.runtime.kept import Kept, KeptExecutor
+from pilotflow.runtime.kept import Ask, Kept, KeptExecutor
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
 
@@ -65,7 +65,8 @@ CANCELS_MAX: Final = 500
 """Blocks that one command cancels when this process is dead."""
 CLOSE_POLL_S: Final = 0.05
 
-Event: TypeAlias = Load | ManagerUp | ManagerDown
+
+Event: TypeAlias = Load | ManagerUp | ManagerDown | Ask
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,10 @@ class BlockKeeper:
     def on_manager_down(self, event: ManagerDown) -> None:
         """A manager has left, was lost, or was refused."""
         self._events.put(event)
+
+    def ask(self, executor: str, count: int) -> None:
+        """Somebody wants so many blocks of this executor now. See `BlockScaler.ask`."""
+        self._events.put(Ask(executor, count))
 
     def describe(self) -> list[BlockInfo]:
         """The blocks that exist and the last ones that have ended, as of the thread's last turn."""
@@ -236,7 +241,10 @@ class BlockKeeper:
         if isinstance(event, Load):
             self._on_load(event, now)
         elif kept := self._of(event.executor):
-            if isinstance(event, ManagerUp):
+            if isinstance(event, Ask):
+                self._log.info("%d blocks of executor '%s' were asked for", event.count, event.executor)
+                kept.scaler.ask(event.count)
+            elif isinstance(event, ManagerUp):
                 kept.scaler.on_manager_up(event.block, event.node, event.capacity, now)
             elif event.refused:
                 kept.scaler.on_manager_refused(event.block, event.reason)

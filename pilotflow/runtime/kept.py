@@ -36,6 +36,14 @@ class KeptExecutor:
     prelude: str = ""
 
 
+@dataclass(frozen=True)
+class Ask:
+    """Somebody wants so many blocks of an executor."""
+
+    executor: str
+    count: int
+
+
 @dataclass
 class Kept:
     """What the keeper's thread knows of one executor."""

@@ -32,6 +32,11 @@ class ActionBook:
         """Those that have begun and not ended."""
         return sorted(self._running.elements())
 
+    @property
+    def done(self) -> list[int]:
+        """Those that have fired and were carried out."""
+        return sorted(self._fired - set(self._running.elements()))
+
     def job_triggers(self) -> list[JobsTrigger]:
         """What the graph of jobs is to watch for."""
         return [

@@ -24,6 +24,8 @@ from typing import Final
 
 import msgspec
 
+from pilotflow.config.here import effective_here
+from pilotflow.config.model import Config
 from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, RunClosed
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.connection import Connection, read_connection
@@ -32,10 +34,11 @@ from pilotflow.workflow.deeds import Deeds
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.holding import holder, is_held, lock
 from pilotflow.workflow.inbox import Stop
-from pilotflow.workflow.options import RunOptions, binding_of, config_of
+from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.setting import Setting
 from pilotflow.workflow.store import FILE, JobStore, read_definition, restore
+from pilotflow.workflow.supplies import Supplies
 
 SUCCEEDED: Final = 0
 JOBS_FAILED: Final = 1
@@ -119,16 +122,17 @@ def _live(
     options = msgspec.json.decode(facts["options"], type=RunOptions)
     found = _living_interchange(directory, facts["run_id"], log) if last is not None and last[2] is None else None
     epoch = (last[0] if last is not None else 0) + (found is None)
+    supplies = Supplies(workflow, options, _site_config(options))
     setting = Setting(
         workflow=workflow,
         directory=directory,
         run_id=facts["run_id"],
         number=directory.name,
         home=Path(facts["home"]),
-        config=config_of(workflow, options),
-        bindings=binding_of,
+        supplies=supplies,
+        config=supplies.config(),
         keep_s=options.keep_s,
-        open=options.open or not options.local,
+        open=options.open or not (options.local or options.slurm),
         auto_recover=options.auto_recover,
         epoch=epoch,
         interchange=found[0] if found else None,
@@ -146,6 +150,14 @@ def _live(
     store.end_life(life, how)
     log.info("program %d is done with run %s: %s", os.getpid(), directory.name, how)
     return code
+
+
+def _site_config(options: RunOptions) -> Config | None:
+    """The configuration of the site, if it is to be used."""
+    if options.settings is None:
+        return None
+    found = effective_here(options.settings, "--{option}")
+    return None if found is None or found.site is None else found.config
 
 
 def _judge(engine: Engine) -> tuple[int, str]:

@@ -97,8 +97,11 @@ class Deeds:
             self._running.discard(process)
 
     def schedule(self, action: Action) -> str:
-        """Ask for blocks. A run on this machine has all that it can have."""
-        return "nothing to do: the run is on this machine"
+        """Say what is asked for; the engine asks when it hears that this has been carried out."""
+        label = self._setting.supplies.of_action(action)
+        if label is None:
+            return "nothing to do: the run does not use this scheduler"
+        return f"{action.num_allocations} blocks of executor '{label}' are asked for"
 
     def __enter__(self) -> Self:
         return self

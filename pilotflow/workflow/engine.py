@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -30,6 +31,7 @@ from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.action_book import ActionBook
+from pilotflow.workflow.asked_blocks import AskedBlocks
 from pilotflow.workflow.calls import NoValue
 from pilotflow.workflow.fingerprints import encode_prints
 from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
@@ -104,9 +106,13 @@ class Engine:
         self._restarts = 0
         self._epoch = setting.epoch
         self._actions = ActionBook(workflow.actions, restored.fired)
+        self._asked = AskedBlocks(setting.supplies, workflow.actions)
         self._touched: dict[int, None] = {}
         self._ready: list[int] = []  # to be handed out, besides what becomes ready
-        self._instructions: dict[str, Callable[[Sequence[str]], str]] = {"cancel": self._cancel_on_order}
+        self._instructions: dict[str, Callable[[Sequence[str]], str]] = {
+            "cancel": self._cancel_on_order,
+            "schedule": lambda words: self._asked.order(self.run, words),
+        }
         self._waiting: list[int] = []  # committed as handed out before there was a run
         self._changes = Changes()
         self._due = _Due()
@@ -170,6 +176,7 @@ class Engine:
             prepare=self._prepare,
         )
         self.run = DurableRun(setting.config, durable)
+        self._asked.ask_again(self.run, self._actions.done, Counter(block.executor for block in durable.blocks))
         waiting, self._waiting = self._waiting, []
         self._submit(waiting)
         self._settle()
@@ -253,6 +260,7 @@ class Engine:
             self._obey(event)
         elif isinstance(event, ActionEnded):
             self._actions.end(event.number)
+            self._asked.ask(self.run, event.number)
             self._store.action_ended(event.number, event.words)
             self._store.event("action", str(event.number), event.words)
         elif isinstance(event, ManagerUp):

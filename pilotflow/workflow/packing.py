@@ -114,7 +114,7 @@ class Packer:
         self._requests[number] = request
 
     def _class_of(self, client: DurableClient, job: Job) -> int:
-        key = (self.request_of(job.index), self._setting.bindings(job))
+        key = (self.request_of(job.index), self._setting.supplies.bindings(job))
         cls = self._classes.get(key)
         if cls is None:
             cls = self._classes[key] = client.definitions.request_class(*key, self._setting.config.crash_limit)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilotflow.config.model import Config
 from pilotflow.runtime.connection import Connection
-from pilotflow.workflow.records import Job, Workflow
+from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.supplies import Supplies
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Setting:
         directory: the run directory.
         run_id, number: the run's name, unique on this host, and as it is called on the command line.
         home: the working directory from which the jobs' relative paths start.
+        supplies: which executors there are for jobs and actions.
         config: executors and the rest.
-        bindings: labels of the executors that a job may run on; none for any.
         keep_s: how long the interchange waits for another program while nothing runs.
         open: whether managers may join that nobody has asked for.
         auto_recover: whether jobs that fail for lack of memory or time ask for more and run again.
@@ -34,8 +34,8 @@ class Setting:
     run_id: str
     number: str
     home: Path
+    supplies: Supplies
     config: Config
-    bindings: Callable[[Job], tuple[str, ...]]
     keep_s: float
     open: bool = False
     auto_recover: bool = False

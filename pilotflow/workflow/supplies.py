@@ -1,0 +1,140 @@
+"""Where a workflow's jobs run: the executors that its schedulers, a site, or this machine become. Pure but for the site.
+
+Each entry of `slurm_schedulers` is an executor of its name. Actions that give the same scheduler's managers another
+`max_parallel_jobs` are executors beside it, since how a manager places tasks is settled when it starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.launchers.srun import SrunLauncher
+from pilotflow.providers.local import LocalProvider
+from pilotflow.workflow.allocations import slurm_provider
+from pilotflow.workflow.options import GRACE_MARGIN_S, LOCAL, RunOptions
+from pilotflow.workflow.records import Action, Deed, Job, Mode, Workflow
+
+_NO_LABEL: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_MODES: Final[Mapping[Mode, Literal["direct", "slurm"]]] = {
+    Mode.AUTO: "slurm",  # what runs in an allocation is inside of one
+    Mode.SLURM: "slurm",
+    Mode.DIRECT: "direct",
+}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Allocations of one scheduler whose managers work alike."""
+
+    scheduler: int
+    max_parallel_jobs: int | None
+
+
+class Supplies:
+    """The executors of a workflow's run, and which of them jobs and actions mean.
+
+    Args:
+        workflow: the workflow.
+        options: what the command line says.
+        site: the configuration of the site, if one is to be used, for workflows without schedulers.
+    """
+
+    def __init__(self, workflow: Workflow, options: RunOptions, site: Config | None = None) -> None:
+        self._workflow = workflow
+        self._options = options
+        self._site = site
+        self._labels: dict[_Kind, str] = {}
+        if options.slurm:
+            for kind in _kinds(workflow):
+                self._labels[kind] = self._label(kind)
+
+    def config(self) -> Config:
+        """What the run is started with."""
+        workflow = self._workflow
+        shared: dict[str, Any] = {"job_sort_method": workflow.sort_method.value}
+        if workflow.runners.idle_s is not None and self._labels:
+            shared["max_idletime"] = workflow.runners.idle_s
+        if self._site is not None:
+            executors = [dataclasses.replace(executor, **self._limits()) for executor in self._site.executors]
+            return dataclasses.replace(self._site, executors=executors, **shared)
+        executors = [self._executor(kind, label) for kind, label in self._labels.items()]
+        return Config(executors=executors or [self._here()], **shared)
+
+    def bindings(self, job: Job) -> tuple[str, ...]:
+        """Labels of the executors that a job may run on; none for any."""
+        if job.label is not None:
+            return (job.label,)
+        if self._labels and job.scheduler is not None:
+            return tuple(label for kind, label in self._labels.items() if kind.scheduler == job.scheduler)
+        known = () if self._site is None else tuple(executor.label for executor in self._site.executors)
+        return tuple(label for label in job.executors if label in known)
+
+    def of_action(self, action: Action) -> str | None:
+        """The executor whose blocks an action asks for; None if the run has none of that kind."""
+        if action.deed is not Deed.SCHEDULE_NODES or action.scheduler is None:
+            return None
+        return self._labels.get(_Kind(action.scheduler, action.max_parallel_jobs))
+
+    def of_scheduler(self, name: str, max_parallel_jobs: int | None) -> str | None:
+        """The executor of a scheduler's blocks with so many jobs at once, or None."""
+        for kind, label in self._labels.items():
+            scheduler = self._workflow.slurm_schedulers[kind.scheduler].name
+            if scheduler == name and kind.max_parallel_jobs == max_parallel_jobs:
+                return label
+        return None
+
+    def _label(self, kind: _Kind) -> str:
+        name = _NO_LABEL.sub("_", self._workflow.slurm_schedulers[kind.scheduler].name).lstrip("_.-")[:40]
+        label = f"{name or 'slurm'}-{kind.scheduler}" if name in self._labels.values() or not name else name
+        return label if kind.max_parallel_jobs is None else f"{label}.{kind.max_parallel_jobs}"
+
+    def _executor(self, kind: _Kind, label: str) -> ExecutorConfig:
+        workflow = self._workflow
+        scheduler = workflow.slurm_schedulers[kind.scheduler]
+        # What actions ask for comes then. A scheduler that none asks for grows by what its jobs are worth.
+        asked = any(action.scheduler == kind.scheduler for action in workflow.actions)
+        provider = dataclasses.replace(slurm_provider(scheduler), init_blocks=0, max_blocks=0 if asked else 1)
+        return ExecutorConfig(
+            label=label,
+            provider=provider,
+            launcher=SrunLauncher(mpi=workflow.execution.srun_mpi),
+            mode=_MODES[workflow.execution.mode],
+            max_parallel_jobs=kind.max_parallel_jobs,
+            **self._limits(),
+        )
+
+    def _here(self) -> ExecutorConfig:
+        options = self._options
+        return ExecutorConfig(
+            label=LOCAL,
+            provider=LocalProvider(init_blocks=int(options.local), min_blocks=0, max_blocks=int(options.local)),
+            num_cpus=options.num_cpus,
+            memory=options.memory_bytes,
+            num_gpus=options.num_gpus,
+            max_parallel_jobs=options.max_parallel_jobs,
+            **self._limits(),
+        )
+
+    def _limits(self) -> dict[str, Any]:
+        execution = self._workflow.execution
+        return {
+            "memory_margin": 0.05 if execution.limit_resources else 10.0,
+            "runtime_grace": execution.sigterm_lead_s + GRACE_MARGIN_S,
+        }
+
+
+def _kinds(workflow: Workflow) -> Sequence[_Kind]:
+    """What the actions ask for, and schedulers that no action names."""
+    found = dict.fromkeys(
+        _Kind(action.scheduler, action.max_parallel_jobs)
+        for action in workflow.actions
+        if action.deed is Deed.SCHEDULE_NODES and action.scheduler is not None
+    )
+    named = {kind.scheduler for kind in found}
+    found |= dict.fromkeys(_Kind(index, None) for index in range(len(workflow.slurm_schedulers)) if index not in named)
+    return list(found)
