@@ -155,8 +155,7 @@ def _match_row(fit: Fit) -> tuple[str, ...]:
 
 def show_settings(given: Sequence[str], origin: bool, as_json: bool) -> None:
     """Print which settings hold here, and the executors that they amount to."""
-    call = layer_of_environment({f"PILOTFLOW_{name.upper()}": value for name, value in map(_split, given)}).values
-    found = effective(usual_places(os.environ), os.environ, call, "--set {key}")
+    found = effective(usual_places(os.environ), os.environ, parse_settings(given), "--set {key}")
     if as_json:
         print(json.dumps(_settings_data(found), indent=2, default=str))
         return
@@ -190,6 +189,16 @@ def show_settings(given: Sequence[str], origin: bool, as_json: bool) -> None:
     if limits:
         print()
         print_table(console, ("policy of", "limit", "set by"), limits)
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of the command line, each as NAME=VALUE.
+
+    Raises:
+        ConfigError: there is no such setting, or a value is wrong.
+    """
+    pairs = map(_split, given)
+    return dict(layer_of_environment({f"PILOTFLOW_{name.upper()}": value for name, value in pairs}).values)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -26,6 +26,26 @@ def blocks(
         show_blocks(run, json, every)
 
 
+@slurm_app.command("schedule-nodes")
+def schedule_nodes(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")] = "last",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Which entry of slurm_schedulers; the only one by default.")
+    ] = None,
+    num_hpc_jobs: Annotated[int, typer.Option("--num-hpc-jobs", "-n", min=1, help="How many allocations.")] = 1,
+    max_parallel_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Those whose managers run so many jobs at once, as an action says.")
+    ] = None,
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Have a running workflow ask for more allocations of one of its schedulers."""
+    from pilotflow.cli.workflow_runs import schedule_blocks
+
+    with errors_in_words("Interrupted. The run goes on."):
+        schedule_blocks(run, scheduler, num_hpc_jobs, max_parallel_jobs, run_dir, as_json=json)
+
+
 @slurm_app.command("script")
 def script(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.", show_default=False)],

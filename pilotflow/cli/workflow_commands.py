@@ -31,6 +31,17 @@ AutoRecover = Annotated[
     bool, typer.Option("--auto-recover", help="Jobs that lack memory or time ask for more and run again.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, as `create` does.")]
+Here = Annotated[bool, typer.Option("--here", help="Run all jobs on this machine, whatever the file or the site say.")]
+SiteName = Annotated[
+    str | None, typer.Option("--site", help="The site whose partitions to use; found out if not given.")
+]
+Account = Annotated[str | None, typer.Option("--account", help="What batch jobs are charged to.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Another setting of the site, such as partition; may be given again."
+    ),
+]
 BASE = Path("runs")
 
 
@@ -44,17 +55,22 @@ def run(
     no_local: NoLocal = False,
     keep: Keep = "1h",
     auto_recover: AutoRecover = False,
+    here: Here = False,
+    site: SiteName = None,
+    account: Account = None,
+    settings: Settings = None,
     dry_run: DryRun = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
     """Run a workflow to its end, and say how it went."""
-    from pilotflow.cli.workflow_runs import start
+    from pilotflow.cli.workflow_runs import Options, start
 
     with errors_in_words():
         if dry_run:
             return _say_what_would_be_done(workflow, json)
-        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep, auto_recover)
+        machine = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local)
+        options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
         raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
 
 
@@ -67,17 +83,22 @@ def submit(
     no_local: NoLocal = False,
     keep: Keep = "1h",
     auto_recover: AutoRecover = False,
+    here: Here = False,
+    site: SiteName = None,
+    account: Account = None,
+    settings: Settings = None,
     dry_run: DryRun = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
     """Run a workflow in the background; the same as `run --detach`."""
-    from pilotflow.cli.workflow_runs import start
+    from pilotflow.cli.workflow_runs import Options, start
 
     with errors_in_words():
         if dry_run:
             return _say_what_would_be_done(workflow, json)
-        options = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local, keep, auto_recover)
+        machine = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local)
+        options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
         raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
 
 

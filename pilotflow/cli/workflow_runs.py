@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilotflow.cli.create import partitions_of
 from pilotflow.cli.live import Live
 from pilotflow.cli.runs import find_directory
+from pilotflow.cli.site_shows import parse_settings
 from pilotflow.cli.workflow_summary import as_data, print_summary
+from pilotflow.config.here import effective_here
 from pilotflow.errors import ConfigError
-from pilotflow.units import parse_duration
+from pilotflow.units import did_you_mean, parse_duration
 from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.history import open_history
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
-from pilotflow.workflow.orders import order_cancel
+from pilotflow.workflow.orders import order_blocks, order_cancel
+from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.spec import read_workflow
 
 GIB: Final = 1 << 30
 _CODES: Final = {"succeeded": 0, "failed": 1, "infrastructure": 3, "interrupted": 130}
 
-Options = tuple[int | None, float | None, int | None, int | None, bool, str, bool]
-"""Cores, GiB, GPUs, jobs at once, nothing here, how long to keep results, help by itself: of the command line."""
+
+class Options(NamedTuple):
+    """What the command line says about where jobs run.
+
+    Attributes:
+        num_cpus, memory_gb, num_gpus, max_parallel_jobs: of this machine.
+        no_local: run nothing here.
+        keep: how long results are kept for another program.
+        auto_recover: help jobs by itself.
+        here: run everything on this machine, whatever the file and the site say.
+        site, account: where, and what to charge.
+        settings: others, as NAME=VALUE.
+    """
+
+    num_cpus: int | None = None
+    memory_gb: float | None = None
+    num_gpus: int | None = None
+    max_parallel_jobs: int | None = None
+    no_local: bool = False
+    keep: str = "1h"
+    auto_recover: bool = False
+    here: bool = False
+    site: str | None = None
+    account: str | None = None
+    settings: Sequence[str] = ()
 
 
 def start(path: Path, options: Options, base: Path, *, detached: bool, as_json: bool) -> int:
@@ -39,25 +67,43 @@ def start(path: Path, options: Options, base: Path, *, detached: bool, as_json: 
     workflow = read_workflow(path, partitions=partitions_of(None))
     for warning in workflow.warnings:
         sys.stderr.write(f"{workflow.where(warning.at)}: warning: {warning.text}\n")
-    directory = create(workflow, parse_options(options), base)
+    directory = create(workflow, parse_options(options, workflow), base)
     return begin(directory, detached=detached, as_json=as_json)
 
 
-def parse_options(options: Options) -> RunOptions:
-    """What the command line says.
+def parse_options(options: Options, workflow: Workflow) -> RunOptions:
+    """What the command line, the workflow and the site together say about where jobs run.
 
     Raises:
-        ConfigError: a duration is none.
+        ConfigError: a value is wrong, or contradicts another one.
     """
-    cpus, memory_gb, gpus, depth, no_local, keep, auto_recover = options
+    told = {**parse_settings(options.settings), "site": options.site, "account": options.account}
+    settings = {key: value for key, value in told.items() if value is not None}
+    if options.here and settings:
+        raise ConfigError(f"--here runs everything on this machine, and {', '.join(settings)} say otherwise. Give one.")
+    slurm = False
+    if workflow.slurm_schedulers and not options.here:
+        slurm = shutil.which("sbatch") is not None
+        if settings:
+            raise ConfigError(f"{workflow.path} has slurm_schedulers of its own; {', '.join(settings)} cannot be set.")
+        if not slurm:
+            sys.stderr.write("There is no sbatch on this machine's PATH: all jobs run here.\n")
+    machine = (options.num_cpus, options.memory_gb, options.num_gpus, options.max_parallel_jobs)
+    if slurm or options.here or options.no_local or any(value is not None for value in machine):
+        by_site = False
+    else:
+        found = effective_here(settings, "--{option}")
+        by_site = found is not None and found.site is not None and found.site.batch_system != "local"
     return RunOptions(
-        num_cpus=cpus,
-        memory_bytes=None if memory_gb is None else int(memory_gb * GIB),
-        num_gpus=gpus,
-        max_parallel_jobs=depth,
-        local=not no_local,
-        auto_recover=auto_recover,
-        keep_s=parse_duration(keep),
+        num_cpus=options.num_cpus,
+        memory_bytes=None if options.memory_gb is None else int(options.memory_gb * GIB),
+        num_gpus=options.num_gpus,
+        max_parallel_jobs=options.max_parallel_jobs,
+        local=not (options.no_local or slurm or by_site),
+        slurm=slurm or by_site,
+        settings=settings if by_site else None,
+        auto_recover=options.auto_recover,
+        keep_s=parse_duration(options.keep),
     )
 
 
@@ -128,3 +174,34 @@ def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> 
         print(json.dumps({"run": directory.name, "cancelled": count}))
     else:
         print(f"{count:,} jobs of run {directory.name} cancelled.")
+
+
+def schedule_blocks(
+    run: str, scheduler: str | None, count: int, max_parallel_jobs: int | None, base: Path, *, as_json: bool
+) -> None:
+    """Have a run ask for more allocations.
+
+    Raises:
+        ConfigError: it is not running, or the scheduler has to be named.
+        InfrastructureError: it has no such scheduler.
+    """
+    directory = find_directory(run, base)
+    with open_history(directory) as history:
+        names = [entry.name for entry in history.workflow().slurm_schedulers]
+        state = history.summary(stages=False).state
+    if scheduler is None:
+        if len(names) != 1:
+            raise ConfigError(f"Say which with --scheduler: {', '.join(names) or 'this run has none'}.")
+        scheduler = names[0]
+    if scheduler not in names:
+        raise ConfigError(
+            f"Run {directory.name} has no scheduler '{scheduler}'{did_you_mean(scheduler, names)}. "
+            f"It has: {', '.join(names) or 'none'}."
+        )
+    if state != "running":
+        raise ConfigError(f"Run {directory.name} is not running (it is {state}); go on with it first.")
+    label = order_blocks(directory, scheduler, count, max_parallel_jobs)
+    if as_json:
+        print(json.dumps({"run": directory.name, "executor": label, "blocks": count}))
+    else:
+        print(f"{count} more blocks of executor '{label}' are asked for.")

@@ -8,7 +8,6 @@ then, and whatever is killed at whatever moment, the next program goes on from t
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -110,7 +109,7 @@ class Engine:
         self._touched: dict[int, None] = {}
         self._ready: list[int] = []  # to be handed out, besides what becomes ready
         self._instructions: dict[str, Callable[[Sequence[str]], str]] = {
-            "cancel": self._cancel_on_order,
+            "cancel": lambda words: str(self._cancel(numbers_in(words) if words else None)),
             "schedule": lambda words: self._asked.order(self.run, words),
         }
         self._waiting: list[int] = []  # committed as handed out before there was a run
@@ -307,7 +306,7 @@ class Engine:
             if self._jobs[number].timeout_s is not None:
                 self._tries.spent_s[number] = self._tries.spent_s.get(number, 0.0) + row[5] / 1e6
         elif verdict.state is S.COMPLETED and end.result is not None:
-            self._keep(end.result)
+            self._changes.user_data += self._tries.keep(end.result, self._data_number)
 
     def _helped(self, number: int, end: Ended, row: TaskRow) -> str:
         """Have a job ask for more if that is what it failed for, where that is wanted; how, or nothing."""
@@ -318,13 +317,6 @@ class Engine:
             return ""
         self._changes.requests.append((number, msgspec.msgpack.encode(advice.request), advice.why))
         return advice.why
-
-    def _keep(self, result: str) -> None:
-        """Record the user data that a job has made."""
-        for name, value in json.loads(result).items():
-            data = self._data_number[name]
-            self._tries.values[data] = text = json.dumps(value)
-            self._changes.user_data.append((data, text))
 
     def _lose(self, number: int, how: str, now: float) -> None:
         """An attempt at a job was lost; the next one has another number."""
@@ -343,9 +335,6 @@ class Engine:
                 self.run.client.say(Obeyed(event.token, done, text))
 
         self._due.answers.append(answer)
-
-    def _cancel_on_order(self, words: Sequence[str]) -> str:
-        return str(self._cancel(numbers_in(words) if words else None))
 
     def _cancel(self, numbers: Iterable[int] | None) -> int:
         now, count = time.time(), 0

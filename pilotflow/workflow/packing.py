@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -43,6 +45,12 @@ class Tries:
         return cls(
             restored.attempts, restored.wires, dict(restored.scripts), dict(restored.user_data), restored.requests
         )
+
+    def keep(self, result: str, numbers: Mapping[str, int]) -> list[tuple[int, str]]:
+        """Take over the user data that a job has made; returns each value as JSON, with its number."""
+        made = [(numbers[name], json.dumps(value)) for name, value in json.loads(result).items()]
+        self.values.update(made)
+        return made
 
 
 class Parcel(NamedTuple):

@@ -89,8 +89,9 @@ class Supplies:
         return None
 
     def _label(self, kind: _Kind) -> str:
-        name = _NO_LABEL.sub("_", self._workflow.slurm_schedulers[kind.scheduler].name).lstrip("_.-")[:40]
-        label = f"{name or 'slurm'}-{kind.scheduler}" if name in self._labels.values() or not name else name
+        names = [_plain(scheduler.name) for scheduler in self._workflow.slurm_schedulers]
+        name = names[kind.scheduler]
+        label = f"{name}-{kind.scheduler}" if names.count(name) > 1 else name
         return label if kind.max_parallel_jobs is None else f"{label}.{kind.max_parallel_jobs}"
 
     def _executor(self, kind: _Kind, label: str) -> ExecutorConfig:
@@ -126,6 +127,11 @@ class Supplies:
             "memory_margin": 0.05 if execution.limit_resources else 10.0,
             "runtime_grace": execution.sigterm_lead_s + GRACE_MARGIN_S,
         }
+
+
+def _plain(name: str) -> str:
+    """A scheduler's name as a label."""
+    return _NO_LABEL.sub("_", name).lstrip("_.-")[:40] or "slurm"
 
 
 def _kinds(workflow: Workflow) -> Sequence[_Kind]:

@@ -1,0 +1,75 @@
+"""Where a workflow's jobs run: executors from its schedulers, its actions, a site, or this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.providers.slurm import SlurmProvider
+from pilotflow.workflow.options import RunOptions
+from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.spec import read_workflow
+from pilotflow.workflow.supplies import Supplies
+
+TEXT = """\
+name: staged
+jobs:
+  - {name: a, command: "true", scheduler: big}
+  - {name: b, command: "true", scheduler: small nodes}
+  - {name: c, command: "true"}
+slurm_schedulers:
+  - {name: big, account: x, nodes: 4, walltime: "02:00:00"}
+  - {name: small nodes, account: x, walltime: "01:00:00"}
+actions:
+  - {trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: big, scheduler_type: slurm, num_allocations: 2}
+  - {trigger_type: on_jobs_complete, jobs: [a], action_type: schedule_nodes, scheduler: big, scheduler_type: slurm, max_parallel_jobs: 8}
+"""
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Workflow:
+    path = tmp_path / "w.yaml"
+    path.write_text(TEXT)
+    return read_workflow(path)
+
+
+def test_schedulers_and_what_actions_make_of_them_are_executors(workflow: Workflow) -> None:
+    supplies = Supplies(workflow, RunOptions(slurm=True, local=False))
+    big, deep, small = supplies.config().executors
+    assert [executor.label for executor in (big, deep, small)] == ["big", "big.8", "small_nodes"]
+    assert (big.mode, big.max_parallel_jobs, deep.max_parallel_jobs) == ("slurm", None, 8)
+    assert isinstance(big.provider, SlurmProvider)
+    assert (big.provider.nodes_per_block, big.provider.walltime_s, big.provider.max_blocks) == (4, 7200, 0)
+    assert small.provider.max_blocks == 1, "no action asks for it: it grows by what its jobs are worth"
+
+
+def test_jobs_are_bound_to_their_schedulers_and_actions_mean_theirs(workflow: Workflow) -> None:
+    supplies = Supplies(workflow, RunOptions(slurm=True, local=False))
+    assert [supplies.bindings(job) for job in workflow.jobs] == [("big", "big.8"), ("small_nodes",), ()]
+    assert [supplies.of_action(action) for action in workflow.actions] == ["big", "big.8"]
+    assert supplies.of_scheduler("big", 8) == "big.8"
+    assert supplies.of_scheduler("big", 9) is None
+
+
+def test_on_this_machine_schedulers_mean_nothing(workflow: Workflow) -> None:
+    supplies = Supplies(workflow, RunOptions(num_cpus=3))
+    (here,) = supplies.config().executors
+    assert (here.label, here.num_cpus, here.provider.max_blocks) == ("local", 3, 1)
+    assert [supplies.bindings(job) for job in workflow.jobs] == [(), (), ()]
+    assert [supplies.of_action(action) for action in workflow.actions] == [None, None]
+
+
+def test_a_site_s_executors_are_taken_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text('name: w\njobs: [{name: a, command: "true", executors: [gpu]}, {name: b, command: "true"}]\n')
+    site = Config(
+        executors=[ExecutorConfig(label=label, provider=SlurmProvider()) for label in ("cpu", "gpu")], retries=3
+    )
+    supplies = Supplies(read_workflow(path), RunOptions(slurm=True, local=False), site)
+    assert ([executor.label for executor in supplies.config().executors], supplies.config().retries) == (
+        ["cpu", "gpu"],
+        3,
+    )
+    assert [supplies.bindings(job) for job in read_workflow(path).jobs] == [("gpu",), ()]

@@ -1,0 +1,69 @@
+"""Workflows on a real cluster: allocations that actions ask for, modes, more by hand, and a site's partitions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.slurm.harness.cluster import Cluster
+
+HEAD = """\
+name: staged
+resource_requirements:
+  - {name: wide, num_cpus: 1, num_nodes: 2, memory: 100m, runtime: PT1M}
+  - {name: one, num_cpus: 1, memory: 100m, runtime: PT1M}
+slurm_schedulers:
+  - {name: pair, account: root, partition: debug, nodes: 2, walltime: "00:05:00"}
+"""
+JOBS = """\
+jobs:
+  - {name: "part_{i}", command: "hostname > part_{i}.txt", resource_requirements: one, parameters: {i: "1:4"}}
+  - {name: both, command: "hostname >> both.txt", resource_requirements: wide, depends_on_regexes: ["part_.*"]}
+"""
+ACTION = "  - {trigger_type: %s, action_type: schedule_nodes, scheduler: pair, scheduler_type: slurm%s}\n"
+
+
+def pilotflow(cluster: Cluster, cwd: Path, *words: str, check: bool = True, **variables: str) -> str:
+    told = [f"{name}={value}" for name, value in variables.items()]
+    argv = ("env", f"--chdir={cwd}", *told, sys.executable, "-m", "pilotflow", *words)
+    return cluster.run(*argv, timeout_s=110, check=check).stdout
+
+
+def test_an_action_s_allocation_runs_jobs_as_steps_and_one_over_its_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(HEAD + JOBS + "actions:\n" + ACTION % ("on_workflow_start", ""))
+    summary = json.loads(pilotflow(cluster, tmp_path, "run", "w.yaml", "--json"))
+    assert summary["state"] == "succeeded", summary
+    for number in range(1, 5):
+        assert (tmp_path / f"part_{number}.txt").read_text().startswith("node")
+    assert len(set((tmp_path / "both.txt").read_text().split())) == 2, "a rank on each node"
+    assert not cluster.jobs()
+
+
+def test_a_site_s_partitions_run_a_workflow_that_names_none(cluster: Cluster, tmp_path: Path) -> None:
+    site = tmp_path / "sites" / "here.yaml"
+    site.parent.mkdir()
+    site.write_text(
+        "name: here\npartitions: [{name: debug, cpus_per_node: 4, memory_per_node: 4000m, default: true}]\n"
+    )
+    (tmp_path / "w.yaml").write_text(
+        'name: w\nexecution_config: {mode: direct}\njobs: [{name: a, command: "hostname > a.txt"}]\n'
+    )
+    said = pilotflow(
+        cluster, tmp_path, "run", "w.yaml", "--json", "--site", "here", PILOTFLOW_SITE_PATH=str(site.parent)
+    )
+    assert json.loads(said)["state"] == "succeeded"
+    assert (tmp_path / "a.txt").read_text().startswith("node")
+    assert not cluster.jobs()
+
+
+def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: Path) -> None:
+    jobs = 'jobs: [{name: a, command: "hostname > a.txt"}]\nexecution_config: {mode: direct}\n'
+    never = "actions:\n" + ACTION % ("on_workflow_complete", "")  # so that nothing is asked for by itself
+    (tmp_path / "w.yaml").write_text(HEAD + jobs + never)
+    pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
+    assert not cluster.jobs()
+    said = pilotflow(cluster, tmp_path, "slurm", "schedule-nodes", "last", "--scheduler", "pair", "--num-hpc-jobs", "1")
+    assert "1 more blocks of executor 'pair' are asked for" in said
+    pilotflow(cluster, tmp_path, "attach", "last")
+    assert (tmp_path / "a.txt").read_text().startswith("node")
