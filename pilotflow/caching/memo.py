@@ -31,6 +31,7 @@ from pilotflow.errors import CacheKeyError, PilotflowError, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Status
+from pilotflow.runtime.tickets import Ticket
 from pilotflow.serialize import Packed, pack, unpack
 
 if TYPE_CHECKING:
@@ -49,12 +50,6 @@ class Fate(Enum):
     JOINED = "an equal call was running"
     NEW = "it had to run"
     NO_KEY = "something that it needs has failed"
-
-
-class Ticket(Future[None]):
-    """What a call waits for that need not run as things are."""
-
-    name = "an equal call, or a look into the cache"
 
 
 class CachedFuture(AppFuture[T]):
@@ -161,14 +156,15 @@ class Memo:
             CacheKeyError: it has no key.
         """
         if call.needs:
-            ticket = Ticket()
+            first = call.needs[0]
+            ticket = Ticket(first.task_id, first.name) if isinstance(first, AppFuture) else Ticket()
             submit(ticket)
             self._when_all_are_done(call.needs, lambda: self._decide(future, call, ticket))
             return
         key = future.key = call.key()
         packed = self._lead_or_join(future, key, None)
         if packed is None and future.fate is Fate.JOINED:
-            ticket = Ticket()
+            ticket = self._ticket(key)
             submit(ticket)
             self._resolve(future, key, ticket)
             return
@@ -212,6 +208,11 @@ class Memo:
             return self._found(future, key)
         _is_known(future, time.time(), flight.leader.stdout, flight.leader.stderr)
         return packed
+
+    def _ticket(self, key: CallKey) -> Ticket:
+        """A ticket for a call that waits for an equal one."""
+        flight = self._flights.get(key.digest)
+        return Ticket() if flight is None else Ticket(flight.leader.task_id, flight.leader.name)
 
     def _found(self, future: CachedFuture[Any], key: CallKey) -> Packed | None:
         """The known result of a call, or None; then the call has to run."""

@@ -13,6 +13,7 @@ from pilotflow.core.graph import Graph
 from pilotflow.explanation import Named
 from pilotflow.futures import AppFuture
 from pilotflow.questions import BlockView, ClientView, ExecutorView
+from pilotflow.runtime.tickets import Ticket
 
 LISTED_MAX: Final = 10
 """Needs, links at each end of a chain, and names that travel."""
@@ -44,9 +45,11 @@ def look_up(
         if task is not None:
             return Named(number, task.name)
         other = foreign.get(number)
-        return Named(0, getattr(other, "name", "") or type(other).__name__)
+        name = getattr(other, "name", "") or type(other).__name__
+        return Named(other.task_id if isinstance(other, Ticket) else 0, name)
 
     needs = graph.needs(id)
+    needs = [number for number in needs if not _is_ticket_for_one_of(foreign.get(number), needs)]
     chain = _chain(needs, graph)
     last = chain[-1] if chain else id
     cut = chain if len(chain) <= 2 * LISTED_MAX else [*chain[:LISTED_MAX], *chain[-LISTED_MAX:]]
@@ -64,6 +67,10 @@ def look_up(
         (),
         *here(last),
     )
+
+
+def _is_ticket_for_one_of(need: Future[Any] | None, others: list[int]) -> bool:
+    return isinstance(need, Ticket) and need.task_id in others
 
 
 def _find(asked: str, graph: Graph[AppFuture[Any]]) -> tuple[int, int]:

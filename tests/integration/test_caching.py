@@ -81,11 +81,12 @@ def test_an_app_without_cache_always_runs(log: str) -> None:
     assert "no app with cache=True" in str(pf.why_not_cached(app(1, log)))
 
 
-def test_equal_calls_at_once_run_once(log: str, tmp_path: Path) -> None:
+def test_equal_calls_at_once_run_once(run: pf.Run, log: str, tmp_path: Path) -> None:
     flag = str(tmp_path / "flag")
     futures = [wait_for(flag, log) for _ in range(20)]
     until(lambda: bool(lines(log)))
     assert not any(future.done() for future in futures)
+    assert f"waits for task {futures[0].task_id} (wait_for)" in str(run.explain(futures[7]))
     Path(flag).touch()
     assert [future.result() for future in futures] == ["seen"] * 20
     assert len(lines(log)) == 1
