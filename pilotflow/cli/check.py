@@ -89,6 +89,7 @@ def _more(config: Config) -> list[tuple[str, str]]:
         most = f"{nodes * slots} tasks" if slots else f"all cores of {_count(nodes, 'node')}"
         how = "whatever they ask for" if executor.max_parallel_jobs else "as requests fit"
         rows.append(("", f"runs at most {most} at once, {how}"))
+        rows += [("", text) for text in _on_nodes(executor)]
         extra = [(key, value) for key, value in _given(provider).items() if key not in _IN_TABLE]
         extra += [(f"launcher.{key}", value) for key, value in _given(executor.launcher).items()]
         rows += [("", f"{key}: {_one_line(value)}") for key, value in extra]
@@ -103,6 +104,23 @@ def _given(record: object) -> dict[str, Any]:
         usual = {field.name: field.default for field in dataclasses.fields(record)}
         return {key: value for key, value in values.items() if value != usual[key]}
     return values
+
+
+def _on_nodes(executor: ExecutorConfig) -> list[str]:
+    """How tasks are placed, how nodes find this machine, and their Python, where that is not as usual."""
+    texts = {
+        "slurm": "each task is a step of its own, started by srun",
+        "auto": "each task is a step of its own where blocks are jobs of Slurm, else managers run them",
+    }
+    found = [texts[executor.mode]] if executor.mode in texts else []
+    if executor.address is not None:
+        found.append(f"nodes reach this machine by {executor.address}")
+    if executor.stage_env:
+        where = "a directory of the nodes" if executor.stage_env is True else f"{executor.stage_env} on the nodes"
+        found.append(f"this Python environment is brought to {where}")
+    elif not executor.activate:
+        found.append("managers are started with the python3 that worker_init finds")
+    return found
 
 
 def _run(config: Config) -> list[tuple[str, str]]:

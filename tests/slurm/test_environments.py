@@ -16,7 +16,7 @@ import pytest
 from tests.slurm.harness import packages
 from tests.slurm.harness.cluster import ROOT, Cluster
 
-CALLS_MAX = 1300
+CALLS_MAX = 1400
 """File-system calls of a manager from its start to its first result, on files that a cluster shares."""
 STAGED_CALLS_MAX = 60
 """The same with a staged environment, its standard library left out."""

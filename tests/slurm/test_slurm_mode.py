@@ -16,8 +16,11 @@ import pilotflow as pf
 from pilotflow.errors import BashExitError, MemoryLimitExceeded, TaskTimeout, WorkerLost
 from tests.slurm.conftest import a_cluster, a_state
 from tests.slurm.harness.cluster import Cluster
+from tests.slurm.harness.hosts import wait_for
 from tests.slurm.harness.settings import Settings
-from tests.slurm.tasks import config, pause
+from tests.slurm.programs import Program
+from tests.slurm.tasks import config, noted, pause
+from tests.slurm.test_losses import starts
 
 MIB = 1 << 20
 
@@ -130,6 +133,34 @@ def test_every_task_is_a_step_with_what_it_asked_for(cluster: Cluster, tmp_path:
     said = cluster.function("tests.slurm.test_slurm_mode:run_steps", str(tmp_path), cwd=tmp_path, timeout_s=120)
     assert said == "steps and what they have: ok\nhow they end: ok\n"
     assert not cluster.jobs("--states=pending,running")
+
+
+def outlast(tasks: int) -> None:
+    """Tasks of two seconds as steps of a block of two nodes, one of which goes; says which nodes the block has."""
+    provider = {"nodes_per_block": 2, "cores_per_node": 4, "mem_per_node": 1, "max_blocks": 2}
+    with pf.load(config(provider, {"mode": "slurm"}, heartbeat_limit=3, crash_limit=3)):
+        futures = [noted(number, 2.0) for number in range(tasks)]
+        wait_for(lambda: len(starts(Path())) >= 8, "eight tasks have begun", 60)
+        print("running", flush=True)
+        assert [future.result(150) for future in futures] == list(range(tasks))
+    print("done", flush=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("which", ["head", "other"])
+def test_a_node_that_crashes_under_its_steps_costs_them_nothing_but_time(
+    cluster: Cluster, tmp_path: Path, which: str
+) -> None:
+    with Program(cluster, "tests.slurm.test_slurm_mode:outlast", 24, cwd=tmp_path) as program:
+        program.until("running")
+        head = cluster.run("squeue", "-h", "-o", "%B").stdout.split()[0]
+        others = {node for begun in starts(tmp_path).values() for _, node in begun} - {head}
+        crashed = head if which == "head" else min(others)
+        cluster.crash(crashed)
+        program.until("done")
+        program.finish()
+    again = [node for begun in starts(tmp_path).values() if len(begun) > 1 for _, node in begun[:1]]
+    assert again, "no task had to run again"
 
 
 def run_inside() -> None:
