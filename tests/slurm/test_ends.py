@@ -67,7 +67,8 @@ def outlast_slurmctld(seconds: float) -> None:
         assert len({task.result(200) for task in tasks}) > 1
 
 
-@pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("seconds", [1, 60])
 @pytest.mark.timeout(400)
 def test_work_goes_on_without_slurmctld_and_scaling_resumes_with_it(
     cluster: Cluster, tmp_path: Path, seconds: float

@@ -85,6 +85,7 @@ def test_a_node_that_crashes_costs_its_tasks_nothing_but_time(cluster: Cluster, 
     assert max(again) <= limit_s * PATIENCE
 
 
+@pytest.mark.soak
 def test_a_block_that_an_operator_cancels_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
     with Program(cluster, f"{HERE}:work", 24, 1.0, {}, cwd=tmp_path) as program:
         program.until("running")

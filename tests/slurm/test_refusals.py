@@ -50,21 +50,30 @@ def check(outcome: tuple[float, int, str], *words: str) -> None:
     assert seconds <= SOON_S * PATIENCE
 
 
-def test_what_cannot_be_is_said_in_slurms_words_with_the_key_to_change(cluster: Cluster, tmp_path: Path) -> None:
-    found = outcomes(
-        cluster,
-        tmp_path,
-        {
-            "partition": {"partition": "nope"},
-            "nodes": {"partition": "limited", "walltime": 60, "nodes_per_block": 3},
-            "walltime": {"partition": "limited", "walltime": "00:10:00"},
-            "cores": {"cores_per_node": 99},
-        },
-    )
-    check(found["partition"], "invalid partition specified: nope", "debug, gpu", "Set provider.partition")
-    check(found["nodes"], "PartitionNodeLimit", "Lower provider.nodes_per_block")
-    check(found["walltime"], "PartitionTimeLimit", "Lower provider.walltime")
-    check(found["cores"], "PartitionConfig", "cores_per_node")
+CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "partition": (
+        {"partition": "nope"},
+        ("invalid partition specified: nope", "debug, gpu", "Set provider.partition"),
+    ),
+    "walltime": (
+        {"partition": "limited", "walltime": "00:10:00"},
+        ("PartitionTimeLimit", "Lower provider.walltime"),
+    ),
+    "nodes": (
+        {"partition": "limited", "walltime": 60, "nodes_per_block": 3},
+        ("PartitionNodeLimit", "Lower provider.nodes_per_block"),
+    ),
+    "cores": ({"cores_per_node": 99}, ("PartitionConfig", "cores_per_node")),
+}
+
+
+@pytest.mark.parametrize("names", [("partition", "walltime"), pytest.param(("nodes", "cores"), marks=pytest.mark.soak)])
+def test_what_cannot_be_is_said_in_slurms_words_with_the_key_to_change(
+    cluster: Cluster, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    found = outcomes(cluster, tmp_path, {name: CASES[name][0] for name in names})
+    for name in names:
+        check(found[name], *CASES[name][1])
     assert not cluster.jobs(), "a job that never starts was left in the queue"
 
 

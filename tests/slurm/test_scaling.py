@@ -38,7 +38,7 @@ def breathe(tasks: int) -> None:
         assert double(4).result(60) == 8  # and one comes again
 
 
-@pytest.mark.parametrize("tasks", [1500, pytest.param(5000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tasks", [800, pytest.param(5000, marks=pytest.mark.soak)])
 def test_blocks_grow_with_the_load_and_shrink_to_none(cluster: Cluster, tmp_path: Path, tasks: int) -> None:
     cluster.function(f"{HERE}:breathe", tasks, cwd=tmp_path, timeout_s=100)
     assert not cluster.jobs(), "a block outlived the run"
