@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pilotflow.apps import bash_app, python_app
     from pilotflow.caching.values import cache_key
     from pilotflow.caching.why import CacheReport, why_not_cached
-    from pilotflow.config.model import Config, ExecutorConfig
+    from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
     from pilotflow.context import TaskContext, current_task
     from pilotflow.errors import (
         BashExitError,
@@ -55,7 +55,7 @@ _HOMES = {
     "pilotflow.apps": ("bash_app", "python_app"),
     "pilotflow.caching.values": ("cache_key",),
     "pilotflow.caching.why": ("CacheReport", "why_not_cached"),
-    "pilotflow.config.model": ("Config", "ExecutorConfig"),
+    "pilotflow.config.model": ("Config", "ExecutorConfig", "ThreadExecutorConfig"),
     "pilotflow.errors": (
         "BashExitError",
         "BlockStartError",
@@ -121,6 +121,7 @@ __all__ = [
     "StagingError",
     "TaskContext",
     "TaskTimeout",
+    "ThreadExecutorConfig",
     "WalltimeExceeded",
     "WorkerLost",
     "WrappedLauncher",

@@ -59,6 +59,29 @@ class AppOptions:
         policy = Policy(retries, backoff_s, handler, self.timeout_s, self.allow_failed)
         return policy if retries or policy.timeout_s is not None or policy.allow_failed else None
 
+    def check_for_threads(self, name: str, executor: str, *, is_command: bool) -> None:
+        """See that tasks can run in threads of the program, where little can be promised.
+
+        Raises:
+            ConfigError: they cannot; names the keyword.
+        """
+        request, why = self.request, ""
+        if request.num_nodes > 1 or request.ranks_per_node > 1:
+            why = "num_nodes or ranks_per_node, and a thread is on one node"
+        elif is_command:
+            return
+        elif request.runtime_s is not None or self.timeout_s is not None:
+            word = "timeout" if self.timeout_s is not None else "runtime"
+            why = f"{word}, and a thread cannot be ended when its time is over"
+        elif self.has_setting:
+            word = "cwd" if self.cwd is not None else "env" if self.env else "scratch"
+            why = f"{word}, and a thread has the working directory and the environment of the whole program"
+        if why:
+            raise ConfigError(
+                f"app '{name}' would run in a thread of the program, on executor '{executor}'. It says {why}. Leave "
+                "that out, or bind the app to an executor with processes (ExecutorConfig)."
+            )
+
     @property
     def redirects(self) -> bool:
         """Whether the output of every task goes to a file."""

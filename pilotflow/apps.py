@@ -258,13 +258,15 @@ class App(Generic[R]):
             if bound is not None and bound.run is run:
                 return bound
             options = self._options
-            run.check_executors(options.executors, f"app '{self._name}'")
+            executors, in_threads = run.executors_for(options.executors, f"app '{self._name}'")
+            if in_threads:
+                options.check_for_threads(self._name, executors[0], is_command=self._bash)
             fn = self._numbers.of(run, self._manner, shape, options, self._name)
             limit = run.config.crash_limit if options.crash_limit is None else options.crash_limit
             request = options.request
             if options.timeout_s is not None:
                 request = msgspec.structs.replace(request, timeout_s=options.timeout_s)
-            cls = run.client.definitions.request_class(request, options.executors, limit)
+            cls = run.client.definitions.request_class(request, executors, limit)
             config = run.config
             policy = options.policy(config.retries, config.backoff_s, config.retry_handler)
             bound = self._bound[shape] = _Bound(run, fn, cls, policy)

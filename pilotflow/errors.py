@@ -101,7 +101,7 @@ class BashExitError(TaskError):
         elif stderr:
             text += f" Its stderr ({stderr}) is empty."
         else:
-            text += " Its stderr went to the manager's log; give stderr=pilotflow.AUTO_LOGNAME to keep it apart."
+            text += " Its stderr went to that of its worker (the manager's log, or the program's); give stderr=pilotflow.AUTO_LOGNAME to keep it apart."
         super().__init__(text)
         self.app = app
         self.exit_code = exit_code

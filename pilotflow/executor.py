@@ -97,7 +97,7 @@ class PilotExecutor(Executor):
         setups = {}
         if initializer is not None:
             setup = _packed_setup(initializer, initargs)
-            setups = {executor.label: setup for executor in config.executors}
+            setups = {executor.label: setup for executor in config.block_executors}
         self._run = Run(config, setups)
         self._shutdown = False
         self._lock = threading.Lock()
@@ -186,7 +186,8 @@ class PilotExecutor(Executor):
     # ---- inside -----------------------------------------------------------------------------
 
     def _class_of(self, request: Request) -> int:
-        return self._run.client.definitions.request_class(request, (), self._run.config.crash_limit)
+        executors, _ = self._run.executors_for((), "the pool")
+        return self._run.client.definitions.request_class(request, executors, self._run.config.crash_limit)
 
     def _submit(self, cls: int, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> PilotFuture[T]:
         if self._shutdown:

@@ -155,8 +155,14 @@ class AppFuture(TaskFuture[T]):
         return self._decoded_error()
 
     def cancel(self) -> bool:
-        """Cancel the task, even if it is running already; False if it has ended."""
+        """Cancel the task, even if it is running already.
+
+        False if it has ended, or is a function that runs in a thread of the program (see
+        `ThreadExecutorConfig`), which cannot be killed; the run's log says so.
+        """
         client = self._client
+        if client is not None and not client.may_cancel(self):
+            return False
         if not self._end(CANCELLED_AND_NOTIFIED):
             return self._state is not FINISHED
         if client is not None:

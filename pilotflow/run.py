@@ -37,6 +37,7 @@ from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
 from pilotflow.runtime.node_files import SHARED
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store
+from pilotflow.runtime.threaded_client import ThreadedClient
 from pilotflow.supplies import connection_of, kept_executors, shape_of
 from pilotflow.typechecks import check_call
 
@@ -108,7 +109,7 @@ class Run:
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = self._make_client(connection)
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
-        shapes = [shape_of(executor) for executor in config.executors]
+        shapes = [shape_of(executor) for executor in config.block_executors]
         self.client.say(DefineExecutors(shapes, closed=not self._is_open_to_all))
         for label, payload in setups.items():
             from pilotflow.messages import DefineSetup
@@ -164,7 +165,9 @@ class Run:
         return BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
 
     def _make_client(self, connection: Connection) -> Client:
-        return Client(connection, self._interchange.pid, self._hear, self._store, self._log)
+        parts = (connection, self._interchange.pid, self._hear, self._store, self._log)
+        threads = {one.label: one.max_threads for one in self.config.thread_executors}
+        return ThreadedClient(threads, *parts) if threads else Client(*parts)
 
     def _prepare(self) -> None:
         """Say what must be known before any result comes."""
@@ -306,7 +309,7 @@ class Run:
             ("tasks", ", ".join(parts_of(self.counts(), 0.0))),
         ]
         blocks = self.blocks()
-        for executor in self.config.executors:
+        for executor in self.config.block_executors:
             phases = [block.phase.value for block in blocks if block.executor == executor.label]
             words = ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
             rows.append((f"executor {executor.label}", f"blocks: {words or 'none yet'}"))
@@ -338,16 +341,23 @@ class Run:
                 fn = self._bodies[key] = self.client.definitions.function(name, body, all_ranks=all_ranks)
         return fn
 
-    def check_executors(self, labels: tuple[str, ...], who: str) -> None:
-        """See that these executors exist.
+    def executors_for(self, labels: tuple[str, ...], who: str) -> tuple[tuple[str, ...], bool]:
+        """The executors on which work that may run on these really runs, and whether they are threads.
+
+        Threads are only used where there is nothing else. No labels mean any executor.
 
         Raises:
-            ConfigError: naming the ones that do.
+            ConfigError: one of them does not exist; names the ones that do.
         """
         known = [executor.label for executor in self.config.executors]
         for label in labels:
             if label not in known:
                 raise ConfigError(f"{who} is bound to executor '{label}', and this run has: {', '.join(known)}.")
+        threads = [one.label for one in self.config.thread_executors]
+        others = tuple(label for label in labels or known if label not in threads)
+        if not others:
+            return (labels or (threads[0],))[:1], True
+        return (others if labels else ()), False
 
     @property
     def memo(self) -> Memo:
@@ -417,7 +427,7 @@ class Run:
         if isinstance(message, FailExecutor):
             self._failed[message.executor] = message.reason
             self._record("executor failed", message.executor, message.reason)
-            if len(self._failed) == len(self.config.executors):
+            if len(self._failed) == len(self.config.block_executors):
                 self.client.say(FailExecutor("*", "\n".join(self._failed.values())))
         self.client.say(message)
 

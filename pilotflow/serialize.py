@@ -16,6 +16,7 @@ import importlib
 import io
 import pickle
 import platform
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import FunctionType, ModuleType
@@ -229,7 +230,15 @@ def _add_run(run: list[bytes], layout: list[int], frames: list[Any]) -> None:
 
 # ---- unpacking ------------------------------------------------------------------------------
 
-_dependencies: list[Any] = []  # of the call being unpacked; a worker runs one task at a time
+
+class _Unpacking(threading.local):
+    """What the call that a thread unpacks needs of others; a worker has one thread, a program may have more."""
+
+    def __init__(self) -> None:
+        self.dependencies: list[Any] = []
+
+
+_unpacking = _Unpacking()
 
 
 def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = (), *, in_place: bool = False) -> Any:
@@ -267,24 +276,24 @@ def unpack_call(payload: Any, layout: Sequence[int], frames: Sequence[Any]) -> t
             end = at + layout[i] + layout[i + 1]
             head = buffer_of(frames[at])
             if head[:1] == _BUNDLE:
-                _dependencies.extend(map(unpack, msgspec.msgpack.decode(head[1:], type=list[bytes])))
+                _unpacking.dependencies.extend(map(unpack, msgspec.msgpack.decode(head[1:], type=list[bytes])))
             else:
-                _dependencies.append(unpack(b"", layout[i : i + 2], frames[at:end]))
+                _unpacking.dependencies.append(unpack(b"", layout[i : i + 2], frames[at:end]))
             at = end
         call = unpack(b"", layout[:2], frames[:first])
         return call
     finally:
-        _dependencies.clear()
+        _unpacking.dependencies.clear()
 
 
 def _unpack_bundle(payload: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     first, *rest = msgspec.msgpack.decode(memoryview(payload)[1:], type=list[bytes])
     try:
-        _dependencies.extend(map(unpack, rest))
+        _unpacking.dependencies.extend(map(unpack, rest))
         call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(first)
         return call
     finally:
-        _dependencies.clear()
+        _unpacking.dependencies.clear()
 
 
 def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any], in_place: bool = False) -> Any:
@@ -347,7 +356,7 @@ class _ChunkReader:
 
 
 def _dependency(index: int) -> Any:
-    return _dependencies[index]
+    return _unpacking.dependencies[index]
 
 
 # ---- functions and classes ------------------------------------------------------------------

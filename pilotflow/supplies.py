@@ -39,7 +39,7 @@ def kept_executors(
         mark: variables by which their processes are found.
         write: leave in the run directory what managers read there.
     """
-    return [_kept(config, executor, run_directory, connection_file, mark, write) for executor in config.executors]
+    return [_kept(config, executor, run_directory, connection_file, mark, write) for executor in config.block_executors]
 
 
 def _kept(
@@ -130,7 +130,7 @@ def manager_endpoints(config: Config, unix: str) -> tuple[str, ...]:
     """
     ports = config.ports or "*"
     found = [] if config.tcp else [unix]
-    for executor in config.executors:
+    for executor in config.block_executors:
         if executor.address is None and not executor.provider.elsewhere:
             continue
         from pilotflow.runtime.addresses import listening_address  # takes its time, and one machine needs none
@@ -216,7 +216,7 @@ def _offer(config: Config, executor: ExecutorConfig) -> Offer:
     """What each node offers, as far as the configuration says it."""
     provider, pin = executor.provider, executor.pin
     if pin is None:  # several managers on one machine would pin their tasks to the same cores
-        alone = len(config.executors) == provider.max_blocks == provider.nodes_per_block == 1
+        alone = len(config.block_executors) == provider.max_blocks == provider.nodes_per_block == 1
         pin = alone or not isinstance(provider, LocalProvider)
     return Offer(
         executor.max_workers_per_node,

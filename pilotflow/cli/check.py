@@ -10,7 +10,7 @@ from typing import Any
 
 from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.config.file import load_config
-from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.plugins import name_of
 from pilotflow.errors import ConfigError
 from pilotflow.providers.base import Provider
@@ -59,7 +59,9 @@ def _problem(line: str, path: str) -> dict[str, Any]:
     return {"line": int(match["line"]), "column": int(match["column"]), "message": match["message"]}
 
 
-def _row(executor: ExecutorConfig) -> tuple[str, ...]:
+def _row(executor: ExecutorConfig | ThreadExecutorConfig) -> tuple[str, ...]:
+    if isinstance(executor, ThreadExecutorConfig):
+        return (executor.label, "threads of the program", "none", "", "no limit", f"{executor.max_threads} threads", "")
     provider = executor.provider
     walltime_s = provider.walltime_s
     if executor.max_parallel_jobs is not None:
@@ -80,7 +82,7 @@ def _row(executor: ExecutorConfig) -> tuple[str, ...]:
 def _more(config: Config) -> list[tuple[str, str]]:
     """What the table has no column for, of each executor."""
     rows = list[tuple[str, str]]()
-    for executor in config.executors:
+    for executor in config.block_executors:
         provider = executor.provider
         blocks = f"starts with {_count(provider.init_blocks, 'block')} of {_count(provider.nodes_per_block, 'node')}"
         rows.append((executor.label, f"{blocks}, then {provider.min_blocks} to {provider.max_blocks} by load"))
@@ -93,6 +95,9 @@ def _more(config: Config) -> list[tuple[str, str]]:
         extra = [(key, value) for key, value in _given(provider).items() if key not in _IN_TABLE]
         extra += [(f"launcher.{key}", value) for key, value in _given(executor.launcher).items()]
         rows += [("", f"{key}: {_one_line(value)}") for key, value in extra]
+    others = "work that is bound to it" if config.block_executors else "everything, whatever it asks for"
+    for threads in config.thread_executors:
+        rows.append((threads.label, f"runs at most {threads.max_threads} tasks at once, in this program: {others}"))
     return rows
 
 
@@ -124,7 +129,7 @@ def _on_nodes(executor: ExecutorConfig) -> list[str]:
 
 
 def _run(config: Config) -> list[tuple[str, str]]:
-    remote = any(executor.address or executor.provider.elsewhere for executor in config.executors)
+    remote = any(executor.address or executor.provider.elsewhere for executor in config.block_executors)
     if not (config.tcp or remote):
         links = "Unix sockets, in a directory only you can enter"
     elif config.encrypted:
@@ -172,6 +177,8 @@ def _as_data(config: Config) -> dict[str, Any]:
             "provider": {"type": name_of(type(executor.provider)), **_fields(executor.provider)},
             "launcher": {"type": name_of(type(executor.launcher)), **_fields(executor.launcher)},
         }
+        if isinstance(executor, ExecutorConfig)
+        else _fields(executor)
         for executor in config.executors
     ]
     return data

@@ -81,7 +81,7 @@ def _nodes(config: str | None) -> list[NodeShape]:
             cpus_milli=None if executor.num_cpus is None else round(executor.num_cpus * 1000),
             memory_bytes=_bytes(executor.memory),
         )
-        for executor in load_config(config).executors
+        for executor in load_config(config).block_executors
     ]
 
 

@@ -225,7 +225,7 @@ def _trial_executor(site: Site, name: str, trial: Trial) -> ExecutorConfig:
     walltime_s = min(TRIAL_WALLTIME_S, partition.max_walltime_s or TRIAL_WALLTIME_S)
     said = {"partition": name, "account": trial.account, "walltime": walltime_s}
     layer = layer_of_call({**said, "init_blocks": 1, "min_blocks": 0, "max_blocks": 1})
-    (executor,) = compose(site, resolve([layer]), (), os.environ).executors
+    (executor,) = compose(site, resolve([layer]), (), os.environ).block_executors
     return executor
 
 

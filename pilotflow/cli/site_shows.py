@@ -177,7 +177,7 @@ def show_settings(given: Sequence[str], origin: bool, as_json: bool) -> None:
             "no limit" if executor.provider.walltime_s is None else format_duration(executor.provider.walltime_s),
             name_of(type(executor.launcher)),
         )
-        for executor in found.config.executors
+        for executor in found.config.block_executors
     ]
     print_table(console, ("executor", "provider", "blocks", "nodes", "walltime", "launcher"), executors)
     limits = [
@@ -221,7 +221,7 @@ def _settings_data(found: Effective) -> dict[str, Any]:
         "settings": {key: dataclasses.asdict(setting) for key, setting in found.settings.items()},
         "executors": [
             {"label": executor.label, "provider": name_of(type(executor.provider)), **_public(executor.provider)}
-            for executor in found.config.executors
+            for executor in found.config.block_executors
         ],
     }
 

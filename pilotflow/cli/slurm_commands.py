@@ -68,7 +68,7 @@ def _script(path: str, label: str | None) -> str:
     from pilotflow.supplies import kept_executors
 
     config = load_config(path)
-    ours = [one.label for one in config.executors if isinstance(one.provider, SlurmProvider)]
+    ours = [one.label for one in config.block_executors if isinstance(one.provider, SlurmProvider)]
     if label is None and not ours:
         raise ConfigError(f"{path}: none of its executors has a provider of type slurm.")
     if label is not None and label not in ours:

@@ -84,7 +84,7 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
     check_fixed(policies, layers)
     settings = resolve(layers)
     config = compose(site, settings, policies, environment)
-    check_uses(policies, [use_of(executor) for executor in config.executors], settings)
+    check_uses(policies, [use_of(executor) for executor in config.block_executors], settings)
     return Effective(site, settings, policies, config)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilotflow.config import yaml_tree
-from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.reader import Bad, RecordReader, kind_in_file, raise_problems, read_document
 from pilotflow.units import show
 
@@ -50,7 +50,7 @@ class _ConfigReader(RecordReader):
         except Bad:
             return None
 
-    def _executors(self, value: object, path: yaml_tree.Path) -> list[ExecutorConfig]:
+    def _executors(self, value: object, path: yaml_tree.Path) -> list[ExecutorConfig | ThreadExecutorConfig]:
         if value is yaml_tree.BROKEN:
             raise Bad
         if not isinstance(value, list):
@@ -59,10 +59,13 @@ class _ConfigReader(RecordReader):
         noted = len(self.problems)
         self._check_labels(value, path)
         plugins = {"provider": self.provider, "launcher": self.launcher}
-        made = list[ExecutorConfig]()
+        made = list[ExecutorConfig | ThreadExecutorConfig]()
         for index, item in enumerate(value):
             with contextlib.suppress(Bad):
-                made.append(self.record(ExecutorConfig, item, (*path, index), plugins))
+                if isinstance(item, Mapping) and "max_threads" in item:
+                    made.append(self.record(ThreadExecutorConfig, item, (*path, index), {}))
+                else:
+                    made.append(self.record(ExecutorConfig, item, (*path, index), plugins))
         if len(made) < len(value) or len(self.problems) > noted:
             raise Bad
         return made
@@ -70,7 +73,8 @@ class _ConfigReader(RecordReader):
     def _check_labels(self, executors: list[Any], path: yaml_tree.Path) -> None:
         first: dict[object, int] = {}
         for index, item in enumerate(executors):
-            label = item.get("label", "local") if isinstance(item, Mapping) else None
+            default = "threads" if isinstance(item, Mapping) and "max_threads" in item else "local"
+            label = item.get("label", default) if isinstance(item, Mapping) else None
             if isinstance(label, str):
                 if label in first:
                     where = "it has no label, and the default" if "label" not in item else "the label"

@@ -78,7 +78,7 @@ def check_config(config: Config, places: Places | None = None) -> None:
         PolicyExceeded: something is not allowed.
     """
     admin = (places or usual_places(os.environ)).admin
-    executors = [executor for executor in config.executors if not isinstance(executor.provider, LocalProvider)]
+    executors = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
     if not executors or not admin.exists():
         return
     from pilotflow.config.compose import use_of

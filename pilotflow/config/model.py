@@ -22,6 +22,7 @@ from pilotflow.units import did_you_mean, format_duration, format_memory, parse_
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:@-]{0,254}(/[0-9]{1,3})?")
 _MAX_WORKERS: Final = 100_000
+_MAX_THREADS: Final = 1000
 _MAX_COUNT: Final = 10**6
 
 
@@ -85,9 +86,7 @@ class ExecutorConfig:
         for plugin in (self.provider, self.launcher):
             if dataclasses.is_dataclass(plugin):  # those of other packages may leave it to us
                 check_arguments(plugin)
-        if not _LABEL.fullmatch(self.label):
-            problem = "is no label. Use letters, digits and _ . - (at most 64, a letter or digit first)."
-            raise field_error(self, "label", f"{show(self.label)} {problem}")
+        _check_label(self)
         self.provider.check_launcher(self.launcher)
         for key in ("max_workers_per_node", "max_parallel_jobs"):
             _check_range(self, key, 1, _MAX_WORKERS)
@@ -127,6 +126,32 @@ class ExecutorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThreadExecutorConfig:
+    """Threads of the program itself, for light work: no blocks, no other process, nothing to wait for.
+
+    A thread cannot be killed, and shares the program's memory and surroundings. So apps that say
+    `runtime`, `timeout`, `cwd` or `env` are refused here, unless what they run is a command; what
+    else tasks ask for (`num_cpus`, `memory`, `num_gpus`, `resources`) is ignored, as it is where
+    `max_parallel_jobs` is set. Work that is not bound to an executor comes here only if there is no other.
+
+    Attributes:
+        label: its name, unique in the run; apps are bound to it by this name.
+        max_threads: tasks that run at once.
+
+    Raises:
+        ConfigError: a value is wrong; the message names it.
+    """
+
+    label: str = "threads"
+    max_threads: int = 8
+
+    def __post_init__(self) -> None:
+        check_arguments(self)
+        _check_label(self)
+        _check_range(self, "max_threads", 1, _MAX_THREADS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """What a run is started with.
 
@@ -162,7 +187,7 @@ class Config:
         ConfigError: a value is wrong; the message names it.
     """
 
-    executors: Sequence[ExecutorConfig] = field(default_factory=lambda: (ExecutorConfig(),))
+    executors: Sequence[ExecutorConfig | ThreadExecutorConfig] = field(default_factory=lambda: (ExecutorConfig(),))
     run_dir: str | os.PathLike[str] = "runs"
     scratch_dir: str | None = None
     retries: int = 0
@@ -218,6 +243,16 @@ class Config:
                 raise field_error(self, "ports", str(error)) from None
 
     @property
+    def block_executors(self) -> tuple[ExecutorConfig, ...]:
+        """Those of its executors whose workers are processes, in blocks."""
+        return tuple(one for one in self.executors if isinstance(one, ExecutorConfig))
+
+    @property
+    def thread_executors(self) -> tuple[ThreadExecutorConfig, ...]:
+        """Those of its executors that are threads of the program."""
+        return tuple(one for one in self.executors if isinstance(one, ThreadExecutorConfig))
+
+    @property
     def backoff_s(self) -> float:
         """`backoff` in seconds."""
         return float(self.backoff)
@@ -256,6 +291,12 @@ class Config:
             others: other fields of `Config`.
         """
         return cls(executors=(ExecutorConfig(max_workers_per_node=max_workers),), **others)
+
+
+def _check_label(owner: ExecutorConfig | ThreadExecutorConfig) -> None:
+    if not _LABEL.fullmatch(owner.label):
+        problem = "is no label. Use letters, digits and _ . - (at most 64, a letter or digit first)."
+        raise field_error(owner, "label", f"{show(owner.label)} {problem}")
 
 
 def _check_range(owner: object, key: str, low: int, high: int) -> None:

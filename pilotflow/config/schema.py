@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.plugins import launcher_names, load_launcher, load_provider, provider_names
 from pilotflow.config.settings import Settings
 from pilotflow.config.site import AccountRules, Detection, Network, Partition, Paths, Policy, Site, Source
@@ -43,7 +43,9 @@ def json_schema() -> dict[str, Any]:
             "launcher": _plugin(launcher_names(), load_launcher),
         },
     )
-    executors = {"type": "array", "items": executor, "minItems": 1}
+    threads = _record(ThreadExecutorConfig, {})
+    threads["required"] = ["max_threads"]
+    executors = {"type": "array", "items": {"anyOf": [executor, threads]}, "minItems": 1}
     return {"$schema": _DIALECT, "title": "pilotflow configuration", **_record(Config, {"executors": executors})}
 
 

@@ -44,7 +44,7 @@ from pilotflow.messages import (
     Task,
     Welcome,
 )
-from pilotflow.questions import Instruction, LookUp, TaskView
+from pilotflow.questions import ClientView, Instruction, LookUp, TaskView
 from pilotflow.runtime.body_threads import BodyThreads
 from pilotflow.runtime.client_calls import ClientCalls, LocalSubmission
 from pilotflow.runtime.connection import Connection
@@ -99,7 +99,6 @@ class Client(ClientCalls):
         self._idle = threading.Condition()
         self._idlers = 0  # threads that wait for that
         self._outstanding = 0
-        self._attempts = 0
         self._beat_at = 0.0
         self._beat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._stopping = False
@@ -207,11 +206,14 @@ class Client(ClientCalls):
         """Say what is known of a task, of these blocks and of what becomes of them; called in the loop's thread."""
         self._take_inbox()  # it may be about a task that was submitted just now
         try:
-            view = with_blocks(self._book.look_up(question.task), blocks, outlooks, time.monotonic())
+            view = with_blocks(self._view(question.task), blocks, outlooks, time.monotonic())
         except Exception:  # noqa: BLE001  a question must not end the run; without an answer it is said that there is none
             self._log.exception("cannot tell what is known of task %s", question.task)
         else:
             self._say_of_tasks(TaskView(question.token, view))
+
+    def _view(self, asked: str) -> ClientView:
+        return self._book.look_up(asked)
 
     def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
         """A task that still waits for something need not run: it ends with this."""
@@ -237,17 +239,8 @@ class Client(ClientCalls):
         return self._outstanding + len(self._inbox)
 
     def counts(self, leased: int) -> Counts:
-        """How many tasks have ended and how, and how many have not; from any thread, a moment old.
-
-        Nothing is counted for this where each task passes.
-
-        Args:
-            leased: how many are with managers, by the last report.
-        """
-        ends, pending = self._book.ends, self.pending()
-        done = self._attempts - self._book.retried - ends.by_result + self._book.concluded
-        running = min(leased, pending)
-        return Counts(max(0, done), ends.failed, ends.cancelled, running, pending - running)
+        """How many tasks have ended and how, and how many have not, of which `leased` are with managers."""
+        return self._book.counts(self.pending(), leased)
 
     def close(self, reason: BaseException, timeout_s: float) -> None:
         """End the run: pending futures fail with the reason; the interchange is told to stop."""
@@ -313,10 +306,13 @@ class Client(ClientCalls):
         while ready.local:
             self._book.begin_local(ready.local)
             if ready.tasks:
-                self._mail.add_tasks(ready.tasks, ready.frames)
+                self._hand_on(ready.tasks, ready.frames)
             ready = self._book.graph.take_ready()
         if ready.tasks:
-            self._mail.add_tasks(ready.tasks, ready.frames)
+            self._hand_on(ready.tasks, ready.frames)
+
+    def _hand_on(self, tasks: list[Task], frames: list[Any]) -> None:
+        self._mail.add_tasks(tasks, frames)
 
     def _say_of_tasks(self, message: Any) -> None:
         """Send a message about tasks: after the tasks, which may be as new as it is."""
@@ -326,7 +322,7 @@ class Client(ClientCalls):
     def _record(self) -> None:
         rows = self._book.rows
         if rows:
-            self._attempts += len(rows)
+            self._book.attempts += len(rows)
             if self._store is not None:
                 self._store.tasks(rows)
             self._book.rows = []

@@ -120,6 +120,10 @@ class ClientCalls:
 
     # ---- cancels ----------------------------------------------------------------------------
 
+    def may_cancel(self, future: AppFuture[Any]) -> bool:
+        """Whether a task can be ended, should it be running."""
+        return True
+
     def cancel(self, future: AppFuture[Any]) -> None:
         """End a task whose future was cancelled, running or not."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -28,12 +28,23 @@ class Definitions:
         self._lock = threading.Lock()
         self._functions = 0
         self._classes: dict[tuple[Request, tuple[str, ...], int], int] = {}
+        self._meanings: list[tuple[Request, tuple[str, ...]]] = []
+        self._here: frozenset[str] = frozenset()
+        self.bodies: dict[int, bytes] = {}
+        self.names: dict[int, str] = {}
+        """Of functions, by number, if some executors are in this process; so are their bodies."""
+
+    def keep_for(self, executors: Iterable[str]) -> None:
+        """These executors are in this process: nobody else hears of their classes, and bodies are kept for them."""
+        self._here = frozenset(executors)
 
     def function(self, name: str, body: bytes, *, all_ranks: bool = False) -> int:
         """Make a function known; returns its number. See `messages.DefineFunction`."""
         with self._lock:
             self._functions += 1
             fn = self._functions
+        if self._here:
+            self.bodies[fn], self.names[fn] = body, name
         self._say(DefineFunction(fn, digest(body), body, name, all_ranks))
         if self._store is not None:
             self._store.function(fn, name)
@@ -54,9 +65,15 @@ class Definitions:
         with self._lock:
             cls = self._classes.get(key)
             if cls is None:
-                cls = self._classes[key] = len(self._classes) + 1
-                self._say(DefineClass(cls, request, executors, crash_limit))
+                self._meanings.append((request, executors))
+                cls = self._classes[key] = len(self._meanings)
+                if not executors or executors[0] not in self._here:
+                    self._say(DefineClass(cls, request, executors, crash_limit))
         return cls
+
+    def meaning(self, cls: int) -> tuple[Request, tuple[str, ...]]:
+        """What a class asks for, and the executors that its tasks may run on; none means any."""
+        return self._meanings[cls - 1]
 
     def narrowed(self, cls: int, timeout_s: float) -> int:
         """The number of the class that is like this one, with another timeout."""

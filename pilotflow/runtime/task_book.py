@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from pilotflow.core.graph import Graph, Kept, Oversized
+from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
 from pilotflow.errors import ConfigError, PilotflowError, SerializationError
 from pilotflow.future_errors import dependency_failed, error_of
@@ -52,6 +53,7 @@ class TaskBook:
         rows: ended attempts, to be recorded.
         ends: those of tasks that have not ended well, in words.
         retried: attempts whose task was tried again.
+        attempts: how many were in `rows`, once they are recorded.
         concluded: tasks that ended well without an attempt.
         tries: pauses before tasks are tried again.
     """
@@ -68,6 +70,7 @@ class TaskBook:
         self.rows: list[TaskRow] = []
         self.ends = Ends()
         self.retried = 0
+        self.attempts = 0
         self.concluded = 0
         self._say = say
         self._call = call
@@ -79,6 +82,19 @@ class TaskBook:
 
     def __len__(self) -> int:
         return len(self.graph.pending)
+
+    def counts(self, pending: int, leased: int) -> Counts:
+        """How many tasks have ended and how; from any thread, a moment old.
+
+        Nothing is counted for this where each task passes.
+
+        Args:
+            pending: how many have not ended.
+            leased: how many are with managers, by the last report.
+        """
+        ends, running = self.ends, min(leased, pending)
+        done = self.attempts - self.retried - ends.by_result + self.concluded
+        return Counts(max(0, done), ends.failed, ends.cancelled, running, pending - running)
 
     # ---- new tasks --------------------------------------------------------------------------
 

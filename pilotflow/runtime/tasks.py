@@ -77,18 +77,24 @@ class BashCall:
             ConfigError: the function did not return a command, or one that would start processes inside a step.
             BashExitError: the command failed.
         """
-        command = self.function(*args, **kwargs)
-        if not isinstance(command, str):
-            what = f"{type(command).__name__}"
-            if command is None:
-                what = 'None. End its function with `return f"..."`'
-            raise ConfigError(f"bash app '{self.name}' must return its command as a str, it returned {what}")
+        command = self.checked(self.function(*args, **kwargs))
         refuse_nested(self.name, command, os.environ)
         code = run_command(command, output)
         if code:
             path = output.stderr[0] if output.stderr else None
             raise BashExitError(self.name, code, path, tail(path) if path else "")
         return 0
+
+    def checked(self, command: Any) -> str:
+        """What the function has returned, if it is a command.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        if not isinstance(command, str):
+            what = 'None. End its function with `return f"..."`' if command is None else type(command).__name__
+            raise ConfigError(f"bash app '{self.name}' must return its command as a str, it returned {what}")
+        return command
 
 
 class Setting(NamedTuple):
@@ -177,8 +183,21 @@ def _directory(path: str | None, name: str) -> Iterator[None]:
         os.close(back)
 
 
+class OtherForm:
+    """Does in another way what a function does that is made for workers."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it; raises what it raises."""
+        raise NotImplementedError
+
+
 def is_command(function: Any) -> bool:
     """Whether a task's function runs a command, and so has an exit code."""
+    if isinstance(function, OtherForm):
+        return is_command(function.function)
     return type(function) is BashCall or (type(function) is InSetting and type(function.function) is BashCall)
 
 
@@ -204,6 +223,8 @@ def second(_: Any, value: Any) -> Any:
 
 def described(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
     """The name of what a task calls, and names for the arguments that stand before those of its caller."""
+    if isinstance(function, OtherForm):
+        return described(function.function)
     if isinstance(function, InSetting):
         name, ours = described(function.function)
         return name, ("setting", "inputs", *ours)
@@ -224,20 +245,21 @@ def run_command(command: str, output: Output) -> int:
     Raises:
         ConfigError: an output file cannot be opened.
     """
-    with _opened(output) as files:
-        actions = [(os.POSIX_SPAWN_DUP2, opened, fd) for fd, opened in files]
+    with opened(output) as files:
+        actions = [(os.POSIX_SPAWN_DUP2, file, fd) for fd, file in files]
         flush_output()
         argv = plain_argv(command)
         try:
-            pid = _spawn(argv or _in_bash(command), actions)
+            pid = _spawn(argv or in_bash(command), actions)
         except OSError:  # gone since it was looked up, or a script without a first line: bash knows what to do
             if argv is None:
                 raise
-            pid = _spawn(_in_bash(command), actions)
+            pid = _spawn(in_bash(command), actions)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _in_bash(command: str) -> list[str]:
+def in_bash(command: str) -> list[str]:
+    """The argument list that has bash run a command."""
     return ["/bin/bash", "-c", command]
 
 
@@ -286,7 +308,7 @@ def flush_output() -> None:
 
 
 @contextlib.contextmanager
-def _opened(output: Output) -> Iterator[list[tuple[int, int]]]:
+def opened(output: Output) -> Iterator[list[tuple[int, int]]]:
     """(1 or 2, descriptor of its file) for each stream that has one; both may have the same."""
     files: list[tuple[int, int]] = []
     by_path: dict[str, int] = {}
@@ -314,11 +336,11 @@ def _opened(output: Output) -> Iterator[list[tuple[int, int]]]:
 @contextlib.contextmanager
 def _redirected(output: Output) -> Iterator[None]:
     """Descriptors 1 and 2 go to files, so that C code and child processes write there too."""
-    with _opened(output) as files:
+    with opened(output) as files:
         flush_output()
         saved = [(fd, os.dup(fd)) for fd, _ in files]
-        for fd, opened in files:
-            os.dup2(opened, fd)
+        for fd, file in files:
+            os.dup2(file, fd)
     try:
         yield
     finally:

@@ -13,20 +13,19 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from io import IOBase
+from collections.abc import Sequence
 from typing import Any
 
 from pilotflow.bodies import unpack_function
 from pilotflow.context import RUNNING
-from pilotflow.errors import BashExitError, SerializationError, TaskTimeout
+from pilotflow.errors import TaskTimeout
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Result, Status, Task
-from pilotflow.missing import note_node
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
-from pilotflow.runtime.tasks import described, flush_output, is_command
-from pilotflow.serialize import Packed, pack, unpack, unpack_call
+from pilotflow.runtime.calls import Calls
+from pilotflow.runtime.tasks import flush_output
+from pilotflow.serialize import unpack
 
 MEASURED_FROM_US = 1_000
 """CPU time of a task's processes is asked for if it has run for so long; to ask takes a microsecond."""
@@ -34,7 +33,7 @@ EARLY_NS = 50_000_000
 """The manager's clock and ours may differ by so much about when a task began."""
 
 
-class Worker:
+class Worker(Calls):
     """One worker's state: its link and the functions it has been given.
 
     Args:
@@ -43,15 +42,12 @@ class Worker:
     """
 
     def __init__(self, channel: socket.socket, max_bytes: int) -> None:
+        super().__init__(max_bytes)
         self._channel = channel
-        self._max_bytes = max_bytes
-        self._bodies: dict[int, bytes] = {}
-        self._functions: dict[int, Callable[..., Any]] = {}
         self._names: dict[int, str] = {}
         self._early: list[tuple[Task, list[Any]]] = []
         self._seat = link.Sit((), (), None, {}, None, None)
         self._started_ns = 0  # of the running task; 0 while none runs
-        self._exit_code: int | None = None  # of the command that the last task ran
         self._others_cpu_s = 0.0  # CPU time of processes that tasks have started, at the last look
 
     def run(self) -> None:
@@ -94,7 +90,7 @@ class Worker:
         self._announce(task, started)
         start = self._started_ns = time.perf_counter_ns()
         try:
-            status, packed = self._call(task, frames)
+            status, packed = self.call(task, frames)
             self._started_ns = 0
         except TaskTimeout as error:  # its time was over in the moment in which it ended
             self._started_ns = 0
@@ -122,38 +118,6 @@ class Worker:
         flush_output()
         self._send(link.TaskDone(result), packed.frames)
 
-    def _call(self, task: Task, frames: list[Any]) -> tuple[Status, Packed]:
-        self._exit_code = None
-        try:
-            function = self._functions.get(task.fn) or self._load(task.fn)
-            try:
-                args, kwargs = unpack_call(task.payload, task.layout, frames)
-            except SerializationError as error:
-                raise _unreadable(task, frames, function, error) from error.__cause__
-            frames.clear()
-            value = function(*args, **kwargs)
-            if is_command(function):
-                self._exit_code = 0
-        except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
-            if isinstance(error, BashExitError):
-                self._exit_code = error.exit_code
-            elif isinstance(error, ModuleNotFoundError):
-                note_node(error, socket.gethostname())
-            return Status.ERROR, pack_exception(error)
-        args = kwargs = None  # type: ignore[assignment]
-        try:
-            packed = pack(value, snapshot=False)  # sent before the task's objects can change
-        except SerializationError as error:
-            text = f"the result ({type(value).__name__}) cannot be sent back: {error}{_instead(value)}"
-            return Status.ERROR, pack_exception(SerializationError(text))
-        if packed.layout and packed.nbytes > self._max_bytes:
-            text = (
-                f"the result has {packed.nbytes} bytes, more than the run's max_message_bytes={self._max_bytes}; "
-                "raise that limit, or write the result to a file and return its path"
-            )
-            return Status.ERROR, pack_exception(SerializationError(text))
-        return Status.OK, packed
-
     def _announce(self, task: Task, started_ns: int) -> None:
         """Let `current_task` know. It is made when it is asked for: most tasks do not ask."""
         RUNNING.set((task, started_ns, self._seat, self._names))
@@ -179,10 +143,6 @@ class Worker:
         spent, self._others_cpu_s = total - self._others_cpu_s, total
         return int(spent * 1e6)
 
-    def _load(self, fn: int) -> Callable[..., Any]:
-        function = self._functions[fn] = unpack_function(self._bodies[fn])
-        return function
-
     def _set_up(self, payload: bytes) -> None:
         try:
             function, args = unpack(payload)
@@ -193,28 +153,6 @@ class Worker:
 
     def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
         packets.send(self._channel, link.encode(message), frames)
-
-
-def _instead(value: Any) -> str:
-    """What to return instead of what cannot travel, as the end of a message; empty if nothing is known."""
-    if isinstance(value, Generator):
-        return "; return a list of what it yields"
-    if isinstance(value, Coroutine):
-        return "; make the app of an `async def` function, or await it there"
-    if isinstance(value, IOBase):
-        return "; return the file's path, or what was read"
-    return ""
-
-
-def _unreadable(
-    task: Task, frames: Sequence[Any], function: Callable[..., Any], error: SerializationError
-) -> SerializationError:
-    from pilotflow.blame import broken_argument  # only after a failure
-
-    name, ours = described(function)
-    where = broken_argument(task.payload, task.layout, frames, ours)
-    what = f"argument {where}" if where else "an argument, or a result that it needs,"
-    return SerializationError(f"in a call of '{name}': {what} cannot be unpickled on the worker: {error}")
 
 
 def main(channel: socket.socket, max_bytes: int) -> None:

@@ -47,7 +47,7 @@ def test_the_file_that_the_howto_shows_loads_what_it_shows(tmp_path: Path, monke
     path = tmp_path / "site.yaml"
     (text,) = FILES
     path.write_text(text)
-    nice, elsewhere = load_config(path).executors
+    nice, elsewhere = load_config(path).block_executors
     assert repr(nice.provider).startswith("NiceProvider(")
     assert nice.provider.max_blocks == 2
     assert nice.provider.niceness == 15  # type: ignore[attr-defined]

@@ -35,7 +35,7 @@ def test_the_site_file_and_the_settings_of_the_guide_load(tmp_path: Path) -> Non
     (tmp_path / "settings.yaml").write_text(block("settings"))
     site = read_site(tmp_path / "site.yaml").site
     layer = layer_of_file("user", tmp_path / "settings.yaml")
-    cpu, gpu = compose(site, resolve([layer]), (), {"SCRATCH": "/scratch"}).executors
+    cpu, gpu = compose(site, resolve([layer]), (), {"SCRATCH": "/scratch"}).block_executors
     assert (cpu.label, gpu.label, cpu.provider.worker_init) == ("cpu", "gpu", "module load python cuda")
 
 

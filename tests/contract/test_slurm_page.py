@@ -15,7 +15,7 @@ from tests.slurm.page import PAGE, parts
 def test_the_configuration_on_the_page_is_one(tmp_path: Path) -> None:
     (text,) = parts("yaml")
     (tmp_path / "slurm.yaml").write_text(text)
-    (executor,) = load_config(tmp_path / "slurm.yaml").executors
+    (executor,) = load_config(tmp_path / "slurm.yaml").block_executors
     assert isinstance(executor.provider, SlurmProvider)
 
 

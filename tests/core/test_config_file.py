@@ -93,8 +93,8 @@ executors:
 """
     config = loaded(tmp_path, text)
     assert [executor.label for executor in config.executors] == ["a", "b", "c"]
-    assert config.executors[1].max_workers_per_node == 3
-    assert config.executors[2].provider == LocalProvider(max_blocks=4, init_blocks=0)
+    assert config.block_executors[1].max_workers_per_node == 3
+    assert config.block_executors[2].provider == LocalProvider(max_blocks=4, init_blocks=0)
 
 
 E = "executors: [{label: a}]\n"
@@ -313,7 +313,7 @@ def test_fields_of_a_foreign_plugin_are_read_and_checked(tmp_path: Path, monkeyp
     (tmp_path / "my_test_site.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     text = "executors: [{{provider: {{type: 'my_test_site:Site', {}}}, launcher: {{type: 'my_test_site:Old', {}}}}}]\n"
-    executor = loaded(tmp_path, text.format("partition: gpu, hosts: [a, b]", "hosts: [c]")).executors[0]
+    executor = loaded(tmp_path, text.format("partition: gpu, hosts: [a, b]", "hosts: [c]")).block_executors[0]
     assert executor.provider.partition == "gpu"  # type: ignore[attr-defined]
     assert executor.provider.hosts == ("a", "b")  # type: ignore[attr-defined]
     assert executor.launcher.hosts == ["c"]  # type: ignore[attr-defined]

@@ -18,9 +18,9 @@ from pilotflow.providers.local import LocalProvider
 
 def test_the_default_is_one_executor_on_this_machine() -> None:
     config = Config()
-    assert config.executors == (ExecutorConfig(label="local"),)
-    assert config.executors[0].provider == LocalProvider(init_blocks=1, max_blocks=1)
-    assert config.executors[0].launcher == SingleNodeLauncher()
+    assert config.block_executors == (ExecutorConfig(label="local"),)
+    assert config.block_executors[0].provider == LocalProvider(init_blocks=1, max_blocks=1)
+    assert config.block_executors[0].launcher == SingleNodeLauncher()
     assert (config.max_idletime_s, config.heartbeat_limit_s, config.max_frame_bytes) == (120.0, 30.0, 2 << 30)
     assert config.encrypted
     assert not config.tcp
@@ -28,7 +28,7 @@ def test_the_default_is_one_executor_on_this_machine() -> None:
 
 
 def test_workers_of_this_machine_can_be_set() -> None:
-    assert Config.for_this_machine(max_workers=3).executors[0].max_workers_per_node == 3
+    assert Config.for_this_machine(max_workers=3).block_executors[0].max_workers_per_node == 3
 
 
 def test_durations_and_sizes_become_numbers_once() -> None:
@@ -47,7 +47,10 @@ def test_a_configuration_survives_pickling() -> None:
     [
         ({"executors": []}, "Config(executors=...): is empty"),
         ({"executors": ExecutorConfig()}, "Config(executors=...): "),
-        ({"executors": [3]}, "Config(executors=...): [3] is not Sequence[ExecutorConfig]: item 0"),
+        (
+            {"executors": [3]},
+            "Config(executors=...): [3] is not Sequence[ExecutorConfig | ThreadExecutorConfig]: item 0",
+        ),
         ({"executors": [ExecutorConfig()] * 2}, "Config(executors=...): label 'local' is used twice"),
         ({"run_dir": 3}, "Config(run_dir=...): 3 is int, expected str | PathLike[str]."),
         ({"run_dir": ""}, "Config(run_dir=...): '' cannot be the path of a directory"),

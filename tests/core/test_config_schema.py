@@ -106,10 +106,11 @@ def described(schema: dict[str, Any]) -> set[str]:
 
 
 def test_every_key_says_what_it_means() -> None:
-    executor = SCHEMA["properties"]["executors"]["items"]
+    executor, threads = SCHEMA["properties"]["executors"]["items"]["anyOf"]
     local = executor["properties"]["provider"]["anyOf"][2]
     assert described(SCHEMA) == set(SCHEMA["properties"])
     assert described(executor) == set(executor["properties"])
+    assert described(threads) == set(threads["properties"])
     assert described(local) == set(local["properties"]) - {"type"}
     assert local["properties"]["max_blocks"] == {
         "type": "integer",

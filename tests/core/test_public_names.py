@@ -39,6 +39,7 @@ PUBLIC = [
     "StagingError",
     "TaskContext",
     "TaskTimeout",
+    "ThreadExecutorConfig",
     "WalltimeExceeded",
     "WorkerLost",
     "WrappedLauncher",

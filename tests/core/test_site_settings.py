@@ -72,7 +72,7 @@ def test_a_higher_layer_goes_before_a_lower_one_and_each_value_knows_where_it_is
 
 def test_nobody_need_name_a_partition(tmp_path: Path) -> None:
     config = settle(tmp_path, {"account": "abc"}).config
-    cpu, gpu = config.executors
+    cpu, gpu = config.block_executors
     assert (config.run_dir, config.ports) == ("/work/runs", "50000-50100")
     assert (cpu.label, cpu.num_cpus, cpu.memory_bytes, cpu.num_gpus, cpu.address) == ("cpu", 64, 240 << 30, 0, "ib0")
     assert isinstance(cpu.provider, SlurmProvider)
@@ -92,7 +92,7 @@ def test_nobody_need_name_a_partition(tmp_path: Path) -> None:
 
 def test_a_partition_may_be_a_qos_and_a_constraint_to_the_batch_system(tmp_path: Path) -> None:
     site = 'name: peak\npartitions: [{name: cpu, batch_name: "", default_qos: regular, constraint: cpu}, {name: x, batch_name: y}]\n'
-    cpu, other = settle(tmp_path, {}, site).config.executors
+    cpu, other = settle(tmp_path, {}, site).config.block_executors
     assert isinstance(cpu.provider, SlurmProvider)
     assert isinstance(other.provider, SlurmProvider)
     assert (cpu.provider.partition, cpu.provider.qos, cpu.provider.constraint) == (None, "regular", "cpu")
@@ -101,23 +101,26 @@ def test_a_partition_may_be_a_qos_and_a_constraint_to_the_batch_system(tmp_path:
 
 def test_a_partition_that_is_named_is_the_only_executor_and_starts_at_once(tmp_path: Path) -> None:
     config = settle(tmp_path, {"account": "abc", "partition": "huge", "worker_init": ["gpu", "export A=1"]}).config
-    (huge,) = config.executors
+    (huge,) = config.block_executors
     assert (huge.label, huge.provider.init_blocks) == ("huge", 1)
     assert huge.provider.worker_init == "module load cuda\nexport A=1"
 
 
 def test_what_only_the_site_says_shrinks_to_what_its_policy_leaves_room_for(tmp_path: Path) -> None:
     config = settle(tmp_path, {"account": "abc", "nodes_per_block": 4}).config
-    assert [(executor.label, executor.provider.max_blocks) for executor in config.executors] == [("cpu", 2), ("gpu", 2)]
+    assert [(executor.label, executor.provider.max_blocks) for executor in config.block_executors] == [
+        ("cpu", 2),
+        ("gpu", 2),
+    ]
     site = SITE.replace("max_blocks: 8", "max_queued_jobs: 1")
-    assert [executor.label for executor in settle(tmp_path, {"account": "abc"}, site).config.executors] == ["cpu"]
+    assert [executor.label for executor in settle(tmp_path, {"account": "abc"}, site).config.block_executors] == ["cpu"]
 
 
 def test_without_a_site_it_is_this_machine(tmp_path: Path) -> None:
     found = effective(
         Places(tmp_path / "none", user=tmp_path / "none", project=tmp_path / "none"), {}, {"max_blocks": 2}, "{key}"
     )
-    (executor,) = found.config.executors
+    (executor,) = found.config.block_executors
     assert (found.site, type(executor.provider), executor.provider.max_blocks) == (None, LocalProvider, 2)
 
 
@@ -203,12 +206,12 @@ def test_what_is_fixed_cannot_be_set_in_any_layer(tmp_path: Path) -> None:
         f"walltime=7200.0 (load(walltime=...)) cannot be set: it is 3600.0 by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:4).",
         f"encrypted=False ({tmp_path}/user.yaml:1) cannot be set: it is left as it is by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:4).",
     ]
-    assert settle(tmp_path, {"walltime": "1h"}, site, user="").config.executors[0].provider.walltime_s == 3600
+    assert settle(tmp_path, {"walltime": "1h"}, site, user="").config.block_executors[0].provider.walltime_s == 3600
 
 
 def test_accounts_and_qos_are_held_against_their_lists(tmp_path: Path) -> None:
     site = "name: hill\npartitions: [{name: cpu}, {name: big}]\npolicy: {accounts: [proj*], qos: [normal], partitions: [cpu]}\n"
-    assert settle(tmp_path, {"account": "proj1"}, site).config.executors[0].label == "cpu"
+    assert settle(tmp_path, {"account": "proj1"}, site).config.block_executors[0].label == "cpu"
     with pytest.raises(PolicyExceeded) as caught:
         settle(tmp_path, {"qos": "urgent", "partition": "big"}, site)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
@@ -277,7 +280,7 @@ def test_no_layers_ever_exceed_a_policy(
         config = effective(where, variables, call, "{key}").config
     except PilotflowError:  # anything else is a failure
         return
-    providers: list[Any] = [executor.provider for executor in config.executors]
+    providers: list[Any] = [executor.provider for executor in config.block_executors]
     for limits in (policy, tighter):
         within(limits, providers)
 

@@ -34,7 +34,7 @@ def test_a_program_on_the_page_runs(program: str, output: str, tmp_path: Path, m
 def test_the_file_on_the_page_loads(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0])
-    wide, contained = load_config(path).executors
+    wide, contained = load_config(path).block_executors
     assert wide.launcher == SrunLauncher(mpi="pmix", step_options=("--cpu-bind=cores",))
     assert contained.launcher == WrappedLauncher("apptainer exec $HOME/tools.sif")
 
