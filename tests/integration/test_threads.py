@@ -16,6 +16,7 @@ import pytest
 import pilotflow as pf
 from pilotflow.cli.check import check_as_text
 from pilotflow.config.file import load_config
+from pilotflow.core.pace import Counts
 from pilotflow.errors import (
     BashExitError,
     ConfigError,
@@ -297,8 +298,7 @@ def test_the_programs_own_output_is_its_own_again(run: pf.Run, capsys: pytest.Ca
 def test_explain_and_counts_know_of_threads(run: pf.Run, tmp_path: Path) -> None:
     go = tmp_path / "go"
     futures = [wait_for(str(go)) for _ in range(4)]
-    wait_until(lambda: run.counts().running == 2, 30, "two to run")
-    assert (run.counts().running, run.counts().waiting) == (2, 2)
+    wait_until(lambda: run.counts() == Counts(running=2, waiting=2), 30, "two to run and two to wait")
     running, waiting = run.explain(futures[0]), run.explain(futures[3])
     assert running.state is State.RUNNING
     assert "in a thread of the program, on executor 'threads'" in str(running)
@@ -308,7 +308,7 @@ def test_explain_and_counts_know_of_threads(run: pf.Run, tmp_path: Path) -> None
     go.touch()
     for future in futures:
         future.result()
-    assert run.counts().done == 4
+    wait_until(lambda: run.counts() == Counts(done=4), 30, "all to be counted")
 
 
 def test_a_file_may_have_executors_of_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
