@@ -223,9 +223,10 @@ class Run:
         """Ask for blocks of an executor now, whatever the load; from now on it may have so many more.
 
         Raises:
-            ConfigError: there is no such executor, or the count is no positive number.
+            ConfigError: there is no such executor, it has no blocks, or the count is no positive number.
         """
-        self.check_executors((executor,), "request_blocks")
+        if self.executors_for((executor,), "request_blocks")[1]:
+            raise ConfigError(f"request_blocks('{executor}'): that executor has threads of the program, and no blocks.")
         if count < 1:
             raise ConfigError(f"request_blocks(count=...): {count} is not a whole number of 1 or more.")
         self._keeper.ask(executor, count)

@@ -37,7 +37,7 @@ def workflow(tmp_path: Path) -> Workflow:
 
 def test_schedulers_and_what_actions_make_of_them_are_executors(workflow: Workflow) -> None:
     supplies = Supplies(workflow, RunOptions(slurm=True, local=False))
-    big, deep, small = supplies.config().executors
+    big, deep, small = supplies.config().block_executors
     assert [executor.label for executor in (big, deep, small)] == ["big", "big.8", "small_nodes"]
     assert (big.mode, big.max_parallel_jobs, deep.max_parallel_jobs) == ("slurm", None, 8)
     assert isinstance(big.provider, SlurmProvider)
@@ -55,7 +55,7 @@ def test_jobs_are_bound_to_their_schedulers_and_actions_mean_theirs(workflow: Wo
 
 def test_on_this_machine_schedulers_mean_nothing(workflow: Workflow) -> None:
     supplies = Supplies(workflow, RunOptions(num_cpus=3))
-    (here,) = supplies.config().executors
+    (here,) = supplies.config().block_executors
     assert (here.label, here.num_cpus, here.provider.max_blocks) == ("local", 3, 1)
     assert [supplies.bindings(job) for job in workflow.jobs] == [(), (), ()]
     assert [supplies.of_action(action) for action in workflow.actions] == [None, None]
@@ -68,7 +68,7 @@ def test_a_site_s_executors_are_taken_as_they_are(tmp_path: Path) -> None:
         executors=[ExecutorConfig(label=label, provider=SlurmProvider()) for label in ("cpu", "gpu")], retries=3
     )
     supplies = Supplies(read_workflow(path), RunOptions(slurm=True, local=False), site)
-    assert ([executor.label for executor in supplies.config().executors], supplies.config().retries) == (
+    assert ([executor.label for executor in supplies.config().block_executors], supplies.config().retries) == (
         ["cpu", "gpu"],
         3,
     )
