@@ -258,7 +258,7 @@ class App(Generic[R]):
             if bound is not None and bound.run is run:
                 return bound
             options = self._options
-            executors, in_threads = run.executors_for(options.executors, f"app '{self._name}'")
+            executors, in_threads = run.config.executors_for(options.executors, f"app '{self._name}'")
             if in_threads:
                 options.check_for_threads(self._name, executors[0], is_command=self._bash)
             fn = self._numbers.of(run, self._manner, shape, options, self._name)

@@ -186,7 +186,7 @@ class PilotExecutor(Executor):
     # ---- inside -----------------------------------------------------------------------------
 
     def _class_of(self, request: Request) -> int:
-        executors, _ = self._run.executors_for((), "the pool")
+        executors, _ = self._run.config.executors_for((), "the pool")
         return self._run.client.definitions.request_class(request, executors, self._run.config.crash_limit)
 
     def _submit(self, cls: int, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> PilotFuture[T]:

@@ -225,7 +225,7 @@ class Run:
         Raises:
             ConfigError: there is no such executor, it has no blocks, or the count is no positive number.
         """
-        if self.executors_for((executor,), "request_blocks")[1]:
+        if self.config.executors_for((executor,), "request_blocks")[1]:
             raise ConfigError(f"request_blocks('{executor}'): that executor has threads of the program, and no blocks.")
         if count < 1:
             raise ConfigError(f"request_blocks(count=...): {count} is not a whole number of 1 or more.")
@@ -341,24 +341,6 @@ class Run:
             if fn is None:
                 fn = self._bodies[key] = self.client.definitions.function(name, body, all_ranks=all_ranks)
         return fn
-
-    def executors_for(self, labels: tuple[str, ...], who: str) -> tuple[tuple[str, ...], bool]:
-        """The executors on which work that may run on these really runs, and whether they are threads.
-
-        Threads are only used where there is nothing else. No labels mean any executor.
-
-        Raises:
-            ConfigError: one of them does not exist; names the ones that do.
-        """
-        known = [executor.label for executor in self.config.executors]
-        for label in labels:
-            if label not in known:
-                raise ConfigError(f"{who} is bound to executor '{label}', and this run has: {', '.join(known)}.")
-        threads = [one.label for one in self.config.thread_executors]
-        others = tuple(label for label in labels or known if label not in threads)
-        if not others:
-            return (labels or (threads[0],))[:1], True
-        return (others if labels else ()), False
 
     @property
     def memo(self) -> Memo:

@@ -252,6 +252,24 @@ class Config:
         """Those of its executors that are threads of the program."""
         return tuple(one for one in self.executors if isinstance(one, ThreadExecutorConfig))
 
+    def executors_for(self, labels: tuple[str, ...], who: str) -> tuple[tuple[str, ...], bool]:
+        """The executors on which work that may run on these really runs, and whether they are threads.
+
+        Threads are only used where there is nothing else. No labels mean any executor.
+
+        Raises:
+            ConfigError: one of them does not exist; names the ones that do.
+        """
+        known = [executor.label for executor in self.executors]
+        for label in labels:
+            if label not in known:
+                raise ConfigError(f"{who} is bound to executor '{label}', and this run has: {', '.join(known)}.")
+        threads = [one.label for one in self.thread_executors]
+        others = tuple(label for label in labels or known if label not in threads)
+        if not others:
+            return (labels or (threads[0],))[:1], True
+        return (others if labels else ()), False
+
     @property
     def backoff_s(self) -> float:
         """`backoff` in seconds."""
