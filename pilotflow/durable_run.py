@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pilotflow.errors import InterchangeLost
+from pilotflow.errors import InterchangeLost, RunClosed
 from pilotflow.messages import ManagerDown, ManagerUp
 from pilotflow.questions import Instruction
-from pilotflow.run import Run
+from pilotflow.run import CLOSE_TIMEOUT_S, Run
 from pilotflow.runtime import leftovers
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB
@@ -75,13 +76,27 @@ class DurableRun(Run):
         if isinstance(event, Instruction) and event.verb != VERB:
             journal.instructed(event)
             return
+        if isinstance(event, InterchangeLost):
+            self.broken = event
+            self._interchange.kill()  # it may be frozen, and its managers look for its successor
+            journal.lost(event)
+            return
         super()._hear(event)
         if isinstance(event, (ManagerUp, ManagerDown)):
             if isinstance(event, ManagerUp):
                 self._durable.store.manager(event)
             journal.manager(event)
-        elif isinstance(event, InterchangeLost):
-            journal.lost(event)
+
+    def abandon(self) -> None:
+        """End this program's part in a run whose interchange is lost; its blocks are left to the next one."""
+        with self._lock:
+            self._closed = True
+        self._keeper.leave()
+        self.client.close(RunClosed(f"run {self.run_id} goes on with another interchange"), CLOSE_TIMEOUT_S)
+        self._interchange.end(CLOSE_TIMEOUT_S)
+        self._remove_sockets()
+        atexit.unregister(self._at_exit)
+        self._close_log()
 
     def _record(self, kind: str, subject: str, detail: str) -> None:
         self._durable.store.event(kind, subject, detail)

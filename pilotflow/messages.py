@@ -265,6 +265,10 @@ class DefineExecutors(_Message, tag=13):
     closed: bool
 
 
+class Reunited(_Message, tag=17):
+    """After a restart: every manager that there was is back, so that what none of them holds may be handed out."""
+
+
 # ---- interchange -> client ------------------------------------------------------------------
 
 
@@ -617,6 +621,7 @@ ClientMessage: TypeAlias = (
     | Close
     | TaskView
     | Obeyed
+    | Reunited
 )
 ToClient: TypeAlias = (
     Welcome

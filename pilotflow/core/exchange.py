@@ -48,6 +48,7 @@ from pilotflow.messages import (
     Refused,
     Reregister,
     Retract,
+    Reunited,
     Stop,
     Submit,
     Task,
@@ -247,6 +248,8 @@ class Exchange(Desk):
             self._fail_hopeless()
         elif isinstance(message, TaskView):
             self.inquiries.client_said(message)
+        elif isinstance(message, Reunited):
+            self._reunite()
         elif isinstance(message, Obeyed):
             self._obeyed(message)
         elif isinstance(message, Close):
@@ -364,6 +367,13 @@ class Exchange(Desk):
         self._balanced = now
         for manager_id, tasks in self.scheduler.rebalance(now).items():
             self._send(self.by_id[manager_id].key, Retract([(task.id, task.attempt) for task in tasks]))
+
+    def _reunite(self) -> None:
+        """All managers are back, says the client: what none of them has was not handed out."""
+        for task in self.recovery.take_held():
+            task.attempt = max(task.attempt, self._first_attempt)
+            self._queue(task)
+        self._load_changed = True
 
     def _end_grace(self, now: float) -> None:
         """Nobody came for these: the client's tasks are tried again, what managers hold is unwanted."""

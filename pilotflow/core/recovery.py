@@ -159,6 +159,12 @@ class Recovery:
                 del self._ended[id]
         return tasks, unwanted
 
+    def take_held(self) -> list[Task]:
+        """Everybody who could hold something has come back: these tasks, which nobody has claimed, were not out."""
+        tasks = [task for _, task in self._held.values()]
+        self._held.clear()
+        return tasks
+
     def next_due(self) -> float | None:
         """When `release` may have something, or None."""
         return self._dues[0][0] if self._dues else None

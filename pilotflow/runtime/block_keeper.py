@@ -42,7 +42,6 @@ from pilotflow.messages import (
     DrainBlocks,
     DropBlocks,
     FailExecutor,
-    LiveBlock,
     LiveBlocks,
     Load,
     ManagerDown,
@@ -51,7 +50,7 @@ from pilotflow.messages import (
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start
-from pilotflow.runtime.kept import Ask, Kept, KeptExecutor
+from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, live_blocks
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
 
@@ -61,8 +60,6 @@ ANNOUNCE_S: Final = 0.5
 """While many blocks are submitted, those that exist are announced this often."""
 SUBMIT_S: Final = 1.0
 """After so long in a provider's `submit` the other executors have their turn, and whoever wants to close."""
-CANCELS_MAX: Final = 500
-"""Blocks that one command cancels when this process is dead."""
 CLOSE_POLL_S: Final = 0.05
 
 
@@ -72,6 +69,7 @@ Event: TypeAlias = Load | ManagerUp | ManagerDown | Ask
 @dataclass(frozen=True)
 class _Close:
     deadline: float
+    spare: bool = False  # the blocks: somebody else goes on with them
 
 
 class BlockKeeper:
@@ -164,6 +162,11 @@ class BlockKeeper:
             self._log.warning("some blocks have not ended within %g s: %s", timeout_s, self._names_of_live())
         return gone
 
+    def leave(self) -> None:
+        """Keep nothing any more, and leave the blocks to somebody else."""
+        self._events.put(_Close(time.monotonic(), spare=True))
+        self._thread.join(5.0)
+
     def stop(self, timeout_s: float) -> None:
         """Begin what `close` does, and do not wait for it."""
         self._events.put(_Close(time.monotonic() + timeout_s))
@@ -184,7 +187,8 @@ class BlockKeeper:
                     self._break(kept, error)
                 self._log.exception("the block keeper failed")
         try:
-            self._end_all(self._closing.deadline)
+            if not self._closing.spare:
+                self._end_all(self._closing.deadline)
         except Exception:  # noqa: BLE001  the thread's last act
             self._log.exception("the block keeper failed while it ended the blocks: %s", self._names_of_live())
 
@@ -400,21 +404,7 @@ class BlockKeeper:
             self._announced_at = time.monotonic()
             live = [(kept.executor.label, *each) for kept in self._kept for each in kept.scaler.live.items()]
             self._known([KnownBlock(*each) for each in live])
-            self._say(LiveBlocks([block for kept in self._kept for block in self._live_blocks(kept)]))
-
-    def _live_blocks(self, kept: Kept) -> list[LiveBlock]:
-        """The blocks of one executor. The command that cancels many is with the first of them, so that it runs once."""
-        label, live = kept.executor.label, list(kept.scaler.live.items())
-        blocks: list[LiveBlock] = []
-        for at in range(0, len(live), CANCELS_MAX):
-            some = live[at : at + CANCELS_MAX]
-            try:
-                argv = kept.executor.provider.cancel_argv([batch_id for _, batch_id in some])
-            except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
-                self._log.warning("blocks of '%s' cannot be cancelled when this process dies: %r", label, error)
-                continue
-            blocks += [LiveBlock(label, name, () if index else argv) for index, (name, _) in enumerate(some)]
-        return blocks
+            self._say(LiveBlocks([block for kept in self._kept for block in live_blocks(kept, self._log)]))
 
     def _log_changes(self, kept: Kept) -> None:
         phases: dict[str, Phase] = {}

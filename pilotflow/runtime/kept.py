@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ from typing import Final
 
 from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Phase, RequestBlock
 from pilotflow.launchers.base import Launcher
+from pilotflow.messages import LiveBlock
 from pilotflow.providers.base import Provider
 
+CANCELS_MAX: Final = 500
+"""Blocks that one command cancels when this process is dead."""
 PATIENT: Final = 1.3
 """While a block starts or ends and nothing changes, each pause between two looks is so much longer than the last."""
 
@@ -73,3 +77,18 @@ class Kept:
         else:
             pause_s = min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)
         return self.polled_at + max(pause_s, provider.min_poll_s)
+
+
+def live_blocks(kept: Kept, log: logging.Logger) -> list[LiveBlock]:
+    """The blocks of one executor. The command that cancels many is with the first of them, so that it runs once."""
+    label, live = kept.executor.label, list(kept.scaler.live.items())
+    blocks: list[LiveBlock] = []
+    for at in range(0, len(live), CANCELS_MAX):
+        some = live[at : at + CANCELS_MAX]
+        try:
+            argv = kept.executor.provider.cancel_argv([batch_id for _, batch_id in some])
+        except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
+            log.warning("blocks of '%s' cannot be cancelled when this process dies: %r", label, error)
+            continue
+        blocks += [LiveBlock(label, name, () if index else argv) for index, (name, _) in enumerate(some)]
+    return blocks

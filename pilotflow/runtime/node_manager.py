@@ -122,7 +122,15 @@ class NodeManager:
         self._heartbeat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._session = f"{options.node}-{os.getpid()}-{time.time_ns()}"
         self._uplink = Uplink(
-            loop, connection, options.node, options.executor, self._session, self._obey, self._register, log
+            loop,
+            connection,
+            options.node,
+            options.executor,
+            self._session,
+            self._obey,
+            self._register,
+            log,
+            options.connection,
         )
         self._register()
 

@@ -14,13 +14,15 @@ from pilotflow.errors import ConfigError
 from pilotflow.ids import UNREACHABLE
 from pilotflow.messages import BadMessage, ToManager, to_manager
 from pilotflow.runtime.channels import Channel, connect
-from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.loop import Loop
 
 ATTEMPT_S: Final = 4.0
 """After so long without an answer the next of several endpoints is tried."""
 RECONNECT_TIMEOUT_S: Final = 10.0
 """A manager whose interchange hung up and does not come back for so long ends."""
+LOOK_S: Final = 0.25
+"""The successor of a durable run's interchange is looked for this often."""
 _INTERCHANGE: Final = "interchange"
 
 
@@ -42,6 +44,7 @@ class Uplink:
         hear: called with the messages of a letter, and their frames.
         greet: called when another way is tried: what was said first must be said again.
         log: the manager's log.
+        file: the connection file, where the successor of a durable run's interchange is found.
 
     Attributes:
         heard_at: when the interchange was last heard.
@@ -57,7 +60,10 @@ class Uplink:
         hear: Callable[[list[ToManager], Any], None],
         greet: Callable[[], None],
         log: logging.Logger,
+        file: Path,
     ) -> None:
+        self._file = file
+        self._looked_at = 0.0  # into that file, while the interchange is away
         self._loop = loop
         self._connection = connection
         self._node = node
@@ -84,7 +90,14 @@ class Uplink:
     @property
     def due_at(self) -> float:
         """When `lost` must be called again, if nothing is heard until then."""
-        return float("inf") if self._hung_up_at is None else self._hung_up_at + RECONNECT_TIMEOUT_S + 0.01
+        if self._hung_up_at is None:
+            return float("inf")
+        return self._looked_at + LOOK_S if self._waits else self._hung_up_at + RECONNECT_TIMEOUT_S + 0.01
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a successor of an interchange that has hung up is waited for."""
+        return self._registered and self._connection.keep_s > 0
 
     def registered(self) -> None:
         """The interchange has let this manager in: this is the way."""
@@ -96,6 +109,8 @@ class Uplink:
 
     def send(self, letter: Letter) -> None:
         """Something that arrives, in order, once; repeats what the interchange has missed."""
+        if self._hung_up_at is not None and self._waits:
+            return  # its successor is told everything that counts when we register with it
         for _, header, frames in self._post.send({_INTERCHANGE: letter} if letter.messages else {}):
             self._channel.send(header, frames)
 
@@ -105,6 +120,13 @@ class Uplink:
 
     def lost(self, now: float) -> Gone | None:
         """Whether the interchange has hung up and stays away."""
+        if self._hung_up_at is not None and self._waits:
+            if now - self._hung_up_at > self._connection.keep_s:
+                return Gone("the interchange is gone, and none has taken its place", 1)
+            if now - self._looked_at >= LOOK_S:
+                self._looked_at = now
+                self._look_for_successor(now)
+            return None
         if self._gone is None and self._hung_up_at is not None and now - self._hung_up_at > RECONNECT_TIMEOUT_S:
             self._gone = Gone("the interchange is gone", 1)
         return self._gone
@@ -117,6 +139,8 @@ class Uplink:
             patience_s: a registered manager's interchange may be silent for so long.
         """
         silent = now - self.heard_at
+        if self._hung_up_at is not None and self._waits:
+            return None
         if self._registered:
             if silent > patience_s:
                 return Gone(f"the interchange ({self.endpoint}) answered no heartbeat for {silent:.0f} s", 1)
@@ -145,6 +169,27 @@ class Uplink:
             self._hung_up,
         )
 
+    def _look_for_successor(self, now: float) -> None:
+        """Go to the interchange of a later epoch, if the connection file names one."""
+        try:
+            connection = read_connection(self._file)
+            if connection.epoch <= self._connection.epoch or connection.run_id != self._connection.run_id:
+                return
+            endpoints = endpoints_from(connection, socket.gethostname())
+        except ConfigError:  # it is being written, or its host listens nowhere yet
+            return
+        self._log.info("the interchange of epoch %d takes the place of the last one", connection.epoch)
+        self._channel.close()
+        self._connection, self._endpoints, self._at = connection, endpoints, 0
+        try:
+            self._channel = self._connect()
+        except OSError as error:
+            self._log.warning("it cannot be reached yet: %s", error)
+            return
+        self._hung_up_at, self.heard_at, self._tried_at = None, now, now
+        self.forget()
+        self._greet()
+
     def _try_next(self, now: float) -> None:
         self._channel.close()
         self._at = (self._at + 1) % len(self._endpoints)
@@ -163,7 +208,7 @@ class Uplink:
 
     def _hung_up(self, _: Hashable) -> None:
         """The connection has closed. A Unix one does so when the interchange is dead."""
-        if self.endpoint.startswith("unix:"):
+        if self.endpoint.startswith("unix:") and not self._waits:
             self._gone = Gone("the interchange is gone", 1)
         elif self._hung_up_at is None:
             self._hung_up_at = time.monotonic()

@@ -12,34 +12,36 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from pilotflow.core.advice import Fact
+from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.job_states import ENDED, JobState
 from pilotflow.core.workflow import JobGraph
 from pilotflow.durable_run import DurableRun
 from pilotflow.errors import InterchangeLost, PilotflowError
 from pilotflow.futures import AppFuture
-from pilotflow.messages import ManagerDown, ManagerUp, Status
+from pilotflow.messages import ManagerDown, ManagerUp, Reunited, Status
 from pilotflow.questions import Instruction, Obeyed
-from pilotflow.runtime import leftovers
 from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.action_book import ActionBook
 from pilotflow.workflow.asked_blocks import AskedBlocks
 from pilotflow.workflow.calls import NoValue
+from pilotflow.workflow.due import Due
 from pilotflow.workflow.fingerprints import encode_prints
 from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
 from pilotflow.workflow.outcomes import Ended, cut_row, ended, result_row
 from pilotflow.workflow.packing import Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
+from pilotflow.workflow.roster import Roster
 from pilotflow.workflow.setting import Setting
-from pilotflow.workflow.store import Changes, JobRow, JobStore, Restored
+from pilotflow.workflow.store import Changes, JobStore, Restored
 
 S = JobState
 RESTARTS_MAX: Final = 5
@@ -48,16 +50,6 @@ HELPED: Final = ("memory", "runtime", "walltime")
 HELPED_MAX: Final = 3
 """A job that has failed so often is not helped by itself any more."""
 _HOW: Final = {S.COMPLETED: "completed", S.FAILED: "failed", S.TERMINATED: "terminated"}
-
-
-@dataclass
-class _Due:
-    """What is to be done after the commit."""
-
-    batches: list[tuple[int, int]] = field(default_factory=list)
-    submit: list[int] = field(default_factory=list)
-    cancel: list[AppFuture[Any]] = field(default_factory=list)
-    answers: list[Callable[[], object]] = field(default_factory=list)
 
 
 class Engine:
@@ -104,6 +96,7 @@ class Engine:
         self._futures: dict[int, AppFuture[Any]] = {}
         self._restarts = 0
         self._epoch = setting.epoch
+        self._roster = Roster()
         self._actions = ActionBook(workflow.actions, restored.fired)
         self._asked = AskedBlocks(setting.supplies, workflow.actions)
         self._touched: dict[int, None] = {}
@@ -114,7 +107,7 @@ class Engine:
         }
         self._waiting: list[int] = []  # committed as handed out before there was a run
         self._changes = Changes()
-        self._due = _Due()
+        self._due = Due()
         self.graph = JobGraph(
             self._jobs,
             workflow.failure_handlers,
@@ -157,7 +150,7 @@ class Engine:
         self._settle()
         return not self._actions.running
 
-    def _open(self, takes_over: bool = False) -> None:
+    def _open(self, takes_over: bool = False, again: bool = False) -> None:
         """Start what runs the jobs, and hand out what is ready."""
         setting = self.setting
         durable = Durable(
@@ -167,8 +160,8 @@ class Engine:
             store=self._store,
             journal=self.inbox,
             keep_s=setting.keep_s,
-            known=self._store.known_blocks,
-            blocks=self._blocks if takes_over else (),
+            known=self._know_blocks,
+            blocks=self._blocks if takes_over or again else (),
             interchange=setting.interchange if takes_over else None,
             interchange_pid=setting.interchange_pid if takes_over else 0,
             open=setting.open,
@@ -179,6 +172,10 @@ class Engine:
         waiting, self._waiting = self._waiting, []
         self._submit(waiting)
         self._settle()
+
+    def _know_blocks(self, blocks: list[KnownBlock]) -> None:
+        self._blocks = tuple(blocks)
+        self._store.known_blocks(blocks)
 
     def _prepare(self, client: DurableClient) -> None:
         """Say what the interchange must know first; of one that was taken over, in the same order as before."""
@@ -204,24 +201,26 @@ class Engine:
         self._store.known_blocks([])
 
     def _restart(self, error: InterchangeLost) -> None:
-        """The interchange is lost: start another, and everything that was out once more."""
+        """The interchange is lost: start another, to which managers come with what they run and have kept."""
         self._restarts += 1
         self._log.error("%s Starting another interchange.", error)
         self._store.event("interchange lost", "", str(error))
-        if self.run is not None:
-            self.run.close(wait=False)
-        leftovers.end_those_of(self.setting.run_id, self._log)
-        self._futures.clear()
-        self._due = _Due()
-        self._take_all_back("the interchange was lost")
-        self._settle(hand_out=False)
         if self._restarts > RESTARTS_MAX:
             self.trouble = error
             return
+        if self.run is not None:
+            self.run.abandon()
+        self._futures.clear()
+        self._due, self.run = Due(), None
         self._epoch += 1
-        self.run = None
-        self._settle()
-        self._open()
+        self._roster.expect_all()
+        self._open(again=True)
+        self._reunite()
+
+    def _reunite(self) -> None:
+        """Once all managers are back, what none of them has can be handed out."""
+        if self.run is not None and self._roster.is_reunited():
+            self.run.client.say(Reunited())
 
     def _take_all_back(self, why: str) -> None:
         now = time.time()
@@ -263,9 +262,12 @@ class Engine:
             self._store.action_ended(event.number, event.words)
             self._store.event("action", str(event.number), event.words)
         elif isinstance(event, ManagerUp):
-            self._fire(Trigger.ON_WORKER_START, event.node)
+            if self._roster.joined(event):
+                self._fire(Trigger.ON_WORKER_START, event.node)
+            self._reunite()
         elif isinstance(event, ManagerDown):
             if not event.refused:
+                self._roster.left(event)
                 self._fire(Trigger.ON_WORKER_COMPLETE, event.node)
         elif isinstance(event, InterchangeLost):
             self._restart(event)
@@ -372,7 +374,7 @@ class Engine:
             if hand_out and self.trouble is None and self.stopped is None:
                 self._hand_out()
             self._commit()
-            due, self._due = self._due, _Due()
+            due, self._due = self._due, Due()
             if self.run is not None:
                 if due.batches:
                     self.run.client.acknowledge(due.batches)
@@ -404,17 +406,11 @@ class Engine:
 
     def _commit(self) -> None:
         changes, self._changes = self._changes, Changes()
-        now = time.time()
         self._touched.update(dict.fromkeys(self.graph.take_changed()))
-        changes.jobs = [self._row(number, now) for number in self._touched]
+        changes.jobs = self._tries.rows(self._touched, self.graph, time.time())
         self._touched = {}
         if changes:
             self._store.apply(changes)
-
-    def _row(self, number: int, now: float) -> JobRow:
-        script, code = self._tries.after.get(number, (None, None))
-        graph, attempt, wire = self.graph, self._tries.attempts[number], self._tries.wires[number]
-        return JobRow(int(graph.states[number]), attempt, graph.failures[number], wire, script, code, now, number)
 
     # ---- handing out ------------------------------------------------------------------------
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pilotflow.bodies import pack_function
 from pilotflow.core.advice import Advice, Fact, advise
+from pilotflow.core.workflow import JobGraph
 from pilotflow.futures import AppFuture
 from pilotflow.resources import Request
 from pilotflow.runtime.durable_client import DurableClient
@@ -16,7 +17,7 @@ from pilotflow.serialize import Packed, pack_call
 from pilotflow.workflow.calls import Calls, make_task
 from pilotflow.workflow.records import Job
 from pilotflow.workflow.setting import Setting
-from pilotflow.workflow.store import Restored
+from pilotflow.workflow.store import JobRow, Restored
 
 
 @dataclass
@@ -51,6 +52,15 @@ class Tries:
         made = [(numbers[name], json.dumps(value)) for name, value in json.loads(result).items()]
         self.values.update(made)
         return made
+
+    def rows(self, numbers: Iterable[int], graph: JobGraph, now: float) -> list[JobRow]:
+        """What the store is to know of these jobs."""
+        rows: list[JobRow] = []
+        for number in numbers:
+            script, code = self.after.get(number, (None, None))
+            attempt, wire, failures = self.attempts[number], self.wires[number], graph.failures[number]
+            rows.append(JobRow(int(graph.states[number]), attempt, failures, wire, script, code, now, number))
+        return rows
 
 
 class Parcel(NamedTuple):

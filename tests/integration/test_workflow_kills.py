@@ -133,3 +133,18 @@ def test_a_job_that_is_killed_is_a_failure_of_its_own(tmp_path: Path, runs: list
     assert rows == [("failed", 137)]
     found = [JobState(state) for (state,) in tools.query(run, "SELECT state FROM jobs ORDER BY job")]
     assert found == [JobState.FAILED, JobState.CANCELLED, JobState.COMPLETED]
+
+
+def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tmp_path: Path, runs: list[Path]) -> None:
+    work = [a_job(0, f"{MARK}; sleep 3"), *(a_job(n, f"{MARK}; sleep 0.2") for n in range(1, 6))]
+    run = a_run(tmp_path, a_workflow(*work))
+    runs.append(run)
+    program = Program(run)
+    tools.until(lambda: len(tools.completed(run)) >= 2, "the long job runs, and short ones have ended")
+    began = time.monotonic()
+    interchange(program)
+    assert program.wait() == 0
+    assert time.monotonic() - began < 25, "nobody waited for the grace of lost managers"
+    assert tools.marks(run) == {f"job{n}": [1] for n in range(6)}, "no attempt was lost"
+    assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, "succeeded")]
+    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
