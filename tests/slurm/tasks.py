@@ -29,11 +29,13 @@ def pause(seconds: float) -> str:
 
 
 @python_app
-def noted(number: int, seconds: float) -> int:
-    """Takes so long, after noting in the file `starts` that it has begun, when and where."""
+def noted(number: int, seconds: float, until: str = "") -> int:
+    """Takes so long, and until there is a file, after noting in `starts` that it has begun, when and where."""
     with open("starts", "a") as file:
         file.write(f"{number} {time.time()} {socket.gethostname()}\n")
     time.sleep(seconds)
+    while until and not os.path.exists(until):
+        time.sleep(0.05)
     return number
 
 

@@ -20,25 +20,23 @@ HERE = "tests.slurm.test_scaling"
 
 
 def breathe(tasks: int) -> None:
-    """Tasks on an executor of 0 to 4 one-node blocks."""
-    most = 0
+    """Tasks on an executor of 0 to 4 one-node blocks; the first of them last until it has grown."""
     given = {"init_blocks": 0, "min_blocks": 0, "max_blocks": 4}
     with pilotflow.load(config(given, max_idletime=2.0, min_block_life=0.0)) as run:
 
         def working() -> int:
             return sum(info.phase.value == "working" for info in run.blocks())
 
-        futures = [noted(number, 0.005) for number in range(tasks)]
-        while not all(future.done() for future in futures):
-            most = max(most, working())
-            time.sleep(0.05)
-        assert [future.result() for future in futures] == list(range(tasks))
-        assert most == 4, f"it grew to {most} blocks"
+        held = [noted(number, 0.0, "grown") for number in range(64)]
+        futures = [noted(number, 0.002) for number in range(64, tasks)]
+        wait_for(lambda: working() == 4, "it has grown to four blocks")
+        Path("grown").touch()
+        assert [future.result(100) for future in (*held, *futures)] == list(range(tasks))
         wait_for(lambda: not any(info.phase.value != "ended" for info in run.blocks()), "all blocks have ended", 60)
         assert double(4).result(60) == 8  # and one comes again
 
 
-@pytest.mark.parametrize("tasks", [800, pytest.param(5000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tasks", [1000, pytest.param(5000, marks=pytest.mark.soak)])
 def test_blocks_grow_with_the_load_and_shrink_to_none(cluster: Cluster, tmp_path: Path, tasks: int) -> None:
     cluster.function(f"{HERE}:breathe", tasks, cwd=tmp_path, timeout_s=100)
     assert not cluster.jobs(), "a block outlived the run"
