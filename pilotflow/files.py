@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from pilotflow.context import current_task
 from pilotflow.current import current_run
-from pilotflow.errors import CacheKeyError, ConfigError, StagingError
+from pilotflow.errors import CacheKeyError, ConfigError, RunClosed, StagingError
 from pilotflow.ids import RUN_DIRECTORY_VARIABLE
 from pilotflow.runtime import file_staging, node_files
 from pilotflow.typechecks import check_arguments
@@ -174,7 +175,7 @@ class File(os.PathLike[str]):
             target = run / FILES / name / self.filename
             file_staging.fetch(source, target)
             return str(target)
-        home = Path(tempfile.mkdtemp(prefix="task-", dir=node_files.home_for(run / node_files.SHARED)))
+        home = Path(tempfile.mkdtemp(prefix="task-", dir=_scratch() or node_files.home_for(run / node_files.SHARED)))
         weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
         target = home / self.filename
         if self.is_remote:
@@ -202,8 +203,22 @@ class File(os.PathLike[str]):
 
 
 def _run_directory() -> Path:
-    directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
-    return Path(directory) if directory else current_run().directory
+    """Of the run that this process has loaded, or that it is a worker of."""
+    try:
+        return current_run().directory
+    except RunClosed:
+        directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
+        if directory is None:
+            raise
+        return Path(directory)
+
+
+def _scratch() -> Path | None:
+    """The scratch directory of the task that runs here, if it has one."""
+    try:
+        return current_task().scratch
+    except RunClosed:
+        return None
 
 
 @lru_cache(maxsize=4096)

@@ -247,3 +247,13 @@ def test_a_package_can_bring_staging_for_its_own_urls(tmp_path: Path, monkeypatc
             pf.StagingError, match=r"tape://archive/new cannot be stored .* tape:// cannot be written to"
         ):
             write("text", outputs=[pf.File("tape://archive/new")]).result()
+
+
+def test_a_copy_of_its_own_lies_in_the_task_s_scratch_directory_if_it_has_one(web: Server) -> None:
+    @pf.python_app(scratch=True)
+    def place(file: pf.File) -> tuple[str, str]:
+        return str(pf.current_task().scratch), file.filepath
+
+    scratch, path = place(pf.File(f"{web.url}/data.txt", stage="task")).result()
+    assert path.startswith(scratch)
+    assert not os.path.exists(path)
