@@ -20,6 +20,7 @@ from typing import Annotated, Final
 import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, complain, errors_in_words, import_from_here
+from pilotflow.cli.plan_commands import add_commands as add_plan_commands
 from pilotflow.cli.site_commands import add_site_commands
 from pilotflow.cli.slurm_commands import add_commands as add_slurm_commands
 from pilotflow.cli.workflow_commands import add_commands
@@ -207,3 +208,4 @@ def explain(
 
 add_slurm_commands(app)
 add_commands(app)
+add_plan_commands(app)

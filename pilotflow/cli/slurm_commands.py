@@ -60,6 +60,26 @@ def script(
         print(_script(config, executor), end="")
 
 
+@slurm_app.command("generate")
+def generate(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="A workflow's file.", show_default=False)],
+    site: Annotated[str | None, typer.Option(help="The site; this one by default.")] = None,
+    partition: Annotated[list[str] | None, typer.Option(help="Only this partition; may be given again.")] = None,
+    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
+    queue_wait: Annotated[str | None, typer.Option(help="How long batch jobs wait, such as 10m; or probe.")] = None,
+    from_run: Annotated[str | None, typer.Option("--from", help="A run whose measured times count.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the schedulers that the file has.")] = False,
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
+) -> None:
+    """Print a workflow with the schedulers and actions that `plan` recommends, and submit nothing."""
+    from pilotflow.cli.workflow_plan import Wanted, generate
+
+    with errors_in_words():
+        wanted = Wanted(site, tuple(partition or ()), queue_wait, from_run, account, run_dir)
+        generate(workflow, wanted, output, overwrite=overwrite)
+
+
 def _script(path: str, label: str | None) -> str:
     from pilotflow.config.file import load_config
     from pilotflow.errors import ConfigError
