@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -27,14 +26,13 @@ from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import DefineExecutors, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
 from pilotflow.notebook import table
 from pilotflow.questions import Instruction, LookUp, Obeyed
-from pilotflow.runtime import leftovers, rundir
+from pilotflow.runtime import leftovers, node_files, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_socket_directory, write_connection
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
-from pilotflow.runtime.node_files import SHARED
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store
 from pilotflow.runtime.threaded_client import ThreadedClient
@@ -270,7 +268,7 @@ class Run:
             self.display.close()
         if self._memo is not None:
             self._memo.close(CACHE_TIMEOUT_S)
-        shutil.rmtree(self.directory / SHARED, ignore_errors=True)
+        node_files.end(self.directory / node_files.SHARED)
         if self._store is not None:
             self._store.close(2.0)
         self._remove_sockets()

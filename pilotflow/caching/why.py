@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from typing_extensions import assert_never
-
 from pilotflow.caching.keys import CallKey, Part
 from pilotflow.caching.memo import CachedFuture, Fate
 from pilotflow.errors import ConfigError
@@ -90,10 +88,9 @@ def _report(future: CachedFuture[Any]) -> CacheReport:
                 return CacheReport(False, f"This call of '{name}' has ended before its key was known.")
             return CacheReport(False, f"This call of '{name}' waits for results that are part of its key.")
         case Fate.NEW:
-            assert key is not None
-            return _of_new_call(future, key)
-        case _:
-            assert_never(future.fate)
+            pass
+    assert key is not None
+    return _of_new_call(future, key)
 
 
 def _of_new_call(future: CachedFuture[Any], key: CallKey) -> CacheReport:

@@ -268,6 +268,9 @@ class Interchange:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 command.wait(max(0.0, deadline - time.monotonic()))
         leftovers.end_those_of(self._connection.run_id, self._log)
+        from pilotflow.runtime import node_files  # not at the start, which is waited for
+
+        node_files.end(Path(self._connection.directory) / node_files.SHARED)
 
     # ---- the loop ---------------------------------------------------------------------------
 

@@ -72,6 +72,12 @@ def remove(source: Path) -> None:
         shutil.rmtree(_base() / _name(source), ignore_errors=True)
 
 
+def end(source: Path) -> None:
+    """Remove a directory that is copied from, and this node's copies: its run is over."""
+    shutil.rmtree(source, ignore_errors=True)
+    remove(source)
+
+
 def _is_whole(target: Path, size: int) -> bool:
     try:
         return target.stat().st_size == size

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pilotflow as pf
+from tests.integration.scripts import run_script
 
 MIB = 1 << 20
 
@@ -183,3 +184,25 @@ def test_nothing_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
         (copy,) = Path("/tmp", f"pilotflow-node-{os.getuid()}").glob(f"*/{shared.digest}")
     assert not copy.parent.exists()
     assert not (run.directory / "shared").exists()
+
+
+def test_nothing_is_left_of_a_program_that_was_killed(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys
+        import pilotflow as pf
+
+        @pf.python_app
+        def size(value):
+            return len(value)
+
+        if __name__ == "__main__":
+            with pf.load(pf.Config.for_this_machine(max_workers=1)):
+                shared = pf.share("x" * 100_000, node_copy=True)
+                print(size(shared).result(), shared.digest, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = run_script(tmp_path, program, check=False)
+    size, digest = done.stdout.split()
+    assert size == "100000"
+    until(lambda: not list((tmp_path / "runs").glob("*/shared")))
+    until(lambda: not list(Path("/tmp").glob(f"pilotflow-node-*/*/{digest}")))
