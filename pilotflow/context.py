@@ -18,6 +18,8 @@ from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.messages import Task
 from pilotflow.resources import DEFAULT_REQUEST, Request
 
+RANK_VARIABLE: Final = "PILOTFLOW_RANK"
+"""Environment variable with the number of a rank, in each process of a task that has several."""
 SCRATCH_VARIABLE: Final = "PILOTFLOW_SCRATCH"
 """Environment variable with the scratch directory of a task that has asked for one."""
 
@@ -130,7 +132,8 @@ def scratch_directory(name: str) -> Iterator[Path]:
     if running is None:
         raise ConfigError(f"'{name}' has asked for a scratch directory, which only tasks on workers have.")
     task, _, seat, _ = running
-    path = Path(seat.scratch, f"{name}-{task.id:06d}-{task.attempt}")
+    rank = os.environ.get(RANK_VARIABLE)
+    path = Path(seat.scratch, f"{name}-{task.id:06d}-{task.attempt}" + ("" if rank is None else f"-{rank}"))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

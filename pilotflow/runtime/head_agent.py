@@ -22,6 +22,7 @@ from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.steps import Step, program_environment
 from pilotflow.runtime import ranks_files
+from pilotflow.runtime.link import Sit
 from pilotflow.runtime.pythons import Python, this_python
 from pilotflow.runtime.ranks import rank_argv
 from pilotflow.runtime.ranks_files import CallFile
@@ -47,6 +48,7 @@ class RankCall:
         return_ranks: what the task's result is: what rank 0 returned, or the list of what all returned.
         path: entries for the ranks' `sys.path`, those of the submitting program.
         max_bytes: largest result of one rank.
+        task, attempt, seat: what `current_task` tells of the task.
     """
 
     name: str
@@ -55,6 +57,9 @@ class RankCall:
     return_ranks: Literal["first", "all"] = "first"
     path: tuple[str, ...] = ()
     max_bytes: int = 2 << 30
+    task: int = 0
+    attempt: int = 0
+    seat: Sit | None = None
 
 
 class StepRunner:
@@ -111,6 +116,9 @@ class StepRunner:
             path=call.path,
             every_rank=every_rank,
             max_bytes=call.max_bytes,
+            task=call.task,
+            attempt=call.attempt,
+            seat=call.seat,
         )
         ranks_files.write(folder / "call", head, packed.frames)
         argv = self._launcher.step(rank_argv(folder, self._python), step)

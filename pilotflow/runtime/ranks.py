@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pilotflow.bodies import unpack_function
+from pilotflow.context import RUNNING
 from pilotflow.errors import SerializationError
+from pilotflow.messages import Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.ranks_files import CallFile, ResultFile
-from pilotflow.runtime.tasks import Output, flush_output
+from pilotflow.runtime.tasks import Output, Setting, flush_output
 from pilotflow.serialize import Packed, pack, unpack_call
 
 FAILED: Final = 1
@@ -74,6 +76,11 @@ def _call(call: CallFile, frames: list[Any], directory: Path, rank: int) -> Any:
         raise _unreadable(call, frames, function, error) from error.__cause__
     frames.clear()
     args = _shared_output(args, directory, rank)
+    # A rank that ends first cannot see what others have promised to write.
+    args = tuple(arg._replace(outputs=()) if type(arg) is Setting else arg for arg in args)
+    if call.seat is not None:
+        task = Task(call.task, call.attempt, 0, 0, b"")
+        RUNNING.set((task, time.time_ns(), call.seat, {0: call.name}))
     return function(*args, **kwargs)
 
 

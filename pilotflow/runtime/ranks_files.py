@@ -30,6 +30,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from pilotflow.memfile import buffer_of, size_of
+from pilotflow.runtime.link import Sit
 from pilotflow.serialize import Packed
 
 APPEAR_S: Final = 60.0
@@ -50,6 +51,7 @@ class CallFile(msgspec.Struct, frozen=True):
         path: entries for `sys.path`.
         every_rank: every rank leaves its result, not only rank 0.
         max_bytes: largest result.
+        task, attempt, seat: what `current_task` tells of the task.
     """
 
     name: str
@@ -60,6 +62,9 @@ class CallFile(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     every_rank: bool
     max_bytes: int
+    task: int = 0
+    attempt: int = 0
+    seat: Sit | None = None
 
 
 class ResultFile(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from pilotflow.messages import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.head_agent import RankCall, RunningStep, StepEnd, StepOutcome, StepRunner
+from pilotflow.runtime.link import Sit
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options
 from pilotflow.serialize import Packed
@@ -117,6 +118,19 @@ class Steps:
             return_ranks="all" if function.all_ranks else "first",
             path=self._connection.path,
             max_bytes=self._connection.max_message_bytes,
+            task=task.id,
+            attempt=task.attempt,
+            seat=Sit(
+                (),
+                (),
+                None,
+                {},
+                request.limit_s,
+                None,
+                request,
+                self._connection.directory,
+                self._connection.scratch_here,
+            ),
         )
         return self._made_runner().call(step, call, now)
 

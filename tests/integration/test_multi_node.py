@@ -45,6 +45,10 @@ def about_this_rank(x: int) -> tuple[int, str, str]:
     return x, os.environ["PILOTFLOW_NUM_NODES"], os.environ["OMPI_COMM_WORLD_RANK"]
 
 
+def known_to_this_rank() -> tuple[pf.TaskContext, str]:
+    return pf.current_task(), os.getcwd()
+
+
 def span(seconds: float) -> tuple[int, int]:
     start = time.monotonic_ns()
     time.sleep(seconds)
@@ -98,6 +102,18 @@ def test_nothing_else_runs_on_the_nodes_meanwhile_and_small_tasks_go_on_elsewher
 def test_a_task_that_depends_on_one_over_several_nodes_gets_its_result() -> None:
     wide = pf.python_app(num_nodes=2, return_ranks="all")(about_this_rank)
     assert pf.python_app(len)(wide(1)).result(60) == 2
+
+
+def test_every_rank_knows_its_task_and_has_a_directory_of_its_own(run: pf.Run, tmp_path: Path) -> None:
+    app: Any = pf.python_app(return_ranks="all", num_nodes=2, scratch=True)(known_to_this_rank)
+    future = app(outputs=[tmp_path / "of no rank"])
+    known = future.result(60)
+    for rank, (task, cwd) in enumerate(known):
+        assert (task.id, task.name, task.run_directory) == (future.task_id, "known_to_this_rank", run.directory)
+        assert task.request.num_nodes == 2
+        assert cwd == str(task.scratch)
+        assert cwd.endswith(f"-{rank}")
+        assert not task.scratch.exists()
 
 
 def test_an_exception_of_a_rank_fails_the_task_and_names_the_rank() -> None:
