@@ -60,8 +60,11 @@ def connect(
     max_message_bytes: int,
     hear: Hear,
     hang_up: HangUp,
+    context: Any = None,
 ) -> Channel:
     """A channel to the interchange's endpoint; `keys` are (server public, our public, our secret).
+
+    A process with many channels gives all of them one ZeroMQ `context`, whose threads they share.
 
     Raises:
         ConnectionError: it is a Unix socket on which nobody listens.
@@ -70,7 +73,7 @@ def connect(
         return UnixChannel(loop, endpoint[5:], max_message_bytes, hear, hang_up)
     from pilotflow.runtime.zmq_channels import ZmqChannel
 
-    return ZmqChannel(loop, endpoint, identity, keys, max_message_bytes, hear, hang_up)
+    return ZmqChannel(loop, endpoint, identity, keys, max_message_bytes, hear, hang_up, context)
 
 
 class _Connection:

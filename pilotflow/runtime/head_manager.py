@@ -52,7 +52,11 @@ def main() -> int:
     gc.set_threshold(50_000, 20, 100)
     try:
         loop = Loop()
-        return drive(loop, _managers(found, connection, loop, started, log))
+        nodes = _nodes(log)
+        relays = Relays(loop, connection, _address(found.address, nodes, log), log)
+        code = drive(loop, _managers(found, connection, loop, nodes, relays, started))
+        relays.close()
+        return code
     except ConfigError as error:
         log.error("cannot start: %s", error)
         sys.stderr.write(f"pilotflow manager: {error}\n")
@@ -64,14 +68,17 @@ def main() -> int:
 
 
 def _managers(
-    found: argparse.Namespace, connection: Connection, loop: Loop, started: float, log: logging.Logger
+    found: argparse.Namespace,
+    connection: Connection,
+    loop: Loop,
+    nodes: tuple[SlurmNode, ...],
+    relays: Relays,
+    started: float,
 ) -> list[NodeManager]:
-    nodes = _nodes(log)
     slots = sum(of_slurm_node(found, node).capacity.slots_of_one_core for node in nodes)
     limits.raise_open_files(
         limits.MANAGER_FILES * len(nodes) + FILES_PER_STEP * slots, f"a manager of {len(nodes)} nodes"
     )
-    relays = Relays(loop, connection, _address(found.address, nodes, log), log)
     start = Start(relays, _options(found.launcher), inherited(), end_with_parent())
     managers = []
     for node in nodes:
@@ -80,7 +87,7 @@ def _managers(
         own_log = limits.log_to(path, f"manager {node.name}", f"pilotflow.{node.name}")
         pool = Pool(options.capacity, None, options.watch, one_shot=True)
         crew = StepCrew(loop, pool, start, options, connection, started, own_log)
-        managers.append(NodeManager(options, connection, pool, loop, crew, started, own_log))
+        managers.append(NodeManager(options, connection, pool, loop, crew, started, own_log, relays.context))
     return managers
 
 

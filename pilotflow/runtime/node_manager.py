@@ -93,6 +93,7 @@ class NodeManager:
         crew: its workers.
         started: when its block began, by the monotonic clock.
         log: the manager's log.
+        context: of ZeroMQ, shared by the managers of one process.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class NodeManager:
         crew: Crew,
         started: float,
         log: logging.Logger,
+        context: Any = None,
     ) -> None:
         self._options = options
         self._log = log
@@ -131,6 +133,7 @@ class NodeManager:
             self._register,
             log,
             options.connection,
+            context,
         )
         self._register()
 

@@ -34,17 +34,18 @@ class Relays:
 
     Attributes:
         endpoint: where relays connect to.
+        context: of ZeroMQ, for whatever else this process connects to.
     """
 
     def __init__(self, loop: Loop, connection: Connection, address: str, log: logging.Logger) -> None:
         self._log = log
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         keys = connection.keys
         if keys.server_secret:
-            answer_key_questions(loop, self._context, {"manager": keys.manager_public})
+            answer_key_questions(loop, self.context, {"manager": keys.manager_public})
         self._server = ZmqServer(
             loop,
-            self._context,
+            self.context,
             endpoint_of(address),
             "manager",
             keys.server_secret,
@@ -70,7 +71,7 @@ class Relays:
     def close(self) -> None:
         """Nobody is listened to any more."""
         self._server.close()
-        self._context.destroy(linger=500)
+        self.context.destroy(linger=500)
 
     def _hear(self, peer: Hashable, header: Any, frames: Sequence[Any]) -> None:
         listener = self._listeners.get(peer)  # type: ignore[call-overload]  # names are bytes

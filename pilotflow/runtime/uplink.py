@@ -45,6 +45,7 @@ class Uplink:
         greet: called when another way is tried: what was said first must be said again.
         log: the manager's log.
         file: the connection file, where the successor of a durable run's interchange is found.
+        context: of ZeroMQ, shared by the managers of one process.
 
     Attributes:
         heard_at: when the interchange was last heard.
@@ -61,6 +62,7 @@ class Uplink:
         greet: Callable[[], None],
         log: logging.Logger,
         file: Path,
+        context: Any = None,
     ) -> None:
         self._file = file
         self._looked_at = 0.0  # into that file, while the interchange is away
@@ -72,6 +74,7 @@ class Uplink:
         self._take = hear
         self._greet = greet
         self._log = log
+        self._context = context
         self._post = Post(time.time_ns())
         self._decode = to_manager()
         self._endpoints = endpoints_from(connection, socket.gethostname())
@@ -167,6 +170,7 @@ class Uplink:
             self._connection.max_message_bytes,
             self._hear,
             self._hung_up,
+            self._context,
         )
 
     def _look_for_successor(self, now: float) -> None:

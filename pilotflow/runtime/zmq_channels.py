@@ -43,9 +43,11 @@ class ZmqChannel:
         max_message_bytes: int,
         hear: Hear,
         hang_up: HangUp,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self._hear = hear
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._own = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if context is None else context
         self._socket = self._context.socket(zmq.DEALER)
         prepare(self._socket, max_message_bytes)
         self._socket.set(zmq.ROUTING_ID, identity)
@@ -79,7 +81,8 @@ class ZmqChannel:
         """Send what waits, briefly, and close; the second time nothing happens."""
         if not self._socket.closed:
             _close(self._loop, self._socket, self._monitor, linger=1000)
-            self._context.destroy(linger=1000)
+            if self._own:
+                self._context.destroy(linger=1000)
 
 
 class ZmqServer:
