@@ -22,6 +22,7 @@ from pilotflow.resources import BlockShape, NodeShape, SortMethod
 from pilotflow.runtime.block_keeper import KeptExecutor
 from pilotflow.runtime.connection import Connection, Keys, make_keys
 from pilotflow.runtime.manager_options import Offer, manager_argv
+from pilotflow.runtime.versions import versions_here
 
 if TYPE_CHECKING:
     from pilotflow.config.model import Config, ExecutorConfig
@@ -114,6 +115,8 @@ def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -
         path=tuple(entry or os.getcwd() for entry in sys.path),
         job_sort_method=SortMethod(config.job_sort_method),
         connect_timeout_s=config.connect_timeout_s,
+        prefix=sys.prefix,
+        packages=versions_here() if any(not executor.activate for executor in config.executors) else (),
         scratch=config.scratch_dir or "",
     )
 

@@ -34,10 +34,10 @@ class Connection(msgspec.Struct, frozen=True):
 
     `client`, `managers` and `control` are the endpoints of each kind of peer, best first: unix:PATH
     or tcp://HOST:PORT (of * or FIRST-LAST the interchange chooses one, and then writes the file anew).
-    `path` is the submitting program's `sys.path`, so that workers import what it imports.
-    or tcp://HOST:PORT (a port of * is chosen by the interchange, which then writes the file anew).
-    `path` is the submitting program's `sys.path`, so that workers import what it imports. A run whose
-    program is gone waits `keep_s` seconds for another that goes on with it, while nothing runs; 0 if it ends then.
+    `path` is the submitting program's `sys.path`, so that workers import what it imports; `prefix` its Python
+    environment, and `packages` the versions there of what packs values: other ones may not read them.
+    A run whose program is gone waits `keep_s` seconds for another that goes on with it, while nothing runs; 0 if it
+    ends then.
     """
 
     run_id: str
@@ -54,6 +54,8 @@ class Connection(msgspec.Struct, frozen=True):
     path: tuple[str, ...] = ()
     job_sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
     connect_timeout_s: float = 30.0
+    prefix: str = ""
+    packages: tuple[tuple[str, str], ...] = ()
     keep_s: float = 0.0
     scratch: str = ""
 

@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from pilotflow.runtime.manager_options import of_slurm_node, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
 from pilotflow.runtime.relays import Relays
 from pilotflow.runtime.step_crew import Start, StepCrew, inherited
+from pilotflow.runtime.versions import check_versions
 
 SCONTROL_TIMEOUT_S: Final = 20.0
 FILES_PER_STEP: Final = 3
@@ -52,6 +54,7 @@ def main() -> int:
     gc.set_threshold(50_000, 20, 100)
     try:
         loop = Loop()
+        check_versions(connection, socket.gethostname(), bool(found.prefix))
         nodes = _nodes(log)
         relays = Relays(loop, connection, _address(found.address, nodes, log), log)
         code = drive(loop, _managers(found, connection, loop, nodes, relays, started))

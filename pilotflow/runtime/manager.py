@@ -28,6 +28,7 @@ from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, measured, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
+from pilotflow.runtime.versions import check_versions
 from pilotflow.runtime.workers import Workers
 
 
@@ -94,6 +95,7 @@ def main() -> int:
     log = limits.log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
     try:
         options = _within_limits(options)
+        check_versions(connection, options.node, bool(options.python.prefix))
     except ConfigError as error:
         log.error("cannot start: %s", error)
         sys.stderr.write(f"pilotflow manager: {error}\n")
