@@ -26,19 +26,20 @@ class NodeEnvironment(NamedTuple):
     prelude: str
 
 
-def node_environment(executor: ExecutorConfig, run_directory: Path) -> NodeEnvironment:
+def node_environment(executor: ExecutorConfig, run_directory: Path, *, write: bool = True) -> NodeEnvironment:
     """What an executor's `activate` and `stage_env` mean for this program.
 
     Args:
         executor: whose nodes.
         run_directory: the run's.
+        write: leave there what the nodes read.
 
     Raises:
         ConfigError: the environment is to be staged, and cannot be.
     """
     here = _this_environment()
     if executor.stage_env:
-        return _staged(executor, here, run_directory)
+        return _staged(executor, here, run_directory, write)
     if not executor.activate:
         return NodeEnvironment(Python("python3", home()), "")
     # On this machine blocks inherit the environment as it is.
@@ -51,7 +52,7 @@ def _this_environment() -> Environment:
     return environment_of(sys.prefix, sys.base_prefix, has_conda_meta=has_conda_meta, name=name)
 
 
-def _staged(executor: ExecutorConfig, here: Environment, run_directory: Path) -> NodeEnvironment:
+def _staged(executor: ExecutorConfig, here: Environment, run_directory: Path, write: bool) -> NodeEnvironment:
     from pilotflow.runtime.staging import SCRIPT, pack_environment
 
     if not here.kind:
@@ -62,9 +63,10 @@ def _staged(executor: ExecutorConfig, here: Environment, run_directory: Path) ->
     folder = "/tmp" if executor.stage_env is True else str(executor.stage_env)  # noqa: S108  a directory of ours in it
     package = Path(home(), "pilotflow") if home() else None
     base = f"{folder}/pilotflow-env-{os.getuid()}"
-    tar, dest = pack_environment(Path(here.prefix), run_directory.parent / STORE, base, package)
+    tar, dest = pack_environment(Path(here.prefix), run_directory.parent / STORE, base, package, write=write)
     script = run_directory / "stage.sh"
-    script.write_text(SCRIPT)
+    if write:
+        script.write_text(SCRIPT)
     executable = dest / os.path.relpath(sys.executable, here.prefix)
     python = Python(str(executable), "", ("bash", str(script), str(tar), str(dest)))
     prelude = activation_text(dataclasses.replace(here, prefix=str(dest))) if executor.activate else ""

@@ -55,7 +55,7 @@ def _kept(
     offer = _offer(config, executor)
     at_head = places_steps(executor, os.environ)
     launcher = _write_launcher(executor, run_directory, at_head, write)
-    environment = node_environment(executor, run_directory)
+    environment = node_environment(executor, run_directory, write=write)
 
     def argv(block: str) -> list[str]:
         return [
@@ -116,7 +116,7 @@ def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -
         job_sort_method=SortMethod(config.job_sort_method),
         connect_timeout_s=config.connect_timeout_s,
         prefix=sys.prefix,
-        packages=versions_here() if any(not executor.activate for executor in config.executors) else (),
+        packages=versions_here() if any(not executor.activate for executor in config.block_executors) else (),
         scratch=config.scratch_dir or "",
     )
 

@@ -47,7 +47,9 @@ exec "$@"
 _SCRIPT_BYTES_MAX: Final = 1 << 16
 
 
-def pack_environment(prefix: Path, store: Path, base: str, package: Path | None = None) -> tuple[Path, Path]:
+def pack_environment(
+    prefix: Path, store: Path, base: str, package: Path | None = None, *, write: bool = True
+) -> tuple[Path, Path]:
     """The file of an environment, made if it has changed, and the directory on nodes where it is unpacked.
 
     Args:
@@ -55,6 +57,7 @@ def pack_environment(prefix: Path, store: Path, base: str, package: Path | None 
         store: where such files are kept; all nodes can reach it.
         base: the nodes' directory for staged environments.
         package: a package that is imported from outside of the environment, to be brought along as well.
+        write: make the file; otherwise say what it would be called.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -69,7 +72,7 @@ def pack_environment(prefix: Path, store: Path, base: str, package: Path | None 
     digest = key.hexdigest()[:20]
     target, dest = store / f"{digest}.tar", Path(base) / digest
     try:
-        if not target.exists():
+        if write and not target.exists():
             store.mkdir(mode=0o700, parents=True, exist_ok=True)
             aside = store / f"{digest}.{os.getpid()}.new"
             with tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as tar:
