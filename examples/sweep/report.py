@@ -10,8 +10,8 @@ from pathlib import Path
 def write_table(rows: list, directory: Path) -> Path:
     """The table's path."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow as pa
+        from pyarrow import parquet
     except ImportError:
         path = directory / "sweep.csv"
         with path.open("w", newline="") as file:
@@ -20,7 +20,7 @@ def write_table(rows: list, directory: Path) -> Path:
             table.writerows(rows)
     else:
         path = directory / "sweep.parquet"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        parquet.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
@@ -31,9 +31,13 @@ def write_plot(rows: list, directory: Path) -> Path:
     )
     height, bar, left, wide = 24 * len(rows) + 70, 16, 150, 420
     most = max(row["error"] for row in rows) or 1.0
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + wide + 90}" height="{height}" '
+        'font-family="sans-serif" font-size="12">'
+    )
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + wide + 90}" height="{height}" font-family="sans-serif"'
-        ' font-size="12"><rect width="100%" height="100%" fill="white"/>',
+        head,
+        '<rect width="100%" height="100%" fill="white"/>',
         '<text x="10" y="20" font-size="14">Relative error of the estimated mean of x squared</text>',
     ]
     for number, row in enumerate(rows):
