@@ -13,7 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
@@ -49,7 +49,7 @@ from pilotflow.messages import (
 )
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime.block_job import block_job
-from pilotflow.runtime.block_output import why_no_start
+from pilotflow.runtime.block_output import tail, why_no_start
 from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, live_blocks
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
@@ -392,9 +392,7 @@ class BlockKeeper:
 
     def _describe(self) -> None:
         self._infos = tuple(info for kept in self._kept for info in kept.scaler.describe())
-        self._outlooks = tuple(
-            replace(kept.scaler.outlook(), trouble=kept.trouble or kept.postponed) for kept in self._kept
-        )
+        self._outlooks = tuple(kept.outlook() for kept in self._kept)
 
     def _announce(self) -> None:
         """Tell the interchange which blocks exist, if that has changed."""
@@ -418,7 +416,14 @@ class BlockKeeper:
                     info.phase.value,
                     f": {info.reason}" if info.reason else "",
                 )
+                self._log_output(info)
         kept.phases = phases
+
+    def _log_output(self, info: BlockInfo) -> None:
+        """Of a block that has failed, the last words."""
+        failed = info.phase is Phase.ENDED and info.reason.startswith("failed")
+        if failed and (text := tail(self._run_dir / "blocks" / info.block / "stderr", 5)):
+            self._log.warning("the stderr of block %s ends with:\n%s", info.block, text)
 
     # ---- the end ----------------------------------------------------------------------------
 

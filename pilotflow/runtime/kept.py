@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Phase, RequestBlock
+from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook, Phase, RequestBlock
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages import LiveBlock
 from pilotflow.providers.base import Provider
@@ -64,6 +64,13 @@ class Kept:
     news: dict[str, tuple[BlockState, str]] = field(default_factory=dict)  # what the last poll has told
     quiet: int = 0  # polls in a row that have told nothing new
     phases: dict[str, Phase] = field(default_factory=dict)
+
+    def outlook(self) -> Outlook:
+        """What is to be expected of its blocks."""
+        if self.broken:
+            live = len(self.scaler.live)
+            return Outlook(self.executor.label, live, live, 0, "", "", float("-inf"), self.trouble)
+        return replace(self.scaler.outlook(), trouble=self.trouble or self.postponed)
 
     def due_at(self) -> float:
         """When to ask the provider next; never, if there is nothing to ask about."""

@@ -171,6 +171,13 @@ def test_a_block_that_never_starts_fails_the_executor_once_with_its_own_words(tm
     assert len(list((tmp_path / "run/scripts").iterdir())) == 3
 
 
+def test_the_log_has_the_last_words_of_a_block_that_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    executor = kept(tmp_path, "echo no such licence >&2; exit 3", start_retries=1)
+    with keeping(tmp_path / "run", executor) as (_, client):
+        client.until(lambda: client.all(FailExecutor))
+    assert "the stderr of block cpu-0 ends with:\nno such licence" in caplog.text
+
+
 def test_the_managers_log_is_quoted_when_stderr_is_silent(tmp_path: Path) -> None:
     log = tmp_path / "run/blocks/$1/manager-n0.log"
     executor = kept(tmp_path, f'echo "no route to host" > "{log}"; exit 1', start_retries=1)
