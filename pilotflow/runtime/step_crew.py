@@ -18,7 +18,7 @@ from pilotflow.core.pool import Pool
 from pilotflow.core.step_end import StepFate, StepVerdict, judge_step
 from pilotflow.core.watch import LOOK_PERIOD_S
 from pilotflow.errors import ConfigError
-from pilotflow.ids import STEP_VARIABLE
+from pilotflow.ids import STEP_VARIABLE, UNREACHABLE
 from pilotflow.launchers.srun_task import TaskStep, task_argv
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Excess, Result, Status, Task
@@ -306,6 +306,11 @@ class StepCrew:
     def _how(self, running: _Running, verdict: StepVerdict) -> str:
         if verdict.fate is StepFate.ITSELF and running.over is not None:
             return zygote.in_words(running.over.status)
+        if running.process is not None and running.process.exit_code == UNREACHABLE and running.over is None:
+            return (
+                f"started a step that could not reach {self._options.host} at {self._start.relays.endpoint}; set `address` "
+                f"of executor '{self._options.executor}' to the interface or network that connects the nodes"
+            )
         if verdict.fate is StepFate.NOT_STARTED:
             return f"could not be started by srun: {verdict.words}"
         return verdict.words
