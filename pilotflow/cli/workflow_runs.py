@@ -6,8 +6,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.history import open_history
 from pilotflow.workflow.holding import is_held
+from pilotflow.workflow.inbox import CancelJobs
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.orders import order_blocks, order_cancel
 from pilotflow.workflow.records import Workflow
@@ -157,6 +158,21 @@ def _finish(directory: Path, *, as_json: bool) -> int:
     return _CODES.get(summary.state, 3)
 
 
+def _cancel_all(directory: Path) -> int:
+    """Cancel what is left of a run that nobody has; what still runs for it is ended. Returns how many jobs."""
+    with open_history(directory) as history:
+        counts = history.summary(stages=False).counts
+    left = counts.total - counts.ended
+
+    @contextmanager
+    def beside(engine: Engine) -> Iterator[None]:
+        engine.inbox.put(CancelJobs(None))
+        yield
+
+    go_on(directory, beside)
+    return left
+
+
 def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> None:
     """Cancel jobs of a run.
 
@@ -167,9 +183,12 @@ def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> 
     with open_history(directory) as history:
         numbers = history.select(selector) if selector is not None else None
         state = history.summary(stages=False).state
-    if state != "running":
+    if state == "running":
+        count = order_cancel(directory, numbers)
+    elif state in ("died", "interrupted", "new") and numbers is None:
+        count = _cancel_all(directory)
+    else:
         raise ConfigError(f"Run {directory.name} is not running (it is {state}); there is nothing to cancel.")
-    count = order_cancel(directory, numbers)
     if as_json:
         print(json.dumps({"run": directory.name, "cancelled": count}))
     else:

@@ -36,7 +36,7 @@ from pilotflow.workflow.due import Due
 from pilotflow.workflow.fingerprints import encode_prints
 from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
 from pilotflow.workflow.outcomes import Ended, cut_row, ended, result_row
-from pilotflow.workflow.packing import Packer, Parcel, Tries
+from pilotflow.workflow.packing import HELPED, HELPED_MAX, Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
 from pilotflow.workflow.roster import Roster
@@ -46,9 +46,8 @@ from pilotflow.workflow.store import Changes, JobStore, Restored
 S = JobState
 RESTARTS_MAX: Final = 5
 """An interchange that is lost so often without any job ending in between is not started again."""
-HELPED: Final = ("memory", "runtime", "walltime")
-HELPED_MAX: Final = 3
-"""A job that has failed so often is not helped by itself any more."""
+LAST_ACTIONS_S: Final = 300.0
+"""Actions that fire when the last managers leave are waited for while one of them ends within this time."""
 _HOW: Final = {S.COMPLETED: "completed", S.FAILED: "failed", S.TERMINATED: "terminated"}
 
 
@@ -144,9 +143,9 @@ class Engine:
     def _is_over(self) -> bool:
         if self.stopped is not None or self.trouble is not None:
             return True
-        if not self.graph.is_over:
+        if not self.graph.is_over or self._actions.running:
             return False
-        self._fire(Trigger.ON_WORKFLOW_COMPLETE)
+        self._fire(Trigger.ON_WORKFLOW_COMPLETE)  # after all others
         self._settle()
         return not self._actions.running
 
@@ -191,7 +190,9 @@ class Engine:
         if self.run is not None:
             self.run.close(wait=False)
             self.run = None
-        for event in self.inbox.take(0.0):  # results that came while it ended
+        for event in self.inbox.take(0.0):  # what came while it ended
+            if isinstance(event, ManagerDown):
+                self._on(event)
             for row in event.rows if isinstance(event, TasksEnded) else ():
                 if row[3] == Status.OK:  # what failed now was cut by us
                     self._ended(row)
@@ -199,6 +200,11 @@ class Engine:
         self._waiting = []
         self._commit()
         self._store.known_blocks([])
+        for answer in self._due.answers:
+            answer()
+        while self.stopped is None and self._actions.running and (events := self.inbox.take(LAST_ACTIONS_S)):
+            for event in filter(lambda each: isinstance(each, ActionEnded), events):
+                self._on(event)
 
     def _restart(self, error: InterchangeLost) -> None:
         """The interchange is lost: start another, to which managers come with what they run and have kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pilotflow.bodies import pack_function
 from pilotflow.core.advice import Advice, Fact, advise
@@ -18,6 +18,10 @@ from pilotflow.workflow.calls import Calls, make_task
 from pilotflow.workflow.records import Job
 from pilotflow.workflow.setting import Setting
 from pilotflow.workflow.store import JobRow, Restored
+
+HELPED: Final = ("memory", "runtime", "walltime")
+HELPED_MAX: Final = 3
+"""A job that has failed so often is not helped by itself any more."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -147,4 +148,16 @@ def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tm
     assert time.monotonic() - began < 25, "nobody waited for the grace of lost managers"
     assert tools.marks(run) == {f"job{n}": [1] for n in range(6)}, "no attempt was lost"
     assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, "succeeded")]
+    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+
+
+def test_what_a_dead_program_has_left_running_is_ended_by_cancelling_the_run(tmp_path: Path, runs: list[Path]) -> None:
+    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 300"), a_job(1, MARK, 0)))
+    runs.append(run)
+    program = Program(run)
+    tools.until(lambda: tools.marks(run), "the job runs")
+    program.kill()
+    done = tools.command_line(tmp_path)("cancel", "last", "--json")
+    assert json.loads(done.stdout)["cancelled"] == 2
+    assert tools.states(run) == {"cancelled": 2}
     tools.until(lambda: tools.nothing_left(run), "no process of the run is left")

@@ -84,10 +84,11 @@ jobs:
 LACKING = """
 name: lacking
 resource_requirements:
-  - {name: small, num_cpus: 1, memory: 60m, runtime: PT2S}
+  - {name: small, num_cpus: 1, memory: 60m, runtime: PT10M}
+  - {name: short, num_cpus: 1, memory: 500m, runtime: PT2S}
 jobs:
   - {name: fat, resource_requirements: small, command: "python3 -c 'x = bytearray(90 << 20); import time; time.sleep(1)'"}
-  - {name: slow, resource_requirements: small, command: "sleep 2.4"}
+  - {name: slow, resource_requirements: short, command: "sleep 2.2"}
   - {name: wrong, command: "exit 3"}
 """
 
@@ -110,7 +111,9 @@ def test_one_recover_repairs_a_job_that_lacked_memory_and_one_that_lacked_time(c
 
 
 def test_jobs_that_lack_memory_are_helped_while_the_run_runs_if_that_is_wanted(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "w.yaml").write_text(LACKING.replace("exit 3", "true").replace("sleep 2.4", "true"))
+    (tmp_path / "w.yaml").write_text(
+        LACKING.replace("exit 3", "true").replace("sleep 2.2", "true").replace("PT2S", "PT5M")
+    )
     assert "3 completed" in cli("run", "w.yaml", "--auto-recover").stdout
     rows = json.loads(cli("results", "last", "-j", "fat", "--json").stdout)
     assert [row["how"] for row in rows] == ["failed", "completed"]
@@ -131,6 +134,7 @@ actions:
   - {trigger_type: on_workflow_start, action_type: run_commands, commands: ["echo start >> acts"]}
   - {trigger_type: on_jobs_complete, action_type: run_commands, jobs: [a], commands: ["echo a >> acts", "false"]}
   - {trigger_type: on_worker_start, action_type: run_commands, commands: ["echo worker $PILOTFLOW_NODE >> acts"]}
+  - {trigger_type: on_worker_complete, action_type: run_commands, commands: ["echo left >> acts"]}
   - {trigger_type: on_workflow_complete, action_type: run_commands, commands: ["echo end >> acts"]}
 """
 
@@ -143,8 +147,9 @@ def test_handlers_fix_what_they_can_and_actions_fire_from_the_run_itself(cli: Cl
     rows = json.loads(cli("results", "--json").stdout)
     assert [(row["name"], row["attempt"], row["exit_code"]) for row in rows] == [("a", 1, 7), ("a", 2, 0), ("b", 1, 8)]
     acts = (tmp_path / "acts").read_text().splitlines()
-    assert (acts[0], acts[-1]) == ("start", "end")
-    assert {line.split()[0] for line in acts} == {"start", "worker", "a", "end"}
+    assert acts[0] == "start"
+    assert acts[-2:] == ["end", "left"]
+    assert {line.split()[0] for line in acts[1:-2]} == {"worker", "a"}
     events = cli("events").stdout
     assert "`false` failed with exit code 1" in events
 
