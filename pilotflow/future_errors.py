@@ -20,7 +20,7 @@ from pilotflow.errors import (
     WorkerLost,
 )
 from pilotflow.messages import Excess, Status, decode_excess
-from pilotflow.missing import explain_missing
+from pilotflow.missing import explain_surroundings
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime.tasks import tail
 from pilotflow.serialize import Packed
@@ -52,7 +52,7 @@ class TaskFuture(Future[T], Generic[T]):
 def error_of(status: Status, packed: Packed, name: str) -> BaseException:
     """The exception of a task that has ended so; `name` is the task's."""
     if status is Status.ERROR:
-        return explain_missing(unpack_exception(*packed))
+        return explain_surroundings(unpack_exception(*packed))
     if status is Status.EXCEEDED:
         return _excess_error(decode_excess(packed.payload), name)
     lines: list[str] = msgspec.msgpack.decode(packed.payload)

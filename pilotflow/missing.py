@@ -1,10 +1,15 @@
-"""Modules that the submitting program has and a worker has not: where that happened, and what to do."""
+"""Errors of tasks whose cause is where they ran, such as a module that is not there: what to do about them."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from typing import Final
 
+OPEN_FILES: Final = (
+    "Close files in the task, or raise the limit where it runs (`ulimit -n` in worker_init of the executor's provider); "
+    "tasks in threads share the limit of the program: give their executor fewer max_threads"
+)
 _NODE: Final = "pilotflow_node"
 """Where a worker leaves its node's name, among the exception's own attributes, which travel with it."""
 
@@ -26,6 +31,13 @@ def explain_missing(error: BaseException) -> BaseException:
     told = ModuleNotFoundError(f"{error}. {words(error.name, node, origin)}", name=error.name, path=error.path)
     told.__cause__, told.__context__ = error.__cause__, error.__context__
     return told.with_traceback(error.__traceback__)
+
+
+def explain_surroundings(error: BaseException) -> BaseException:
+    """In the submitting program: the same error, with a remedy if one is known."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        error.strerror = f"{error.strerror}. {OPEN_FILES}"
+    return explain_missing(error)
 
 
 def words(module: str, node: str, origin: str = "") -> str:

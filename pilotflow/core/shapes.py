@@ -159,7 +159,10 @@ def why_nowhere(request: Request, executors: Sequence[Nodes]) -> str:
         for what in common:
             label, lack = max(((label, found[what]) for label, found in lacks.items()), key=lambda x: x[1].most)
             parts.append(f"{lack.text} (executor '{label}')")
-        return f"It asks for {', and for '.join(parts)}.{_if_totals(request, executors, common)}"
+        text = f"It asks for {', and for '.join(parts)}.{_if_totals(request, executors, common)}"
+        if "GPUs" in common and not any(found["GPUs"].most for found in lacks.values()):
+            text += " To have nodes with GPUs, set gpus_per_node or gres of a Slurm provider, or the partition that has them."
+        return text
     lines = [
         f"executor '{label}': it asks for {', and for '.join(lack.text for lack in found.values())}"
         for label, found in lacks.items()
