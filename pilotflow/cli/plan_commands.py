@@ -32,6 +32,20 @@ def plan(
         raise typer.Exit(show_plan(workflow, wanted, as_json=json))
 
 
+def resources(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")] = "last",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page with plots: HTML.")] = None,
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Say what a run's jobs asked for and what they used: cores, memory, time; --output also draws it."""
+    from pilotflow.cli.workflow_usage import show_resources
+
+    with errors_in_words():
+        show_resources(run, run_dir, output=output, as_json=json)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
     app.command("plan")(plan)
+    app.command("resources")(resources)
