@@ -9,7 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.integration.scripts import ROOT
+
+pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
 
 PAGE = ROOT / "docs" / "workflows.md"
 BLOCK = re.compile(r"^```(?P<kind>yaml|console)\n(?P<text>.*?)^```\n", re.MULTILINE | re.DOTALL)

@@ -15,6 +15,8 @@ from pilotflow.core.job_states import JobState
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
 
+pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
+
 MOMENTS = [pytest.param(5, 120), pytest.param(50, 2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 
 

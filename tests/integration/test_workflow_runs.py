@@ -10,6 +10,8 @@ import pytest
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import Cli
 
+pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
+
 DIAMOND = """
 name: diamond
 files:
