@@ -49,6 +49,11 @@ def run() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path of other bytes must not stop a message
     try:
+        os.getcwd()
+    except OSError:
+        complain("The directory that you are in has been removed. Go to one that is there (cd), and call this again.")
+        sys.exit(CONFIG_WRONG)
+    try:
         try:
             app(prog_name="pilotflow")
         finally:

@@ -17,6 +17,7 @@ from pilotflow.cli.runs import find_directory
 from pilotflow.cli.site_shows import parse_settings
 from pilotflow.cli.workflow_summary import as_data, print_summary
 from pilotflow.config.here import effective_here
+from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
 from pilotflow.units import did_you_mean, parse_duration
 from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
@@ -109,8 +110,13 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
 
 
 def resume_run(run: str, base: Path, *, detached: bool, as_json: bool) -> int:
-    """Go on with a run; returns the exit code."""
-    return begin(find_directory(run, base), detached=detached, as_json=as_json)
+    """Go on with a run; returns the exit code. Of one in which nothing is left to do it only says how it went."""
+    directory = find_directory(run, base)
+    with open_history(directory) as history:
+        summary = history.summary(stages=False)
+    if summary.state in ("succeeded", "failed") and ENDED.issuperset(summary.counts.of):
+        return _finish(directory, as_json=as_json)
+    return begin(directory, detached=detached, as_json=as_json)
 
 
 def begin(directory: Path, *, detached: bool, as_json: bool) -> int:

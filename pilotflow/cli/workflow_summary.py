@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from shlex import quote
 from typing import Any, Final
 
 from pilotflow.cli.layout import print_table
@@ -79,7 +80,6 @@ def _print_head(summary: Summary) -> None:
     how = {"died": "died: its program is gone", "new": "has not been started"}.get(summary.state, summary.state)
     if summary.state in ("succeeded", "failed", "running"):
         how = f"is {summary.state}" if summary.state == "running" else f"has {summary.state}"
-        how = how.replace("is running", "is running")
     elif summary.words:
         how += f" ({summary.words})" if summary.state != "died" else ""
     print(f"Run {summary.number} of '{summary.name}' {how}: {in_words(summary.counts)}.")
@@ -118,7 +118,7 @@ def _print_failures(history: History, summary: Summary) -> None:
         tail = line.words.splitlines()[-TAIL_LINES:] or ["(it wrote nothing to stderr)"]
         for text in tail:
             print(f"    {text}")
-        print(f"    see: pilotflow logs {summary.number} {line.name}")
+        print(f"    see: pilotflow logs {summary.number} {quote(line.name)}")
     if count > len(numbers):
         print(f"... and {count - len(numbers):,} more: pilotflow jobs {summary.number} --jobs failed")
     print()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -78,7 +78,12 @@ class Store:
 
     Raises:
         sqlite3.Error: the file cannot be made.
+
+    Attributes:
+        without: what it means that something cannot be recorded.
     """
+
+    without: ClassVar[str] = "the run goes on, its record has gaps"
 
     def __init__(self, path: Path, log: logging.Logger) -> None:
         self.path = path
@@ -195,7 +200,7 @@ class Store:
         except Exception as error:  # noqa: BLE001  the writer's top: whatever cannot be written must not end it
             if not self._broken:
                 self._broken = True
-                text = f"cannot record in {self.path}: {error}; the run goes on, its record has gaps"
+                text = f"cannot record in {self.path}: {error}; {self.without}"
                 self._log.error("%s", text)
                 sys.stderr.write(f"pilotflow: {text}\n")  # the log may be on the same full disk
             try:

@@ -89,6 +89,7 @@ def go_on(directory: Path, beside: Callable[[Engine], contextlib.AbstractContext
 
     Raises:
         ConfigError: another program has it, or it is no workflow's.
+        InfrastructureError: its store cannot be written.
     """
     with lock(directory):
         log, handler = rundir.open_log(directory)
@@ -98,6 +99,13 @@ def go_on(directory: Path, beside: Callable[[Engine], contextlib.AbstractContext
                 return _live(directory, store, log, beside)
             finally:
                 store.close(10.0)
+        except sqlite3.Error as error:
+            words = f"Run {directory.name} has ended early: {directory / FILE} cannot be written: {error}."
+            log.error("%s", words)
+            raise InfrastructureError(
+                f"{words} Free space there, then go on: pilotflow resume {directory.name}. What is recorded as "
+                "finished is not repeated."
+            ) from None
         finally:
             log.removeHandler(handler)
             handler.close()

@@ -135,6 +135,8 @@ class Changes:
 class JobStore(Store):
     """The store of one workflow's run, for the one process that writes it. See `Store`."""
 
+    without = "what it says of managers and blocks has gaps"
+
     def __init__(self, directory: Path, log: logging.Logger) -> None:
         super().__init__(directory / FILE, log)
         self.commit(_each(_SCHEMA))

@@ -342,3 +342,24 @@ def test_the_demo_counts_right(start: int, stop: int) -> None:
 
 def test_there_are_78498_primes_below_a_million() -> None:
     assert len(primes_below(10**6)) == 78498
+
+
+def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, sys; os.rmdir(os.getcwd()); sys.argv = ['pilotflow', 'list']; "
+        "from pilotflow.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "has been removed" in done.stderr and "cd" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,28 @@ def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: C
     cli("attach", code=1)
     assert "cancelled" in cli("explain", "last", "c").stdout
     assert "selects no job" in cli("explain", "last", "x", code=2).stderr
+
+
+def test_a_run_whose_disk_is_full_ends_with_words_and_goes_on_when_there_is_room(cli: Cli, tmp_path: Path) -> None:
+    text = 'name: many\njobs: [{name: "job{i}", command: "true", parameters: {i: "1:300"}}]\n'
+    file = _file(tmp_path, text)
+    few = ["prlimit", "--fsize=200000", sys.executable, "-m", "pilotflow", "run", file]
+    done = subprocess.run(few, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "pilotflow resume 0001" in done.stderr
+    tools.until(lambda: tools.nothing_left(tmp_path / "runs" / "0001"), "everything of the run is gone")
+    assert "has succeeded: 300 completed" in cli("resume").stdout
+
+
+def test_a_run_in_which_nothing_is_left_to_do_stays_as_it_is_when_resumed(cli: Cli, tmp_path: Path) -> None:
+    cli("run", _file(tmp_path, DIAMOND))
+    before = json.loads(cli("status", "--json").stdout)
+    assert cli("resume").stdout.startswith("Run 0001 of 'diamond' has succeeded: 4 completed.")
+    assert json.loads(cli("status", "--json").stdout) == before
+
+
+def test_commands_that_are_shown_can_be_pasted_whatever_the_names(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", _file(tmp_path, """name: odd\njobs: [{name: "it's $HOME", command: exit 1}]"""), code=1)
+    shown = next(line for line in done.stdout.splitlines() if "see: pilotflow logs" in line)
+    assert shlex.split(shown)[-1] == "it's $HOME"
