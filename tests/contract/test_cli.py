@@ -361,5 +361,6 @@ def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "has been removed" in done.stderr and "cd" in done.stderr
+    assert "has been removed" in done.stderr
+    assert "cd" in done.stderr
     assert "Traceback" not in done.stderr
