@@ -171,9 +171,10 @@ class App(Generic[R]):
                 future: AppFuture[R] = AppFuture(client.new_id(), name, client, fn)
                 futures.append(future)
                 needs: list[Future[Any]] = []
-                packed = self._packed(client, future, args, kwargs, needs)
-                if packed is not None:
-                    calls.append((future, packed, needs or None))
+                try:
+                    calls.append((future, pack_call(args, kwargs, needs), needs or None))
+                except SerializationError as error:
+                    self._cannot_travel(client, future, error)
             client.submit_many(calls, fn, bound.cls, bound.policy)
         return futures
 
@@ -188,26 +189,16 @@ class App(Generic[R]):
     ) -> None:
         needs: list[Future[Any]] = [] if ticket is None else [ticket]
         client = bound.run.client
-        packed = self._packed(client, future, args, kwargs, needs, ours)
-        if packed is not None:
-            client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.policy)
-
-    def _packed(
-        self,
-        client: Client,
-        future: AppFuture[R],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        needs: list[Future[Any]],
-        ours: tuple[str, ...] = (),
-    ) -> Packed | None:
-        """The arguments of a call as they travel, futures in them added to `needs`; None if the call has failed."""
         try:
-            return pack_call(args, kwargs, needs, ours)
+            packed = pack_call(args, kwargs, needs, ours)
         except SerializationError as error:
-            client.check_open()
-            future.fail(SerializationError(f"in a call of app '{self._name}': {error}").with_traceback(None))
-            return None
+            self._cannot_travel(client, future, error)
+            return
+        client.submit(future, bound.fn, bound.cls, packed, needs or None, bound.policy)
+
+    def _cannot_travel(self, client: Client, future: AppFuture[R], error: SerializationError) -> None:
+        client.check_open()
+        future.fail(SerializationError(f"in a call of app '{self._name}': {error}").with_traceback(None))
 
     def _current_run(self) -> Run:
         try:
