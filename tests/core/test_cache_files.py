@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,12 @@ def entry_of(key: CallKey, app: str = "f", created: float = 1.0) -> Entry:
 @pytest.fixture
 def files(tmp_path: Path) -> CacheFiles:
     return CacheFiles(tmp_path / "cache")
+
+
+@pytest.fixture
+def index(files: CacheFiles) -> Iterator[CacheIndex]:
+    with closing(CacheIndex(files)) as index:
+        yield index
 
 
 def only_file(files: CacheFiles) -> Path:
@@ -151,8 +159,9 @@ def write(files: CacheFiles, *values: Any, app: str = "f") -> None:
         files.write(key, entry_of(key, app), pack(value))
 
 
-def test_the_index_finds_what_others_have_written_and_forgets_what_is_gone(files: CacheFiles) -> None:
-    index = CacheIndex(files)
+def test_the_index_finds_what_others_have_written_and_forgets_what_is_gone(
+    files: CacheFiles, index: CacheIndex
+) -> None:
     asked = key_of("asked")
     assert index.nearest("f", asked, LATER) is None
     write(files, 1, 2)
@@ -169,16 +178,14 @@ def test_the_index_finds_what_others_have_written_and_forgets_what_is_gone(files
     assert nearest.calls == 1
 
 
-def test_a_call_is_not_its_own_nearest_nor_one_that_came_later(files: CacheFiles) -> None:
-    index = CacheIndex(files)
+def test_a_call_is_not_its_own_nearest_nor_one_that_came_later(files: CacheFiles, index: CacheIndex) -> None:
     write(files, 1)
     assert index.nearest("f", key_of(1), LATER) is None
     assert index.nearest("f", key_of(2), 0.5) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100, None])
-def test_a_damaged_or_missing_index_is_made_anew(files: CacheFiles, damage: bytes | None) -> None:
-    index = CacheIndex(files)
+def test_a_damaged_or_missing_index_is_made_anew(files: CacheFiles, index: CacheIndex, damage: bytes | None) -> None:
     write(files, 1)
     assert index.nearest("f", key_of(2), LATER) is not None
     index.close()
@@ -186,12 +193,11 @@ def test_a_damaged_or_missing_index_is_made_anew(files: CacheFiles, damage: byte
         path.unlink()
         if damage is not None:
             path.write_bytes(damage)
-    assert CacheIndex(files).nearest("f", key_of(2), LATER) is not None
+    assert index.nearest("f", key_of(2), LATER) is not None
 
 
-def test_an_index_that_cannot_be_written_is_done_without(files: CacheFiles) -> None:
+def test_an_index_that_cannot_be_written_is_done_without(files: CacheFiles, index: CacheIndex) -> None:
     write(files, 1)
-    index = CacheIndex(files)
     for path in (files.directory / f"index-{os.uname().nodename}.db",):
         path.mkdir()
     index.add([(key_of(1), entry_of(key_of(1)))])

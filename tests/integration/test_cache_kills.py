@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def test_writers_killed_at_any_moment_leave_whole_entries_only(
             np.testing.assert_equal(unpack(*found[1]), value_of(n))
         assert set(present) == set((directory / "entries").glob("*/*")), "a damaged entry was there"
         written = len(present)
-        nearest = CacheIndex(files).nearest("f", key_of("asked"), LATER)
+        with closing(CacheIndex(files)) as index:
+            nearest = index.nearest("f", key_of("asked"), LATER)
         assert (0 if nearest is None else nearest.calls) == written
     assert written
 
