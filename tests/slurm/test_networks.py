@@ -44,6 +44,7 @@ def test_nodes_reach_the_run_by_the_network_that_was_chosen(
     assert wired.function("tests.slurm.network_runs:run_by", address, ports, cwd=tmp_path).startswith(said)
 
 
+@pytest.mark.soak
 def test_a_manager_tries_one_address_after_the_other(wired: Cluster, tmp_path: Path) -> None:
     said = wired.function("tests.slurm.network_runs:run_by_several", cwd=tmp_path)
     assert said == "10.99.0.254 10.77.0.254\n"

@@ -86,9 +86,9 @@ def steps_of(provider: dict[str, Any] | None = None, **executor: Any) -> pf.Conf
 
 def run_steps(folder: str) -> None:
     with pf.load(steps_of()):
-        found = [future.result(60) for future in [step(0.5) for _ in range(12)]]
+        found = [future.result(60) for future in [step(0.4) for _ in range(10)]]
         assert {node for node, *_ in found} == {"node3", "node4"}
-        assert len({number for _, number, *_ in found}) == 12, "each is a step of its own"
+        assert len({number for _, number, *_ in found}) == 10, "each is a step of its own"
         for node in ("node3", "node4"):
             ends = [(began, 1) for at, _, began, _ in found if at == node]
             ends += [(ended, -1) for at, _, _, ended in found if at == node]
@@ -100,7 +100,7 @@ def run_steps(folder: str) -> None:
         names = ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
         assert granted.options(num_cpus=3)(*names).result(60) == ["3", "3", ""]
         assert granted.options(num_cpus=0.5, num_gpus=2)(*names).result(60) == ["1", "1", "0,1"]
-        pairs = [granted.options(num_gpus=1)(*names, seconds=1) for _ in range(4)]
+        pairs = [granted.options(num_gpus=1)(*names, seconds=0.5) for _ in range(4)]
         assert sorted(str(future.result(60)[2]) for future in pairs) == ["0", "0", "1", "1"]
         data = os.urandom(3 * MIB)
         assert size(data).result(60) == data[::-1]
@@ -172,6 +172,7 @@ def run_inside() -> None:
     print(sorted({node for node, *_ in found}), len({number for _, number, *_ in found}))
 
 
+@pytest.mark.soak
 def test_a_program_inside_an_allocation_places_its_tasks_on_all_its_nodes(cluster: Cluster, tmp_path: Path) -> None:
     code = "from tests.slurm.test_slurm_mode import run_inside; run_inside()"
     options = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4", "--mem-per-cpu=100", f"--chdir={tmp_path}")
