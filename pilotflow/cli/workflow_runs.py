@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pilotflow.cli.create import partitions_of
 from pilotflow.cli.live import Live
@@ -27,8 +27,12 @@ from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.inbox import CancelJobs
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.orders import order_blocks, order_cancel
+from pilotflow.workflow.planned import planned_settings
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.spec import read_workflow
+
+if TYPE_CHECKING:
+    from pilotflow.config.compose import Effective
 
 GIB: Final = 1 << 30
 _CODES: Final = {"succeeded": 0, "failed": 1, "infrastructure": 3, "interrupted": 130}
@@ -96,6 +100,8 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
     else:
         found = effective_here(settings, "--{option}")
         by_site = found is not None and found.site is not None and found.site.batch_system != "local"
+        if by_site and found is not None:
+            settings |= _planned(workflow, found)
     return RunOptions(
         num_cpus=options.num_cpus,
         memory_bytes=None if options.memory_gb is None else int(options.memory_gb * GIB),
@@ -107,6 +113,17 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         auto_recover=options.auto_recover,
         keep_s=parse_duration(options.keep),
     )
+
+
+def _planned(workflow: Workflow, found: Effective) -> dict[str, Any]:
+    """What is asked of the site, shown before anything is; nothing if somebody has said it, or nobody can tell."""
+    if found.site is None or found.site.batch_system != "slurm":
+        return {}
+    planned = planned_settings(workflow, found.site, found.policies, found.settings)
+    if planned is None:
+        return {}
+    sys.stderr.write(f"{planned.words}\n")
+    return planned.settings
 
 
 def resume_run(run: str, base: Path, *, detached: bool, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from pilotflow.config.policy import LocatedPolicy
 from pilotflow.config.site import Partition, Policy, Site
 from pilotflow.resources import Capacity
 from pilotflow.workflow.plan_files import as_lines, dump, sections, whole_file
+from pilotflow.workflow.planned import planned_settings
 from pilotflow.workflow.plans import Choice, Plan, plan, rounded_walltime, written_durations
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.schemes import Ask, Place, places_of, schemes
@@ -132,6 +133,25 @@ def test_places_follow_from_partitions_and_policies() -> None:
     assert (dear.name, dear.nodes, dear.walltime_s, dear.charge) == ("dear", 6, 86400, 2.0)
     assert cheap.capacity.gpus == ("0", "1")
     assert [place.name for place in places_of(site, [], ["asked"])] == ["asked"]
+
+
+def test_what_a_workflow_does_not_say_is_planned_only_if_it_can_be(tmp_path: Path) -> None:
+    site = Site(name="s", partitions=(Partition(name="p", cpus_per_node=8, memory_per_node="32g", max_walltime="8h"),))
+    found = planned_settings(read(tmp_path, EQUAL), site, [], ["site", "account"])
+    assert found is not None
+    assert found.settings == {
+        "partition": "p", "nodes_per_block": 8, "walltime": 4500.0, "init_blocks": 1, "max_blocks": 1
+    }  # fmt: skip
+    assert found.words.startswith("planned: 1 x 8 nodes of partition 'p' for 1h 15m each; done in 1h 3s and the wait")
+    assert planned_settings(read(tmp_path, EQUAL), site, [], ["walltime"]) is None, "somebody has said it"
+    silent = EQUAL.replace(", runtime: PT1H", "")
+    assert planned_settings(read(tmp_path, silent), site, [], []) is None, "nobody knows how long it takes"
+    large = EQUAL.replace("num_cpus: 1", "num_cpus: 9")
+    assert planned_settings(read(tmp_path, large), site, [], []) is None, "no node takes it"
+    policy = LocatedPolicy(Policy(max_nodes=2), "s", {}, {})
+    kept = planned_settings(read(tmp_path, EQUAL), site, [policy], [])
+    assert kept is not None
+    assert kept.settings["nodes_per_block"] * kept.settings["max_blocks"] <= 2
 
 
 def test_allocations_with_a_depth_ignore_what_jobs_ask_for(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ than was planned is tried again, at most twice, and the planner is right if it i
 from __future__ import annotations
 
 import json
+import sqlite3
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +84,11 @@ class Trial:
         (folder / "sites").mkdir()
         self("site", "generate", "--name", "here", "-o", "sites/here.yaml")
 
+    def argv(self, *words: str) -> tuple[str, ...]:
+        """A command of pilotflow, for `Cluster.run`."""
+        told = (f"--chdir={self._folder}", f"PILOTFLOW_SITE_PATH={self._folder}/sites")
+        return ("env", *told, sys.executable, "-m", "pilotflow", *words)
+
     def __call__(self, *words: str) -> str:
         return pilotflow(self._cluster, self._folder, *words, PILOTFLOW_SITE_PATH=f"{self._folder}/sites")
 
@@ -129,6 +136,21 @@ def check(cluster: Cluster, folder: Path, case: Case) -> None:
 
 def test_a_generated_plan_comes_true_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
     check(cluster, tmp_path, CASES[0])
+
+
+def test_a_workflow_without_schedulers_gets_what_is_planned_and_it_is_shown_before(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    case = Case("nothing_said", [entry("a_{i}", 1, 2, 6)])
+    trial = Trial(cluster, tmp_path, case)
+    words = ("run", "w.yaml", "--site", "here", "--json")
+    done = cluster.run(*trial.argv(*words), timeout_s=110)
+    assert json.loads(done.stdout)["state"] == "succeeded"
+    assert "planned: 1 x 3 nodes of partition 'debug' for " in done.stderr, "six jobs of half a node"
+    with sqlite3.connect(tmp_path / "runs/0001/run.db") as database:
+        executors = {row[0] for row in database.execute("SELECT executor FROM managers")}
+    assert executors == {"debug"}
+    assert not cluster.jobs()
 
 
 @pytest.mark.soak
