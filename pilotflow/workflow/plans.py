@@ -160,9 +160,7 @@ def plan(workflow: Workflow, durations: Durations, places: Sequence[Place], wait
     """
     nodes = tuple((place.name, int(place.nodes)) for place in places if place.nodes < inf)
     world = World(idle_s, BLOCK_START_S, job_start_s(workflow), nodes, workflow.sort_method)
-    candidates = schemes(workflow, places)
-    if len(workflow.jobs) > MANY_JOBS:
-        candidates = candidates[:8]
+    candidates = schemes(workflow, places, few=len(workflow.jobs) > MANY_JOBS)
     choices = [_choice(workflow, durations, scheme, world, wait) for scheme in candidates]
     return _compared(choices)
 

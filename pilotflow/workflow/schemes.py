@@ -27,6 +27,7 @@ MOST_PLACES: Final = 4
 MOST_STEPS: Final = 6
 """Steps of a graph that may each have allocations of their own."""
 MOST_BATCH_JOBS: Final = 64
+FEW_SIZES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -238,18 +239,19 @@ class Shape:
         return tuple(job.index for job in self.workflow.jobs if job.stage in wanted)
 
 
-def schemes(workflow: Workflow, places: Sequence[Place]) -> list[Scheme]:
+def schemes(workflow: Workflow, places: Sequence[Place], *, few: bool = False) -> list[Scheme]:
     """The ways that are worth comparing.
 
     Args:
         workflow: for which.
         places: where nodes can be had, the cheapest first.
+        few: only the larger ones, in the cheapest place that takes all jobs.
     """
     shape = Shape(workflow)
-    all_fit = [place for place in places if all(map(place.takes, shape.requests))][:MOST_PLACES]
+    all_fit = [place for place in places if all(map(place.takes, shape.requests))][: 1 if few else MOST_PLACES]
     out = [*_as_written(workflow, places)]
     for place in all_fit:
-        out += _of_one_place(shape, place)
+        out += _of_one_place(shape, place, FEW_SIZES if few else None)
     if not all_fit:
         out += _by_partition(shape, places)
     if shape.steps is not None and 1 < len(shape.steps) <= MOST_STEPS:
@@ -258,23 +260,23 @@ def schemes(workflow: Workflow, places: Sequence[Place]) -> list[Scheme]:
     return [scheme for scheme in out if by_asks[scheme.asks] is scheme]
 
 
-def _counts(useful: int, fewest: int, most: float) -> Iterator[int]:
-    """Numbers of nodes to try: what is of use, and halves of it."""
+def _counts(useful: int, fewest: int, most: float) -> list[int]:
+    """Numbers of nodes to try, the largest first: what is of use, and halves of it."""
     useful = int(min(max(useful, fewest), most))
     found = {useful}
     while useful > fewest:
         useful = max(fewest, useful // 2)
         found.add(useful)
-    return iter(sorted(found))
+    return sorted(found, reverse=True)
 
 
-def _of_one_place(shape: Shape, place: Place) -> Iterator[Scheme]:
+def _of_one_place(shape: Shape, place: Place, sizes: int | None) -> Iterator[Scheme]:
     useful = shape.useful_nodes(place)
     small = max(place.fewest, shape.widest)
-    for nodes in _counts(useful, small, min(place.most, place.nodes)):
+    for nodes in _counts(useful, small, min(place.most, place.nodes))[:sizes]:
         yield Scheme("one large", (Ask(f"{place.name}_large", place, nodes, 1, place.walltime_s),))
     if useful > small:
-        for nodes in _counts(useful, 2 * small, min(place.nodes, place.jobs * small)):
+        for nodes in _counts(useful, 2 * small, min(place.nodes, place.jobs * small))[:sizes]:
             count = max(1, nodes // small)
             if count > 1:
                 yield Scheme("many small", (Ask(f"{place.name}_small", place, small, count, place.walltime_s),))

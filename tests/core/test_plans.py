@@ -96,7 +96,7 @@ def test_walltimes_keep_to_the_partition_and_enough_allocations_are_asked_for(tm
     done = [choice for choice in found.choices if choice.is_complete]
     assert done
     assert all(choice.scheme.asks[0].walltime_s <= 3 * 3600 for choice in found.choices)
-    assert [one.scheme.asks[0].nodes for one in of(found, "one large") if not one.is_complete] == [1, 2]
+    assert [one.scheme.asks[0].nodes for one in of(found, "one large") if not one.is_complete] == [2, 1]
 
 
 def test_jobs_that_fit_nowhere_together_go_to_the_cheapest_partition_that_takes_them(tmp_path: Path) -> None:
@@ -165,6 +165,13 @@ actions:
     )
     (written,) = of(planned(read(tmp_path, text)), "as written")
     assert written.forecast.makespan_s == pytest.approx(3 + 32 * 3600.3)
+
+
+def test_of_very_many_jobs_only_the_larger_ways_are_compared(tmp_path: Path) -> None:
+    workflow = read(tmp_path, EQUAL.replace("1:64", "1:4096"))
+    few = schemes(workflow, [Place("p", NODE, charge=1.0), Place("q", NODE, charge=2.0)], few=True)
+    found = [(scheme.name, scheme.asks[0].nodes * scheme.asks[0].count) for scheme in few]
+    assert found == [*[("one large", nodes) for nodes in (512, 256, 128)], *[("many small", n) for n in (64, 32, 16)]]
 
 
 @pytest.mark.parametrize(
