@@ -170,7 +170,9 @@ def _env(value: Any, where: str) -> tuple[tuple[str, str | None], ...]:
     for name, text in value.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise ConfigError(f"{where}: {show(name)} cannot be the name of an environment variable.")
-        if text is not None and (not isinstance(text, str) or "\0" in text):
+        if isinstance(text, str) and "\0" in text:
+            raise ConfigError(f"{where}: the value {show(text)} of '{name}' holds the character NUL, which ends texts.")
+        if text is not None and not isinstance(text, str):
             raise ConfigError(
                 f"{where}: the value {show(text)} of '{name}' is {kind(text)}, expected a string, or None to unset it."
             )

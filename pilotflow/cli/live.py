@@ -103,7 +103,7 @@ class Live:
         self._blocks_at = now if self._blocks.startswith("blocks") else now - BLOCKS_PERIOD_S + PERIOD_S
         with suppress(PilotflowError):
             report = ask_status(read_connection(self._directory / "connection.json"), 0.5)
-            blocks = [f"{b.block}: {b.leased:,} of {b.slots:,} slots busy" for b in report.blocks]
+            blocks = [f"{b.block}: {min(b.leased, b.slots):,} of {b.slots:,} slots busy" for b in report.blocks]
             some = "; ".join(blocks[:4]) + (f" and {len(blocks) - 4} more" if len(blocks) > 4 else "")
             self._blocks = f"blocks: {some}" if blocks else "no block is there yet"
         return self._blocks

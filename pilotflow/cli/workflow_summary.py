@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from shlex import quote
 from typing import Any, Final
@@ -68,7 +69,8 @@ def print_summary(history: History, summary: Summary) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    _print_head(summary)
+    for line in _head(summary):
+        console.print(line, markup=False, soft_wrap=not console.is_terminal)
     if 1 < len(summary.stages) <= STAGES_SHOWN and summary.counts.total > len(summary.stages):
         print()
         print_stages(console, summary)
@@ -76,17 +78,19 @@ def print_summary(history: History, summary: Summary) -> None:
         _print_failures(history, summary)
 
 
-def _print_head(summary: Summary) -> None:
+def _head(summary: Summary) -> Iterator[str]:
     how = {"died": "died: its program is gone", "new": "has not been started"}.get(summary.state, summary.state)
     if summary.state in ("succeeded", "failed", "running"):
         how = f"is {summary.state}" if summary.state == "running" else f"has {summary.state}"
+    elif summary.state == "interrupted":
+        how = f"was {summary.words}"
     elif summary.words:
         how += f" ({summary.words})" if summary.state != "died" else ""
-    print(f"Run {summary.number} of '{summary.name}' {how}: {in_words(summary.counts)}.")
+    yield (f"Run {summary.number} of '{summary.name}' {how}: {in_words(summary.counts)}.")
     if summary.began is not None:
         began = f"{datetime.fromtimestamp(summary.began).astimezone():%Y-%m-%d %H:%M:%S}"
         took = "" if summary.ended is None else f" and took {format_duration(round(summary.ended - summary.began, 1))}"
-        print(f"It began on {began}{took}; its jobs worked {format_duration(round(summary.worked_s, 1))} together.")
+        yield (f"It began on {began}{took}; its jobs worked {format_duration(round(summary.worked_s, 1))} together.")
 
 
 def print_stages(console: Any, summary: Summary) -> None:

@@ -118,7 +118,10 @@ def compose(
     said = {key: setting.value for key, setting in settings.items()}
     run = {key: said[key] for key in _RUN_KEYS if key in said}
     if site is not None and "run_dir" not in run and site.paths.runs is not None:
-        run["run_dir"] = expanded(site.paths.runs, environment)
+        try:
+            run["run_dir"] = expanded(site.paths.runs, environment)
+        except ConfigError as error:
+            raise ConfigError(f"Site '{site.name}': {error} Is this machine of that site? Or say run_dir=...") from None
     if site is not None and "ports" not in run and site.network.ports is not None:
         run["ports"] = site.network.ports
     own: dict[str, Any] = {key: said[key] for key in _EXECUTOR_KEYS if key in said}

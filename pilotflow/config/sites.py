@@ -54,9 +54,9 @@ class Catalog:
         found = self.files.get(name)
         if found is None:
             names = sorted(self.files)
-            listed = f"Known here: {', '.join(names)}." if names else "No site is known here."
+            listed = f"Known here: {', '.join(names)}. " if names else ""
             raise ConfigError(
-                f"there is no site '{name}'{did_you_mean(name, names)}. {listed} "
+                f"there is no site '{name}'{did_you_mean(name, names)}. {listed}`pilotflow site list` shows all. "
                 f"Add one with a file in {PATH_VARIABLE}, or ask your admins for {ADMIN_FILE}."
             )
         return found

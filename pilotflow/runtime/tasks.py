@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -76,10 +77,14 @@ class BashCall:
         Raises:
             ConfigError: the function did not return a command, or one that would start processes inside a step.
             BashExitError: the command failed.
+            OSError: it cannot be started.
         """
         command = self.checked(self.function(*args, **kwargs))
         refuse_nested(self.name, command, os.environ)
-        code = run_command(command, output)
+        try:
+            code = run_command(command, output)
+        except OSError as error:
+            raise self.unstartable(command, error) from None
         if code:
             path = output.stderr[0] if output.stderr else None
             raise BashExitError(self.name, code, path, tail(path) if path else "")
@@ -94,7 +99,21 @@ class BashCall:
         if not isinstance(command, str):
             what = 'None. End its function with `return f"..."`' if command is None else type(command).__name__
             raise ConfigError(f"bash app '{self.name}' must return its command as a str, it returned {what}")
+        if "\0" in command:
+            raise ConfigError(
+                f"the command of bash app '{self.name}' holds the character NUL, which ends texts. Write such data "
+                "into a file, and name that in the command."
+            )
         return command
+
+    def unstartable(self, command: str, error: OSError) -> Exception:
+        """The error of a command that cannot be started."""
+        if error.errno != errno.E2BIG:
+            return error
+        return ConfigError(
+            f"the command of bash app '{self.name}' has {len(command):,} characters, which with its environment is "
+            "more than this machine starts. Write what is long into a file, and name that in the command."
+        )
 
 
 class Setting(NamedTuple):

@@ -178,7 +178,7 @@ class InThread(OtherForm):
         return described(self.function)[0]
 
     def _run(self, call: BashCall, setting: Setting, output: Output, command: Any) -> int:
-        argv = in_bash(call.checked(command))
+        text = call.checked(command)
         environment = {**os.environ, **{name: value for name, value in setting.env if value is not None}}
         for name, value in setting.env:
             if value is None:
@@ -187,10 +187,10 @@ class InThread(OtherForm):
         with opened(output) as files:
             streams = {("stdin", "stdout", "stderr")[fd]: file for fd, file in files}
             try:
-                code = running.run(argv, cwd=setting.cwd, env=environment, **streams)
+                code = running.run(in_bash(text), cwd=setting.cwd, env=environment, **streams)
             except OSError as error:
                 if setting.cwd is None or error.filename != setting.cwd:
-                    raise
+                    raise call.unstartable(text, error) from None
                 raise ConfigError(f"the cwd of '{call.name}' cannot be entered: {error}") from None
         if code:
             path = output.stderr[0] if output.stderr else None

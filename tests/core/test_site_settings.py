@@ -137,6 +137,7 @@ def test_without_a_site_it_is_this_machine(tmp_path: Path) -> None:
         ({"walltime": "soon"}, "load(walltime=...): 'soon' is not a duration"),
         ({"max_blocks": "many"}, "load(max_blocks=...): 'many' is str, expected int | None"),
         ({"site": "hil"}, "there is no site 'hil' (did you mean 'hill'?). Known here: hill."),
+        ({"site": "hil"}, "`pilotflow site list` shows all"),
     ],
 )
 def test_a_wrong_word_is_answered_with_what_is_known(tmp_path: Path, call: dict[str, Any], words: str) -> None:

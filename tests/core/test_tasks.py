@@ -129,6 +129,14 @@ def test_a_body_that_returns_no_command_is_a_mistake_in_the_app() -> None:
         BashCall(lambda: ["ls"], "bad")(NOWHERE)
 
 
+@pytest.mark.parametrize(
+    ("command", "words"), [("echo \0", "the character NUL"), (f"echo '{'x' * (1 << 22)}'", "4,194,311")]
+)
+def test_a_command_that_no_system_starts_is_told_with_the_remedy(command: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"bash app 'bad' .*{words}.* into a file"):
+        BashCall(lambda: command, "bad")(NOWHERE)
+
+
 def test_printed_text_child_processes_and_descriptors_all_go_to_the_file(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_call_may_use_any_keyword_of_the_function() -> None:
         ({"env": ["A"]}, "env=...* takes names and values"),
         ({"env": {"A=B": "x"}}, "'A=B' cannot be the name"),
         ({"env": {"A": 1}}, "the value 1 of 'A' is int, expected a string"),
+        ({"env": {"A": "x\0"}}, "of 'A' holds the character NUL"),
     ],
 )
 def test_a_wrong_keyword_or_value_is_refused_with_the_nearest_right_one(words: dict[str, Any], message: str) -> None:

@@ -125,6 +125,8 @@ def test_commands_are_the_same_in_threads_and_on_workers(either: pf.Run, tmp_pat
         shell.options(cwd=str(tmp_path / "none"))("true").result()
     with pytest.raises(ConfigError, match="must return its command as a str"):
         shell(3).result()
+    with pytest.raises(ConfigError, match="more than this machine starts"):
+        shell(f"echo '{'x' * (1 << 22)}'").result()
     scratch = shell.options(scratch=True, stdout=str(tmp_path / "scratch"))
     assert scratch('echo "$PILOTFLOW_SCRATCH"; pwd').result() == 0
     first, second = (tmp_path / "scratch").read_text().split()
