@@ -59,7 +59,11 @@ def run() -> None:
         finally:
             if sys.stdout is not None:  # it may be closed
                 sys.stdout.flush()
-    except OSError as error:  # of our own output: a full disk, or a reader that has left
+    except OSError as error:
+        if error.filename is not None:  # a file that may not be read, say
+            complain(f"{error.filename}: {error.strerror}. See that you may read and write it.")
+            sys.exit(CONFIG_WRONG)
+        # Otherwise our own output: a full disk, or a reader that has left.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would try again
         if error.errno != EPIPE:

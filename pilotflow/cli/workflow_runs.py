@@ -176,7 +176,7 @@ def _finish(directory: Path, *, as_json: bool) -> int:
             print(json.dumps(as_data(history, summary), indent=2))
         else:
             print_summary(history, summary)
-    if summary.state in ("died", "new") and not as_json:
+    if summary.state == "new" and not as_json:
         sys.stderr.write(f"Go on with it: pilotflow resume {summary.number}\n")
     return _CODES.get(summary.state, 3)
 

@@ -79,7 +79,7 @@ def print_summary(history: History, summary: Summary) -> None:
 
 
 def _head(summary: Summary) -> Iterator[str]:
-    how = {"died": "died: its program is gone", "new": "has not been started"}.get(summary.state, summary.state)
+    how = {"died": "has died, its program is gone", "new": "has not been started"}.get(summary.state, summary.state)
     if summary.state in ("succeeded", "failed", "running"):
         how = f"is {summary.state}" if summary.state == "running" else f"has {summary.state}"
     elif summary.state == "interrupted":

@@ -185,11 +185,29 @@ def test_a_run_goes_into_an_archive_and_comes_back_and_can_be_deleted(cli: Cli, 
     cli("run", "w.yaml")
     cli("export", "last", "-o", "run.tgz")
     assert "--yes" in cli("delete", "1", code=2).stderr
+    whole = (tmp_path / "run.tgz").read_bytes()
+    (tmp_path / "cut.tgz").write_bytes(whole[: len(whole) // 2])
+    assert "Cannot read the archive cut.tgz" in cli("import", "cut.tgz", code=2).stderr
     cli("delete", "1", "--yes")
     assert not (tmp_path / "runs/0001").exists()
     cli("import", "run.tgz")
     assert cli("logs", "last", "a").stdout.endswith("hello\n")
     assert json.loads(cli("status", "last", "--json").stdout)["state"] == "succeeded"
+
+
+def test_a_run_whose_managers_outlive_its_program_is_not_deleted_but_exported_whole(cli: Cli, tmp_path: Path) -> None:
+    run = tools.a_run(tmp_path, tools.a_workflow(tools.a_job(0, "echo first"), tools.a_job(1, "sleep 100")))
+    program = tools.Program(run)
+    tools.until(lambda: tools.states(run).get("completed") and tools.states(run).get("running"), "one ends, one runs")
+    program.kill()
+    assert "pilotflow resume 0001 --detach && pilotflow cancel 0001" in cli("delete", "1", "--yes", code=2).stderr
+    cli("export", "1", "-o", "run.tgz")
+    cli("resume", "1", "--detach")
+    cli("cancel", "1")
+    tools.until(lambda: tools.nothing_left(run), "everything of the run is gone")
+    cli("delete", "1", "--yes")
+    cli("import", "run.tgz")
+    assert json.loads(cli("status", "last", "--json").stdout)["jobs"]["completed"] == 1
 
 
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(cli: Cli, tmp_path: Path) -> None:
