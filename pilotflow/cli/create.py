@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from pilotflow.cli.layout import print_pairs, print_table
+from pilotflow.cli.workflow_plan import find_site
 from pilotflow.errors import ConfigError
 from pilotflow.resources import NodeShape, Request
 from pilotflow.units import did_you_mean, format_duration, format_memory
@@ -18,6 +19,7 @@ from pilotflow.workflow.allocations import batch_heads
 from pilotflow.workflow.drawing import FORMATS
 from pilotflow.workflow.order import levels
 from pilotflow.workflow.picture import picture_of, stage_edges
+from pilotflow.workflow.planned import Planned, planned_settings
 from pilotflow.workflow.reading import read_file
 from pilotflow.workflow.records import Action, Deed, Trigger, Workflow
 from pilotflow.workflow.spec import read_workflow
@@ -46,9 +48,11 @@ def show_workflow(path: str, config: str | None, site: str | None, as_json: bool
     Raises:
         ConfigError: something is wrong with it; all that is, by line and column.
     """
-    workflow = read_workflow(path, nodes=_nodes(config), partitions=partitions_of(site))
+    partitions = partitions_of(site)
+    workflow = read_workflow(path, nodes=_nodes(config), partitions=partitions)
+    planned = _planned(workflow, site) if partitions and not workflow.slurm_schedulers else None
     if as_json:
-        print(json.dumps(_as_data(workflow), indent=2))
+        print(json.dumps({**_as_data(workflow), "planned": None if planned is None else planned.settings}, indent=2))
         return
     from rich.console import Console
 
@@ -64,6 +68,8 @@ def show_workflow(path: str, config: str | None, site: str | None, as_json: bool
         if rows:
             print()
             print_pairs(console, rows, _KEY_WIDTH)
+    if planned is not None:
+        console.print(f"\n{planned.words}", markup=False, soft_wrap=True)
     for name, lines in batch_heads(workflow).items():
         print(f"\nbatch scripts of '{name}' begin with:")
         print("\n".join(f"  {line}" for line in lines))
@@ -95,6 +101,14 @@ def partitions_of(site: str | None) -> Sequence[Partition]:
         return catalog.site(site).site.partitions
     found = detect(catalog, os.environ)
     return found[0].file.site.partitions if len(found) == 1 or (found and found[0].file is catalog.admin) else ()
+
+
+def _planned(workflow: Workflow, name: str | None) -> Planned | None:
+    """What the site is asked for, if a plan decides that."""
+    site, policies, _ = find_site(name)
+    if site is None or site.batch_system != "slurm":
+        return None
+    return planned_settings(workflow, site, policies, site.defaults)
 
 
 def _bytes(memory: str | int | None) -> int | None:

@@ -68,7 +68,7 @@ def run(
 
     with errors_in_words():
         if dry_run:
-            return _say_what_would_be_done(workflow, json)
+            return _say_what_would_be_done(workflow, site, json)
         machine = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local)
         options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
         raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
@@ -96,16 +96,16 @@ def submit(
 
     with errors_in_words():
         if dry_run:
-            return _say_what_would_be_done(workflow, json)
+            return _say_what_would_be_done(workflow, site, json)
         machine = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local)
         options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
         raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
 
 
-def _say_what_would_be_done(workflow: Path, as_json: bool) -> None:
+def _say_what_would_be_done(workflow: Path, site: str | None, as_json: bool) -> None:
     from pilotflow.cli.create import show_workflow
 
-    show_workflow(str(workflow), None, None, as_json)
+    show_workflow(str(workflow), None, site, as_json)
 
 
 def resume(run: RunName = "last", detach: Detach = False, run_dir: Base = BASE, json: Json = False) -> None:

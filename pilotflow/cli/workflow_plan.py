@@ -96,7 +96,7 @@ def find_plan(path: str, wanted: Wanted) -> Found:
         nullcontext() if wanted.from_run is None else open_history(find_directory(wanted.from_run, wanted.base)) as run
     ):
         durations = written_durations(workflow) if run is None else measured_durations(workflow, run)
-    site, policies, is_here = _site(wanted.site)
+    site, policies, is_here = find_site(wanted.site)
     start = job_start_s(workflow)
     if site is None or site.batch_system == "local":
         if wanted.partitions or wanted.queue_wait:
@@ -125,7 +125,7 @@ def _planned(workflow: Workflow, durations: Durations, places: Sequence[Place], 
     return plan(workflow, durations, places, wait, IDLE_S if idle_s is None else idle_s)
 
 
-def _site(name: str | None) -> tuple[Site | None, Sequence[LocatedPolicy], bool]:
+def find_site(name: str | None) -> tuple[Site | None, Sequence[LocatedPolicy], bool]:
     """The site that is meant, its policies, and whether it is this one."""
     from pilotflow.config.places import usual_places
     from pilotflow.config.sites import detect, read_catalog, site_of

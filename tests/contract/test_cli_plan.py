@@ -68,6 +68,18 @@ def test_what_generate_writes_can_be_planned_and_created(tmp_path: Path) -> None
     assert pilotflow("slurm", "generate", str(target), "--site", "dane", "--overwrite").returncode == 0
 
 
+def test_a_dry_run_shows_what_would_be_asked_of_the_site(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    needs = "resource_requirements: [{name: r, num_cpus: 8, runtime: PT1H}]"
+    jobs = 'jobs: [{name: "a_{i}", command: x, resource_requirements: r, parameters: {i: "1:26"}}]'
+    file.write_text(f"name: w\n{needs}\n{jobs}\n")
+    said = pilotflow("create", str(file), "--site", "dane").stdout
+    assert "planned: 1 x 2 nodes of partition 'pbatch' for 1h 15m each; done in 1h 3s and the wait in the queue" in said
+    data = json.loads(pilotflow("create", str(file), "--site", "dane", "--json").stdout)
+    assert (data["planned"]["partition"], data["planned"]["nodes_per_block"]) == ("pbatch", 2)
+    assert "planned" not in pilotflow("create", str(file)).stdout, "nobody knows the site"
+
+
 def test_the_commands_on_the_page_work_in_their_order(tmp_path: Path) -> None:
     text = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
     commands = [line.split()[2:] for line in text.splitlines() if line.startswith("$ pilotflow plan")]
