@@ -6,8 +6,10 @@ begun to wait or have another first task, managers that may take more, shares th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from math import inf
+from typing import Final
 
 from pilotflow.core.ahead import Ahead
 from pilotflow.core.gangs import Gangs
@@ -15,6 +17,9 @@ from pilotflow.core.patience import Patience
 from pilotflow.core.sections import Lane, Section
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import Task
+
+COME_BACK_MAX: Final = 1000
+"""Among so many waiting tasks the place of one that has come back is looked for."""
 
 
 class Tables:
@@ -73,11 +78,15 @@ class Tables:
             self._waiting[cls.id] = self._fresh[cls.id] = cls
 
     def requeue(self, task: Task) -> None:
-        """A task that was handed out waits again, before those that never were."""
+        """A task that was handed out waits again, before those that never were, among others like it as they came."""
         cls = self.classes[task.cls]
         self.tasks[task.id] = task
         task.manager = 0
-        cls.queue.appendleft(task)
+        queue = cls.queue
+        if queue and queue[0].id < task.id:  # those of several managers come back in any order
+            queue.insert(_place_of(task, queue), task)
+        else:
+            queue.appendleft(task)
         if cls.id in self._waiting:
             self._moved[cls.id] = cls
         else:
@@ -247,3 +256,9 @@ class Tables:
         task.manager = manager.id
         manager.leases.add(task.id)
         self.tasks[task.id] = task
+
+
+def _place_of(task: Task, queue: Iterable[Task]) -> int:
+    """How many tasks at the front of a queue are older than this one, of those that may have come back as well."""
+    older = itertools.takewhile(lambda other: other.id < task.id, itertools.islice(queue, COME_BACK_MAX))
+    return sum(1 for _ in older)

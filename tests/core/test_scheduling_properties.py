@@ -265,3 +265,15 @@ def test_wide_and_urgent_work_waits_for_a_bounded_time_only(examples: int) -> No
             world.run_for(every)
 
     check()
+
+
+def test_tasks_of_several_lost_managers_run_again_in_the_order_in_which_they_came() -> None:
+    world = World([Kind(Request(cpus_milli=250), seconds=0.05)])
+    nodes = [world.join(Capacity(1000, slots=1)) for _ in range(4)]
+    for _ in nodes:
+        world.submit(0)
+    world.step()
+    for node in (nodes[0], nodes[2], nodes[1]):
+        world.leave(node)
+    assert [task.id for task in world.scheduler.classes[0].queue] == [1, 2, 3]
+    world.run()  # which checks that nobody is passed
