@@ -29,6 +29,9 @@ class ClientThatCancels:
     def __init__(self) -> None:
         self.cancelled: list[AppFuture[Any]] = []
 
+    def may_cancel(self, future: AppFuture[Any]) -> bool:
+        return True
+
     def cancel(self, future: AppFuture[Any]) -> None:
         self.cancelled.append(future)
 
