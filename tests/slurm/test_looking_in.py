@@ -45,7 +45,8 @@ def test_people_see_why_a_block_waits(cluster: Cluster, tmp_path: Path) -> None:
         table = pilotflow_says(cluster, tmp_path, "blocks")
         assert f"slurm-1   {waits['batch_id']}" in table
         assert waits["said"] in pilotflow_says(cluster, tmp_path, "status")
-        assert waits["said"] in pilotflow_says(cluster, tmp_path, "explain", "pause")
+        # managers say at most once a second what they have begun, so the first may be one that runs by now
+        wait_for(lambda: waits["said"] in pilotflow_says(cluster, tmp_path, "explain", "pause"), "explain says why", 20)
         name, comment = cluster.run("squeue", "-h", "-j", waits["batch_id"], "-o", "%j|%k").stdout.strip().split("|")
         run_id = next((tmp_path / "runs").glob("0001")).name
         assert name.startswith(f"pilotflow:{run_id}-")
