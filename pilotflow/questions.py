@@ -55,11 +55,20 @@ class ExecutorView(msgspec.Struct, frozen=True, array_like=True):
     trouble: str = ""
 
 
+class Stretch(msgspec.Struct, frozen=True, array_like=True):
+    """Pending tasks that follow each other, from the first number to the last, all of one name."""
+
+    first: int
+    last: int
+    name: str
+
+
 class ClientView(msgspec.Struct, frozen=True, array_like=True):
     """What the run's program knows of a task and of the run's blocks.
 
     Attributes:
-        task: its number; 0 if no such task is pending.
+        task: its number; 0 if no such task is pending. Of several with the name, the first that waits in the
+            program; if none does, the first that is not known to run.
         name: its name.
         alike: how many pending tasks have the name by which it was asked for; 0 if it was by number.
         needs: unfinished tasks whose results it needs; the first ones if they are many.
@@ -71,6 +80,8 @@ class ClientView(msgspec.Struct, frozen=True, array_like=True):
         names: names of pending tasks, if it was asked for by a name that none has.
         here: what the program itself does about the task that all of this waits for, in words; empty if nothing.
         runs_here: whether it runs that task.
+        among: if it was asked for by a name, those that come before the first that waits in the program, or all.
+            Which of them run is known to the program a second late.
     """
 
     task: int
@@ -86,6 +97,7 @@ class ClientView(msgspec.Struct, frozen=True, array_like=True):
     names: tuple[str, ...] = ()
     here: str = ""
     runs_here: bool = False
+    among: tuple[Stretch, ...] = ()
 
     @property
     def subject(self) -> Named:

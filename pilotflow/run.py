@@ -205,7 +205,7 @@ class Run:
         """Why a task is not running, where it runs, or how it has ended; `print` it.
 
         Args:
-            task: its future, its number, its name or its label (of several, the first that is not running).
+            task: its future, its number, its name or its label (of several, one that waits).
 
         Raises:
             ConfigError: there is no such task.

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import Final
 
 from pilotflow.core import explain
+from pilotflow.core.alike import choose
 from pilotflow.core.fleet import Fleet
 from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.peers import load_of
@@ -113,6 +114,8 @@ class Desk(Fleet):
         if not inquiry.has_view and now < inquiry.due and self.client is not None:
             return None
         inquiry.has_view = True
+        if inquiry.view is not None and not inquiry.chosen:
+            inquiry.chosen, inquiry.view = True, choose(inquiry.view, self.scheduler)
         view = inquiry.view
         subject = view.subject if view is not None else Named(_number(inquiry.task), "")
         task = self.scheduler.find(subject.task)
@@ -129,7 +132,7 @@ class Desk(Fleet):
         if answer is None:
             return explain.explain_unknown(inquiry.task, view.names)
         if view.alike > 1:
-            return explain.with_note(answer, explain.alike(view.name, view.alike, answer.state))
+            return explain.with_note(answer, explain.alike(inquiry.task, view.alike, answer.state))
         return answer
 
     def _must_wait(self, number: int, inquiry: Inquiry, task: Task, now: float) -> bool:

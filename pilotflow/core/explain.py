@@ -173,9 +173,14 @@ def silent_client(pid: int, after_s: float | None) -> Reason:
 
 
 def alike(name: str, count: int, state: State) -> Reason:
-    """Several tasks have the name that was asked for."""
-    which = "and all are running" if state is State.RUNNING else "that is not running"
-    text = f"{count:,} pending tasks are called '{name}'; this is the first {which}."
+    """Several tasks have the name that was asked for; one that waits was looked for."""
+    text = f"{count:,} pending tasks are called '{name}'"
+    if state in {State.QUEUED, State.WAITING}:
+        text += "; this one waits."
+    elif state is State.LEASED:
+        text += ". None waits in the queue; this is one that was handed to a node."
+    else:
+        text += ". None was found that waits; this is one of them."
     return Reason(Kind.ALIKE, text, "", (Number("alike", count),))
 
 

@@ -6,7 +6,7 @@ dictionary entry. The shell (`pilotflow.runtime.client`) owns the futures and th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -277,6 +277,11 @@ class Graph(Generic[H]):
     def is_waiting(self, id: int) -> bool:
         """Whether a task waits, for others or for its turn, so that the interchange has not heard of it."""
         return id in self._waiting or self._window.holds(id)
+
+    @property
+    def unsent(self) -> tuple[Collection[int], ...]:
+        """Pending tasks of which the interchange has not heard: those that wait for others, those held back."""
+        return self._waiting.keys(), self._window.held
 
     def take_ready(self) -> Ready[H]:
         """Tasks to submit now."""

@@ -30,6 +30,7 @@ class Inquiry:
         due: when the one that is being asked has had enough time.
         view: what the program has said; None before, and if it does not answer.
         has_view: whether nothing more is to be heard from the program.
+        chosen: whether the view is about the one of several tasks that is answered for.
         asked: (manager, task, attempt) that a manager was asked about.
         asks: how often a manager was asked.
         place: what the manager has said.
@@ -41,6 +42,7 @@ class Inquiry:
     due: float
     view: ClientView | None = None
     has_view: bool = False
+    chosen: bool = False
     asked: tuple[int, int, int] | None = None
     asks: int = 0
     place: Whereabouts | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from pilotflow.messages import Task
@@ -28,6 +28,11 @@ class FrameWindow:
     def holds(self, id: int) -> bool:
         """Whether a task is held back."""
         return id in self._held
+
+    @property
+    def held(self) -> Collection[int]:
+        """The tasks that are held back."""
+        return self._held
 
     def admit(self, tasks: Sequence[Task], frames: Sequence[Any]) -> tuple[list[Task], list[Any]]:
         """Tasks, and their frames, that may go now: of these, and of those held back before."""

@@ -28,7 +28,7 @@ def explain(connection_file: Path, task: AppFuture[Any] | int | str) -> Explanat
 
     Args:
         connection_file: the run's.
-        task: its future, its number, its name or its label. Of several with the name, the first that is not running.
+        task: its future, its number, its name or its label. Of several with the name, one that waits.
 
     Raises:
         ConfigError: there is no such task, or no such run.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -12,11 +14,13 @@ from pilotflow.core.block_records import BlockInfo, Outlook, Phase
 from pilotflow.core.graph import Graph
 from pilotflow.explanation import Named
 from pilotflow.futures import AppFuture
-from pilotflow.questions import BlockView, ClientView, ExecutorView
+from pilotflow.questions import BlockView, ClientView, ExecutorView, Stretch
 from pilotflow.runtime.tickets import Ticket
 
 LISTED_MAX: Final = 10
 """Needs, links at each end of a chain, and names that travel."""
+STRETCHES_MAX: Final = 10_000
+"""Stretches of tasks with one name that travel."""
 
 
 def look_up(
@@ -24,16 +28,22 @@ def look_up(
     graph: Graph[AppFuture[Any]],
     foreign: Mapping[int, Future[Any]],
     here: Callable[[int], tuple[str, bool]],
+    paused: Collection[int],
 ) -> ClientView:
     """What the graph knows of the pending task with this number, name or label.
 
     Args:
-        asked: its number, name or label. Of several with the name, the first that is not running.
+        asked: its number, name or label. Of several with the name, the first that waits here; if none does, the
+            first that is not known to run.
         graph: the pending tasks.
         foreign: futures of other kinds that tasks wait for, by the number that stands for them.
         here: what the program does about a task, and whether it runs it; see `ClientView`.
+        paused: tasks that are tried again after a while.
     """
-    id, alike = _find(asked, graph)
+    by_number = asked.isascii() and asked.isdecimal() and len(asked) < 19
+    named_so = [] if by_number else _named(asked, graph)
+    waits = _first_that_waits(named_so, (*graph.unsent, paused))
+    id = int(asked) if by_number else waits or _first_not_running(named_so, graph)
     future = graph.pending.get(id)
     if future is None:
         pending = () if asked.isdecimal() else graph.pending.values()
@@ -56,7 +66,7 @@ def look_up(
     return ClientView(
         id,
         future.name,
-        alike,
+        len(named_so),
         tuple(map(named, needs[:LISTED_MAX])),
         len(needs),
         tuple(map(named, cut)),
@@ -66,6 +76,7 @@ def look_up(
         (),
         (),
         *here(last),
+        _stretches(named_so[: bisect_left(named_so, waits)] if waits else named_so, graph),
     )
 
 
@@ -73,13 +84,34 @@ def _is_ticket_for_one_of(need: Future[Any] | None, others: list[int]) -> bool:
     return isinstance(need, Ticket) and need.task_id in others
 
 
-def _find(asked: str, graph: Graph[AppFuture[Any]]) -> tuple[int, int]:
-    """A pending task's number, and how many have its name or label if it was asked for by that."""
-    if asked.isascii() and asked.isdecimal() and len(asked) < 19:
-        return int(asked), 0
-    found = [future for future in graph.pending.values() if asked in (future.name, future.label)]
-    first = next((future for future in found if not future.running()), found[0] if found else None)
-    return (first.task_id if first is not None else 0), len(found)
+def _named(asked: str, graph: Graph[AppFuture[Any]]) -> list[int]:
+    """Pending tasks with that name or label, in the order of their numbers."""
+    found = [id for id, future in graph.pending.items() if asked in (future.name, future.label)]
+    found.sort()
+    return found
+
+
+def _first_that_waits(ids: Sequence[int], waiting: Iterable[Collection[int]]) -> int:
+    """The first of them that is in one of these collections, or 0."""
+    return min((id for some in waiting if some for id in islice(filter(some.__contains__, ids), 1)), default=0)
+
+
+def _first_not_running(ids: Sequence[int], graph: Graph[AppFuture[Any]]) -> int:
+    """The first of them that is not known to run; the very first if all do, 0 if there is none."""
+    return next((id for id in ids if not graph.pending[id].running()), ids[0] if ids else 0)
+
+
+def _stretches(ids: Sequence[int], graph: Graph[AppFuture[Any]]) -> tuple[Stretch, ...]:
+    """What `ClientView.among` is."""
+    found: list[Stretch] = []
+    names = [graph.pending[id].name for id in ids]
+    at = 0
+    while at < len(ids) and len(found) < STRETCHES_MAX:
+        end = bisect_right(range(len(ids)), ids[at] - at, at, key=lambda index: ids[index] - index)
+        end = next((index for index in range(at + 1, end) if names[index] != names[at]), end)
+        found.append(Stretch(ids[at], ids[end - 1], names[at]))
+        at = end
+    return tuple(found)
 
 
 def _chain(needs: list[int], graph: Graph[AppFuture[Any]]) -> list[int]:

@@ -166,7 +166,7 @@ class TaskBook:
 
     def look_up(self, asked: str) -> ClientView:
         """What is known of the pending task with this number or name."""
-        return look_up(asked, self.graph, self._foreign, self._here)
+        return look_up(asked, self.graph, self._foreign, self._here, self.tries.paused())
 
     def _here(self, id: int) -> tuple[str, bool]:
         """What this program does about a task, in words, and whether it runs it."""

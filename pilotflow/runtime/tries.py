@@ -85,6 +85,10 @@ class Tries:
         else:
             self._submit(kept.task.id, cls)
 
+    def paused(self) -> set[int]:
+        """The tasks that are tried again after a while."""
+        return {id for _, id, _ in self._paused}
+
     def left_s(self, task: int) -> float | None:
         """Seconds until a task is tried again, or None if it does not pause."""
         ends = [at for at, id, _ in self._paused if id == task]

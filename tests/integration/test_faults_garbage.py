@@ -53,7 +53,7 @@ from pilotflow.messages import (
     from_control,
     from_manager,
 )
-from pilotflow.questions import BlockView, ClientView, ExplainTask, IsAt, TaskView, Whereabouts
+from pilotflow.questions import BlockView, ClientView, ExplainTask, IsAt, Stretch, TaskView, Whereabouts
 from pilotflow.resources import Capacity, Request
 from pilotflow.runtime import packets
 from tests.integration import fault_tasks as tasks
@@ -160,6 +160,7 @@ def client_messages(run: Run) -> list[Any]:
         FailExecutor("nowhere", "reason"),
         ClientAlive(),
         TaskView(1, ClientView(900_001, "f", blocks=(BlockView("b", "nowhere", None, "pending", "", 1.5),))),
+        TaskView(2, ClientView(900_001, "f", 2, among=(Stretch(900_001, 900_002, "f"),))),
     ]
 
 
