@@ -670,7 +670,16 @@ Frames: TypeAlias = Sequence[Any]
 
 
 class BadMessage(ValueError):
-    """A message that is not one of ours, or is cut, or breaks its own counts."""
+    """A message that is not one of ours, or is cut, or breaks its own counts.
+
+    Args:
+        words: what is wrong with it.
+        count: how many messages of a letter were as bad; the words are about the first.
+    """
+
+    def __init__(self, words: str, count: int = 1) -> None:
+        super().__init__(words)
+        self.count = count
 
 
 class WrongProtocol(BadMessage):

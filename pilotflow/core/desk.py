@@ -40,15 +40,21 @@ class Desk(Fleet):
         """Another terminal asks something.
 
         Raises:
-            BadMessage: it makes no sense.
+            BadMessage: some of it makes no sense, and alone was passed over.
         """
+        bad: list[BadMessage] = []
         for message in messages:
-            if isinstance(message, StatusQuery):
-                self._report(key, now)
-            elif isinstance(message, Instruct):
-                self._instruct(key, message)
-            else:
-                self._inquire(key, message, now)
+            try:
+                if isinstance(message, StatusQuery):
+                    self._report(key, now)
+                elif isinstance(message, Instruct):
+                    self._instruct(key, message)
+                else:
+                    self._inquire(key, message, now)
+            except BadMessage as error:
+                bad.append(error)
+        if bad:
+            raise BadMessage(str(bad[0]), len(bad))
 
     def _report(self, key: Hashable, now: float) -> None:
         load = self._load_now(now)

@@ -88,26 +88,34 @@ class Exchange(Desk):
         """What the client said.
 
         Raises:
-            BadMessage: it makes no sense; nothing of it from there on was taken.
+            BadMessage: some of it makes no sense, and alone was passed over.
         """
         at = 0
+        bad: list[BadMessage] = []
         for message in messages:
-            if key != self.client:
-                if not isinstance(message, Hello):
-                    raise BadMessage("a client that has not said hello")
-                self._hello(key, message, now)
-            elif isinstance(message, Submit):
-                at = self._submit(message, frames, at, now)
-            elif isinstance(message, AckResults):
-                self._recorded(self.outbox.acknowledged(message.batches))
-            elif isinstance(message, DefineFunction):
-                self._functions.setdefault(message.fn, _function_of(message))
-            elif isinstance(message, DefineClass):
-                self._define_class(message)
-            elif isinstance(message, CancelTasks):
-                self._cancel(message)
-            else:
-                self._administer(key, message, now)
+            try:
+                if key != self.client:
+                    if not isinstance(message, Hello):
+                        raise BadMessage("a client that has not said hello")
+                    self._hello(key, message, now)
+                elif isinstance(message, Submit):
+                    at = self._submit(message, frames, at, now)
+                elif isinstance(message, AckResults):
+                    self._recorded(self.outbox.acknowledged(message.batches))
+                elif isinstance(message, DefineFunction):
+                    self._functions.setdefault(message.fn, _function_of(message))
+                elif isinstance(message, DefineClass):
+                    self._define_class(message)
+                elif isinstance(message, CancelTasks):
+                    self._cancel(message)
+                else:
+                    self._administer(key, message, now)
+            except BadMessage as error:
+                bad.append(error)
+                if isinstance(message, Submit):
+                    frames, at = (), 0  # whose the others are is not known any more
+        if bad:
+            raise BadMessage(str(bad[0]), len(bad))
 
     def _hello(self, key: Hashable, hello: Hello, now: float) -> None:
         if hello.version != self.version or hello.run_id != self.run_id:

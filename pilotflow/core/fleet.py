@@ -56,48 +56,62 @@ class Fleet(Ledger):
         """What a manager said.
 
         Raises:
-            BadMessage: it makes no sense; nothing of it from there on was taken.
+            BadMessage: some of it makes no sense, and alone was passed over.
         """
         at = 0
         peer = self.peers.get(key)
         known = peer is not None
         if peer is not None:
             peer.last_seen = now
+        bad: list[BadMessage] = []
         for message in messages:
-            if isinstance(message, Register):
-                self._register(key, message, now)
-                peer = self.peers.get(key)
-            elif peer is None:
-                if not self.closing:
-                    self._send(key, Reregister())
-                return
-            elif isinstance(message, Done):
-                at = self._done(peer, message, frames, at, now)
-            elif isinstance(message, ManagerAlive):
-                check_time_left(message.time_left_s)
-                if peer.manager.set_time_left(message.time_left_s, now):
-                    self.scheduler.reopen(peer.manager)
-                self._send(key, AliveReply())
-            elif isinstance(message, Begun):
-                self._begun(peer, message)
-            elif isinstance(message, Returned):
-                self._returned(peer, message.tasks)
-            elif isinstance(message, CancelOutcome):
-                self._cancel_outcome(peer, message)
-            elif isinstance(message, Leaving):
-                self._leaving(peer, message)
-                peer = None
-            elif isinstance(message, NodeReady):
-                if self.gatherings.answer(message.task, message.attempt, peer.manager.id):
-                    self._start_gang(message.task)
-            elif isinstance(message, WorkerSetupFailed):
-                if peer.manager.executor not in self._setups:
-                    raise BadMessage("a setup has failed where there is no setup")
-                self._send_client(SetupFailed(peer.manager.executor, message.payload))
-            elif isinstance(message, IsAt):
-                self.inquiries.manager_said(peer.manager.id, message)
+            try:
+                if isinstance(message, Register):
+                    self._register(key, message, now)
+                    peer = self.peers.get(key)
+                elif peer is None:
+                    if not self.closing:
+                        self._send(key, Reregister())
+                    break
+                elif isinstance(message, Done):
+                    at = self._done(peer, message, frames, at, now)
+                elif isinstance(message, Leaving):
+                    self._leaving(peer, message)
+                    peer = None
+                else:
+                    self._take_news(peer, message, now)
+            except BadMessage as error:
+                bad.append(error)
+                if isinstance(message, Done):
+                    frames, at = (), 0  # whose the others are is not known any more
+                elif message is messages[0]:
+                    known = False  # there is no stock to take
         if known and peer is not None and messages and isinstance(messages[0], Register):
             self._take_stock(peer, messages[0], now)  # after the results that came with it
+        if bad:
+            raise BadMessage(str(bad[0]), len(bad))
+
+    def _take_news(self, peer: Peer, message: ManagerMessage, now: float) -> None:
+        if isinstance(message, ManagerAlive):
+            check_time_left(message.time_left_s)
+            if peer.manager.set_time_left(message.time_left_s, now):
+                self.scheduler.reopen(peer.manager)
+            self._send(peer.key, AliveReply())
+        elif isinstance(message, Begun):
+            self._begun(peer, message)
+        elif isinstance(message, Returned):
+            self._returned(peer, message.tasks)
+        elif isinstance(message, CancelOutcome):
+            self._cancel_outcome(peer, message)
+        elif isinstance(message, NodeReady):
+            if self.gatherings.answer(message.task, message.attempt, peer.manager.id):
+                self._start_gang(message.task)
+        elif isinstance(message, WorkerSetupFailed):
+            if peer.manager.executor not in self._setups:
+                raise BadMessage("a setup has failed where there is no setup")
+            self._send_client(SetupFailed(peer.manager.executor, message.payload))
+        elif isinstance(message, IsAt):
+            self.inquiries.manager_said(peer.manager.id, message)
 
     def _register(self, key: Hashable, message: Register, now: float) -> None:
         check_time_left(message.time_left_s)

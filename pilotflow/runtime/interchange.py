@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -56,6 +56,8 @@ GARBAGE_LOG_PERIOD_S = 10.0
 
 Key: TypeAlias = tuple[int, Hashable]
 """A peer: the number of the server it came through, and the server's name for it."""
+Arrived: TypeAlias = "list[tuple[list[Any], Sequence[Any]]] | None"
+"""Letters of a peer, in order; None if it believes that we know it."""
 
 
 class Interchange:
@@ -171,7 +173,7 @@ class Interchange:
     def _hear(self, key: Key, header: Any, frames: Sequence[Any], domain: str, decode: Decoder[Any], take: Any) -> None:
         try:
             envelope = decode(header)
-            take(key, self._post.receive(key, envelope, frames), time.monotonic())
+            take(key, self._post.receive(key, envelope, frames))
         except WrongProtocol as error:
             self._count_garbage(str(error))
             if error.theirs < 128:  # a version; anything else is no peer of ours
@@ -180,29 +182,35 @@ class Interchange:
         except BadMessage as error:
             self._count_garbage(str(error))
 
-    def _from_client(self, key: Key, arrived: Any, now: float) -> None:
+    def _from_client(self, key: Key, arrived: Arrived) -> None:
         if arrived is None:
             self._note(key, HelloAgain())
-            return
-        for messages, frames in arrived:
-            self._exchange.on_client(key, messages, frames, now)
+        else:
+            self._take(self._exchange.on_client, key, arrived)
 
-    def _from_manager(self, key: Key, arrived: Any, now: float) -> None:
+    def _from_manager(self, key: Key, arrived: Arrived) -> None:
         if arrived is None:
             self._note(key, Reregister())
-            return
-        for messages, frames in arrived:
-            self._exchange.on_manager(key, messages, frames, now)
+        else:
+            self._take(self._exchange.on_manager, key, arrived)
 
-    def _from_control(self, key: Key, arrived: Any, now: float) -> None:
-        for messages, _ in arrived or ():
-            self._exchange.on_control(key, messages, now)
+    def _from_control(self, key: Key, arrived: Arrived) -> None:
+        self._take(lambda key, messages, _, now: self._exchange.on_control(key, messages, now), key, arrived or ())
+
+    def _take(self, take: Callable[..., None], key: Key, arrived: Iterable[tuple[list[Any], Sequence[Any]]]) -> None:
+        """Hand letters on; what is wrong with one is no reason to lose the next."""
+        now = time.monotonic()
+        for messages, frames in arrived:
+            try:
+                take(key, messages, frames, now)
+            except BadMessage as error:
+                self._count_garbage(str(error), error.count)
 
     def _note(self, key: Key, message: Any) -> None:
         self._servers[key[0]].send(key[1], self._post.stranger_note(message), ())
 
-    def _count_garbage(self, why: str) -> None:
-        self._exchange.dropped += 1
+    def _count_garbage(self, why: str, count: int = 1) -> None:
+        self._exchange.dropped += count
         now = time.monotonic()
         if now - self._garbage_logged > GARBAGE_LOG_PERIOD_S:  # the log must not swell under a flood
             self._garbage_logged = now

@@ -81,8 +81,8 @@ class SimInterchange:
             take = self.exchange.on_client if sender == CLIENT else self.exchange.on_manager
             for messages, parts in arrived:
                 take(sender, messages, parts, self.clock.now)
-        except BadMessage:
-            self.exchange.dropped += 1
+        except BadMessage as error:
+            self.exchange.dropped += error.count
         self.turn()
 
     def hang_up(self, name: str) -> None:

@@ -168,6 +168,37 @@ def test_nonsense_of_a_manager_is_refused(message: Any) -> None:
     assert bench.submit(7)[0].id == 7
 
 
+def test_only_the_bad_messages_of_a_letter_are_passed_over_and_all_are_counted() -> None:
+    bench = Bench()
+    with pytest.raises(BadMessage, match="unknown function") as caught:
+        bench.client(
+            Submit([Task(1, 0, 99, 1, b"", (1, 0))]),
+            DefineClass(2, Request(cpus_milli=-1), (), 5),
+            Submit([Task(2, 0, 1, 1, b"", (1, 0))]),  # nobody knows any more which frame is meant
+            Submit([Task(3, 0, 1, 1, b"")]),
+            frames=[b"x", b"y"],
+        )
+    assert caught.value.count == 3
+    task = bench.submit(4)[-1]
+    assert sorted(bench.exchange.scheduler.tasks) == [3, 4]
+    with pytest.raises(BadMessage) as caught:
+        bench.manager(Done(1, [Result(4, task.attempt, Status.OK, b"", (3, 0))]), ManagerAlive(-1.0), done(task, 2))
+    assert caught.value.count == 2
+    bench.turn("m1")
+    assert [result.id for result in bench.results()] == [4]
+
+
+def test_a_known_manager_that_registers_with_nonsense_keeps_what_it_holds() -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    with pytest.raises(BadMessage):
+        bench.manager(register(leased=[(1, HUGE)]), ManagerAlive(None))
+    assert bench.exchange.scheduler.holder(1) is not None
+    bench.turn("m1")
+    bench.manager(done(task))
+    assert [result.id for result in bench.results()] == [1]
+
+
 @pytest.mark.parametrize(
     "capacity",
     [
