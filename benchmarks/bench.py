@@ -122,6 +122,21 @@ GOALS = [
     Goal("1,000,000 at once: peak KiB a task", _own("million", "peak_kib_per_task"), 2, False),
     Goal("1,000,000 at once: rate over that of 10,000", _own("million", "rate_ratio"), 0.7, True),
     Goal("idle run, % of a core", _own("idle", "percent"), 1, False),
+    Goal(
+        "cost per placement, 10,000 managers over 10, equally many running",
+        lambda f: f["scheduler"]["cost"]["ratio_managers_equally_many_running"],
+        1.5,
+        False,
+    ),
+    Goal(
+        "cost per placement, 1,000,000 queued over 10,000", lambda f: f["scheduler"]["cost"]["ratio_queued"], 1.1, False
+    ),
+    Goal(
+        "placements/s, 1,000,000 queued in 50 classes, 1,000 managers",
+        lambda f: f["scheduler"]["cost"]["placements_per_s_1000000_queued_50_classes_1000_managers"],
+        20_000,
+        True,
+    ),
 ]
 
 
@@ -336,7 +351,7 @@ def main(argv: list[str]) -> int:
     print(about, load, sep="\n")
     records = sitting(python, args.systems, args.measures, args.rounds, quick=args.quick)
     cost = scheduler(python) if not args.only or "scheduler" in args.only else []
-    figures = medians(records)
+    figures = medians(records) | {"scheduler": {"cost": {record["figure"]: record["value"] for record in cost}}}
     tables = [main_table(figures, args.systems), goal_table(figures), *([record_table(cost)] if cost else [])]
     tables = [table for table in tables if len(table) > 1]
     print(*("\n" + plain(table) for table in tables), sep="\n")
