@@ -94,6 +94,10 @@ class PilotExecutor(Executor):
                 import dataclasses
 
                 config = dataclasses.replace(config, run_dir=str(run_dir))
+        else:
+            from pilotflow.config.here import within_policy
+
+            config = within_policy(config)
         setups = {}
         if initializer is not None:
             setup = _packed_setup(initializer, initargs)

@@ -83,6 +83,7 @@ class Run:
         self._closed = False
         self._load: Load | None = None
         self._failed: dict[str, str] = {}
+        self._asked: dict[str, int] = {}
         self._bodies: dict[tuple[bytes, bool], int] = {}
         self._memo: Memo | None = None
         self._shelf: Shelf | None = None
@@ -222,11 +223,15 @@ class Run:
 
         Raises:
             ConfigError: there is no such executor, it has no blocks, or the count is no positive number.
+            PolicyExceeded: this machine's admins do not allow so many.
         """
         if self.config.executors_for((executor,), "request_blocks")[1]:
             raise ConfigError(f"request_blocks('{executor}'): that executor has threads of the program, and no blocks.")
         if count < 1:
             raise ConfigError(f"request_blocks(count=...): {count} is not a whole number of 1 or more.")
+        from pilotflow.config.here import more_within_policy
+
+        self._asked = more_within_policy(self.config, self._asked, executor, count)
         self._keeper.ask(executor, count)
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -99,8 +99,9 @@ def find_plan(path: str, wanted: Wanted) -> Found:
     site, policies, is_here = find_site(wanted.site)
     start = job_start_s(workflow)
     if site is None or site.batch_system == "local":
-        if wanted.partitions or wanted.queue_wait:
-            raise ConfigError("--partition and --queue-wait are about a site with a batch system; name it by --site.")
+        if wanted.partitions or wanted.queue_wait or wanted.account:
+            options = "--partition, --queue-wait and --account"
+            raise ConfigError(f"{options} are about a site with a batch system; name it by --site.")
         here = _this_machine()
         has = f"{here.capacity.cpus_milli // 1000} cores and {format_memory(here.capacity.memory_bytes)}"
         words = (durations.source, f"this machine alone, with {has}; for a cluster name a site by --site")

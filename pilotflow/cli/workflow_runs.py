@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,7 +16,7 @@ from pilotflow.cli.live import Live
 from pilotflow.cli.runs import find_directory
 from pilotflow.cli.site_shows import parse_settings
 from pilotflow.cli.workflow_summary import as_data, print_summary
-from pilotflow.config.here import effective_here
+from pilotflow.config.here import effective_here, within_policy
 from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
 from pilotflow.units import did_you_mean, parse_duration
@@ -30,6 +30,7 @@ from pilotflow.workflow.orders import order_blocks, order_cancel
 from pilotflow.workflow.planned import planned_settings
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.spec import read_workflow
+from pilotflow.workflow.supplies import Supplies
 
 if TYPE_CHECKING:
     from pilotflow.config.compose import Effective
@@ -97,12 +98,22 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
     machine = (options.num_cpus, options.memory_gb, options.num_gpus, options.max_parallel_jobs)
     if slurm or options.here or options.no_local or any(value is not None for value in machine):
         by_site = False
+        if settings:
+            raise ConfigError(
+                f"{_words(settings)}: said of a site's batch system, and other options say that jobs run on this "
+                "machine, or on runners. Give one or the other."
+            )
     else:
         found = effective_here(settings, "--{option}")
         by_site = found is not None and found.site is not None and found.site.batch_system != "local"
         if by_site and found is not None:
             settings |= _planned(workflow, found)
-    return RunOptions(
+        elif lost := {key: value for key, value in settings.items() if key != "site"}:
+            raise ConfigError(
+                f"{_words(lost)}: said of a site's batch system, and no site is known to be here; all jobs would run "
+                "on this machine. Name one by --site (`pilotflow site list` shows them), or leave it out."
+            )
+    made = RunOptions(
         num_cpus=options.num_cpus,
         memory_bytes=None if options.memory_gb is None else int(options.memory_gb * GIB),
         num_gpus=options.num_gpus,
@@ -113,6 +124,16 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         auto_recover=options.auto_recover,
         keep_s=parse_duration(options.keep),
     )
+    if slurm:
+        own = Supplies(workflow, made)
+        within_policy(own.config(), own.most_blocks(), own.origins())
+    return made
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    """Settings as they were given on the command line."""
+    own = ("site", "account")
+    return ", ".join(f"--{key} {value}" if key in own else f"--set {key}={value}" for key, value in settings.items())
 
 
 def _planned(workflow: Workflow, found: Effective) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,10 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
     check_fixed(policies, layers)
     settings = resolve(layers)
     config = compose(site, settings, policies, environment)
-    check_uses(policies, [use_of(executor) for executor in config.block_executors], settings)
+    # Policies speak of partitions by the site's names for them, and this machine is nobody's partition.
+    batch = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
+    uses = [dataclasses.replace(use_of(executor), partition=executor.label) for executor in batch]
+    check_uses(policies, uses, settings)
     return Effective(site, settings, policies, config)
 
 
@@ -225,8 +229,8 @@ def _executor(
     account = said.get("account", site.account.default)
     if account is None and site.account.required:
         raise ConfigError(f"site '{site.name}' needs an account: say account=..., or set PILOTFLOW_ACCOUNT.")
-    if account is not None and partition.gpus_per_node and not account.endswith(site.account.suffix_for_gpus):
-        account += site.account.suffix_for_gpus
+    if account is not None:
+        account = site.account.name_on(account, gpus=partition.gpus_per_node > 0)
     options = [*partition.scheduler_options, *said.get("scheduler_options", ())]
     provider: Provider = cls(
         partition=partition.name if partition.batch_name is None else partition.batch_name or None,
@@ -270,8 +274,21 @@ def _gentleness(policies: Sequence[LocatedPolicy]) -> dict[str, Any]:
     return {**out, "min_poll_interval": max(pauses)} if pauses else out
 
 
+def gentle(executor: ExecutorConfig, policies: Sequence[LocatedPolicy]) -> ExecutorConfig:
+    """The executor, treating the batch system at least as gently as policies want it."""
+    provider: Any = executor.provider
+    is_record = dataclasses.is_dataclass(executor.provider)  # those of plugins need not be
+    keys = {each.name for each in dataclasses.fields(provider)} if is_record else set()
+    wanted = {key: value for key, value in _gentleness(policies).items() if key in keys}
+    if "submit_rate" in wanted:
+        wanted["submit_rate"] = min(wanted["submit_rate"], provider.submit_rate)
+    if "min_poll_interval" in wanted:
+        wanted["min_poll_interval"] = max(wanted["min_poll_interval"], float(provider.min_poll_interval))
+    return dataclasses.replace(executor, provider=dataclasses.replace(provider, **wanted)) if wanted else executor
+
+
 def _gpus(partition: Partition) -> int | str | None:
-    if not partition.gpus_per_node:
+    if not partition.gpus_per_node or not partition.ask_for_gpus:
         return None
     return f"{partition.gpu_type}:{partition.gpus_per_node}" if partition.gpu_type else partition.gpus_per_node
 

@@ -5,13 +5,14 @@ Reading YAML is imported only where there is something to read, so that a plain 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilotflow.config.model import Config
-from pilotflow.config.places import Places, nothing_said, usual_places
+from pilotflow.config.places import Places, may_exist, nothing_said, usual_places
 from pilotflow.errors import ConfigError
 from pilotflow.providers.local import LocalProvider
 
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from pilotflow.config.compose import Effective
 
 
-def config_to_use(config: Config | str | os.PathLike[str] | None, call: Mapping[str, Any]) -> Config:
+def config_to_use(
+    config: Config | str | os.PathLike[str] | None, call: Mapping[str, Any], places: Places | None = None
+) -> Config:
     """The configuration of a run that `load` is asked for.
 
     Args:
         config: a configuration or the path of a file with one, or None for what holds here.
         call: settings, by name; None where nothing was said.
+        places: where the admins' file is.
 
     Raises:
         ConfigError: it is wrong, or both were given.
@@ -44,11 +48,10 @@ def config_to_use(config: Config | str | os.PathLike[str] | None, call: Mapping[
     if isinstance(config, (str, os.PathLike)):
         from pilotflow.config.file import load_config
 
-        config = load_config(config)
-    elif not isinstance(config, Config):
+        return within_policy(load_config(config), None, _origins_in(os.fspath(config)), places)
+    if not isinstance(config, Config):
         raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
-    check_config(config)
-    return config
+    return within_policy(config, places=places)
 
 
 def effective_here(call: Mapping[str, Any], where: str = "load({key}=...)") -> Effective | None:
@@ -70,22 +73,79 @@ def effective_here(call: Mapping[str, Any], where: str = "load({key}=...)") -> E
     return effective(places, os.environ, call, where)
 
 
-def check_config(config: Config, places: Places | None = None) -> None:
-    """See that a configuration of the user's own keeps to the policy of this machine's admins, if they have one.
+def within_policy(
+    config: Config,
+    blocks: Mapping[str, int] | None = None,
+    origins: Mapping[str, Mapping[str, str]] | None = None,
+    places: Places | None = None,
+) -> Config:
+    """A configuration that did not come from settings, if this machine's admins allow it; as gently as they want it.
+
+    It asks the batch system no more often than they say, and submits no faster.
+
+    Args:
+        config: the configuration.
+        blocks: how many an executor may come to have, by its label, if that is more than its provider says.
+        origins: who says what of an executor, by its label, see `Use`.
+        places: where the admins' file is.
 
     Raises:
         ConfigError: their file is wrong.
         PolicyExceeded: something is not allowed.
     """
-    admin = (places or usual_places(os.environ)).admin
+    places = places or usual_places(os.environ)
     executors = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
-    if not executors or not admin.exists():
-        return
-    from pilotflow.config.compose import use_of
+    if not executors or not may_exist(places.admin):
+        return config
+    from pilotflow.config.compose import gentle, use_of
     from pilotflow.config.policy import check_uses
-    from pilotflow.config.site_file import read_site
-    from pilotflow.config.sites import Catalog
+    from pilotflow.config.sites import read_catalog
 
-    file = read_site(admin, trusted=True)
-    policies = Catalog(files={file.site.name: file}, admin=file).policies(None)
-    check_uses(policies, [use_of(executor) for executor in executors], {})
+    policies = read_catalog(places, lambda _: False).policies(None)
+    uses = [use_of(executor) for executor in executors]
+    more = blocks or {}
+    uses = [
+        dataclasses.replace(
+            use,
+            blocks=max(use.blocks, more.get(use.executor, 0)),
+            origins={"": f"executor '{use.executor}'", **(origins or {}).get(use.executor, {})},
+        )
+        for use in uses
+    ]
+    check_uses(policies, uses, {})
+    kept = [executor if executor not in executors else gentle(executor, policies) for executor in config.executors]
+    return dataclasses.replace(config, executors=kept)
+
+
+def more_within_policy(
+    config: Config, asked: Mapping[str, int], label: str, count: int, places: Places | None = None
+) -> dict[str, int]:
+    """Blocks that a run was asked for beyond its configuration, with some more of an executor, if they are allowed.
+
+    Args:
+        config: the run's.
+        asked: blocks asked for before, by executor.
+        label, count: what is asked for now.
+        places: where the admins' file is.
+
+    Raises:
+        PolicyExceeded: with these there could be too many.
+    """
+    more = {**asked, label: asked.get(label, 0) + count}
+    most = {one.label: one.provider.max_blocks + more.get(one.label, 0) for one in config.block_executors}
+    within_policy(config, most, places=places)
+    return more
+
+
+def _origins_in(path: str) -> dict[str, dict[str, str]]:
+    """Where a configuration's file says what of the provider of each executor."""
+    from pilotflow.config.reader import read_document
+
+    keys = read_document(path).keys_at
+    value: Any = read_document(path).value
+    out: dict[str, dict[str, str]] = {}
+    for index, item in enumerate(value.get("executors", ())):
+        at = ("executors", index, "provider")
+        lines = {key[-1]: mark.line for key, mark in keys.items() if key[:-1] == at}
+        out[item.get("label", "local")] = {str(key): f"{path}:{line}" for key, line in lines.items()}
+    return out

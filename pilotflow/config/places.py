@@ -46,6 +46,14 @@ def usual_places(environment: Mapping[str, str]) -> Places:
     )
 
 
+def may_exist(path: Path) -> bool:
+    """Whether there is such a file, or none can tell: what may not be looked at is there, and reading it says so."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def shipped_folders() -> tuple[Path, ...]:
     """Where the site files that come with pilotflow are: in its source tree, or where they were installed."""
     here = Path(__file__).resolve().parents[2] / "configs" / "sites"
@@ -60,7 +68,7 @@ def nothing_said(places: Places, environment: Mapping[str, str], call: Mapping[s
     """
     if any(value is not None for value in call.values()) or places.added:
         return False
-    if any(path.exists() for path in (places.admin, places.user, places.project)):
+    if any(may_exist(path) for path in (places.admin, places.user, places.project)):
         return False
     if any(name.startswith(PREFIX) for name in environment):
         return False

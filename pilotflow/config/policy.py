@@ -44,6 +44,7 @@ class Use:
         blocks: the most blocks at a time.
         nodes: nodes of each.
         walltime_s: how long a block may live, None for as long as the batch system lets it.
+        origins: who says so where no setting does: places by the setting's name, and that of all others by "".
     """
 
     executor: str
@@ -53,6 +54,11 @@ class Use:
     blocks: int
     nodes: int
     walltime_s: float | None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, key: str) -> str:
+        """Who says this, if no setting does; empty if that is not known."""
+        return self.origins.get(key, self.origins.get("", ""))
 
 
 def check_fixed(policies: Sequence[LocatedPolicy], layers: Sequence[Layer]) -> None:
@@ -101,11 +107,11 @@ def _too_many(located: LocatedPolicy, uses: Sequence[Use], settings: Mapping[str
     blocks = sum(use.blocks for use in uses)
     for key, limit in (("max_blocks", policy.max_blocks), ("max_queued_jobs", policy.max_queued_jobs)):
         if limit is not None and blocks > limit:
-            out.append(_problem(located, key, f"{blocks} blocks", _from(settings, "max_blocks"), limit))
+            out.append(_problem(located, key, f"{blocks} blocks", _from(settings, "max_blocks", uses), limit))
     nodes = sum(use.blocks * use.nodes for use in uses)
     if policy.max_nodes is not None and nodes > policy.max_nodes:
         what = f"{nodes} nodes ({' + '.join(f'{use.blocks} blocks of {use.nodes}' for use in uses)})"
-        where = _from(settings, "nodes_per_block") or _from(settings, "max_blocks")
+        where = _from(settings, "nodes_per_block") or _from(settings, "max_blocks", uses)
         out.append(_problem(located, "max_nodes", what, where, policy.max_nodes))
     return out
 
@@ -115,7 +121,9 @@ def _too_long(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting])
     if limit is None or (use.walltime_s is not None and use.walltime_s <= float(limit)):
         return []
     wanted = "no walltime" if use.walltime_s is None else f"a walltime of {format_duration(use.walltime_s)}"
-    return [_problem(located, "max_walltime", wanted, _from(settings, "walltime"), format_duration(float(limit)))]
+    return [
+        _problem(located, "max_walltime", wanted, _from(settings, "walltime", [use]), format_duration(float(limit)))
+    ]
 
 
 def _not_listed(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting]) -> list[str]:
@@ -130,7 +138,7 @@ def _not_listed(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting
             continue
         if value is None or not any(fnmatch.fnmatchcase(value, pattern) for pattern in allowed):
             wanted = f"no {key}" if value is None else f"{key} '{value}'"
-            out.append(_problem(located, name, wanted, _from(settings, key), ", ".join(allowed) or "none"))
+            out.append(_problem(located, name, wanted, _from(settings, key, [use]), ", ".join(allowed) or "none"))
     return out
 
 
@@ -139,8 +147,10 @@ def _problem(located: LocatedPolicy, limit: str, wanted: str, where: str, allowe
     return f"{wanted}{said}: site '{located.site}' allows {limit}: {allowed}{_at(located, limit)}."
 
 
-def _from(settings: Mapping[str, Setting], key: str) -> str:
-    return settings[key].origin if key in settings else ""
+def _from(settings: Mapping[str, Setting], key: str, uses: Sequence[Use] = ()) -> str:
+    if key in settings:
+        return settings[key].origin
+    return ", ".join(dict.fromkeys(use.origin(key) for use in uses if use.origin(key)))
 
 
 def _at(located: LocatedPolicy, key: str) -> str:

@@ -28,7 +28,8 @@ class Source:
 
     Attributes:
         url: a public page.
-        date: the day on which it was read, such as "2026-11-28"; None where it is only the place to look.
+        date: the day of the version that was read, or on which it was read where the page does not say, such as
+            "2026-11-28"; None where it is only the place to look.
     """
 
     url: str
@@ -86,14 +87,28 @@ class AccountRules:
         required: whether the batch system wants one.
         default: the account if none is given.
         suffix_for_gpus: what the account's name gets on partitions with GPUs, such as "_g".
+        suffix_for_cpus: the same on partitions without.
     """
 
     required: bool = False
     default: str | None = None
     suffix_for_gpus: str = ""
+    suffix_for_cpus: str = ""
 
     def __post_init__(self) -> None:
         check_arguments(self)
+
+    def name_on(self, account: str, gpus: bool) -> str:
+        """What an account is called on a partition, whichever of its names was given.
+
+        Args:
+            account: a name, with a suffix or without.
+            gpus: whether the partition has GPUs.
+        """
+        wanted, other = (self.suffix_for_gpus, self.suffix_for_cpus)[:: 1 if gpus else -1]
+        if wanted and account.endswith(wanted):
+            return account
+        return (account.removesuffix(other) if wanted else account) + wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +166,7 @@ class Partition:
         gpus_per_node: GPUs.
         gpu_type: what they are called in `--gpus` or `--gres`.
         gpu_memory: memory of one GPU.
+        ask_for_gpus: whether jobs ask the batch system for them; false where they come with the node.
         max_walltime: the longest that a batch job may run; seconds or as in "2-00:00:00".
         min_nodes, max_nodes: what one batch job may have.
         shared: whether several jobs may share a node.
@@ -174,6 +190,7 @@ class Partition:
     gpus_per_node: int = 0
     gpu_type: str | None = None
     gpu_memory: int | str | None = None
+    ask_for_gpus: bool = True
     max_walltime: float | str | None = None
     min_nodes: int = 1
     max_nodes: int | None = None

@@ -18,7 +18,7 @@ from typing import Final
 
 import yaml
 
-from pilotflow.config.places import ADMIN_FILE, PATH_VARIABLE, Places
+from pilotflow.config.places import ADMIN_FILE, PATH_VARIABLE, Places, may_exist
 from pilotflow.config.policy import LocatedPolicy
 from pilotflow.config.site import Detection, Site
 from pilotflow.config.site_file import SiteFile, read_site
@@ -95,7 +95,7 @@ def read_catalog(places: Places, shipped: Callable[[Path], bool] = lambda _: Tru
         for path in filter(shipped, _yaml_files(folder)):
             file = read_site(path)
             files[file.site.name], kind[file.site.name] = file, "shipped"
-    admin = read_site(places.admin, trusted=True) if _exists(places.admin) else None
+    admin = read_site(places.admin, trusted=True) if may_exist(places.admin) else None
     if admin is not None:
         files[admin.site.name], kind[admin.site.name] = admin, "admin"
     for path in [path for place in places.added for path in _yaml_files(place)]:
@@ -107,13 +107,6 @@ def read_catalog(places: Places, shipped: Callable[[Path], bool] = lambda _: Tru
             _check_only_tightens(file, files[name])
             tightened[name] = (*tightened.get(name, ()), file)
     return Catalog(files, kind, tightened, admin)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a folder that may not be entered: reading it will say so
-        return True
 
 
 def _yaml_files(place: Path) -> list[Path]:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from pilotflow.errors import PolicyExceeded
 from pilotflow.workflow.records import Action
 
 if TYPE_CHECKING:
     from pilotflow.run import Run
+    from pilotflow.workflow.inbox import ActionEnded
     from pilotflow.workflow.supplies import Supplies
 
 
@@ -25,12 +27,16 @@ class AskedBlocks:
         self._supplies = supplies
         self._actions = actions
 
-    def ask(self, run: Run | None, number: int) -> None:
-        """An action was carried out: ask for its blocks. Without a run `ask_again` will."""
-        action = self._actions[number]
+    def ask(self, run: Run | None, ended: ActionEnded) -> str:
+        """An action was carried out: ask for its blocks; returns what came of it. Without a run `ask_again` will."""
+        action = self._actions[ended.number]
         label = self._supplies.of_action(action)
         if label is not None and run is not None:
-            run.request_blocks(label, action.num_allocations)
+            try:
+                run.request_blocks(label, action.num_allocations)
+            except PolicyExceeded as error:  # others have been asked for by hand
+                return f"failed: {error}"
+        return ended.words
 
     def ask_again(self, run: Run, done: Iterable[int], present: Counter[str]) -> None:
         """A run has begun: ask for the blocks of all these actions, but for those that are present."""
@@ -45,7 +51,7 @@ class AskedBlocks:
         """Somebody says: scheduler, count, jobs at once or nothing. Returns the executor's label.
 
         Raises:
-            ValueError: there is no such executor; names those that there are.
+            ValueError: there is no such executor; names those that there are. Or so many are not allowed.
         """
         name, count, depth = words[0], int(words[1]), int(words[2]) if words[2] else None
         label = self._supplies.of_scheduler(name, depth)

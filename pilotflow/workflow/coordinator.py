@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from pilotflow.config.here import effective_here
+from pilotflow.config.here import effective_here, within_policy
 from pilotflow.config.model import Config
 from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, RunClosed
 from pilotflow.runtime import leftovers, rundir
@@ -138,7 +138,7 @@ def _live(
         number=directory.name,
         home=Path(facts["home"]),
         supplies=supplies,
-        config=supplies.config(),
+        config=within_policy(supplies.config(), supplies.most_blocks(), supplies.origins()),
         keep_s=options.keep_s,
         open=options.open or not (options.local or options.slurm),
         auto_recover=options.auto_recover,

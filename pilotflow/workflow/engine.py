@@ -264,9 +264,9 @@ class Engine:
             self._obey(event)
         elif isinstance(event, ActionEnded):
             self._actions.end(event.number)
-            self._asked.ask(self.run, event.number)
-            self._store.action_ended(event.number, event.words)
-            self._store.event("action", str(event.number), event.words)
+            words = self._asked.ask(self.run, event)
+            self._store.action_ended(event.number, words)
+            self._store.event("action", str(event.number), words)
         elif isinstance(event, ManagerUp):
             if self._roster.joined(event):
                 self._fire(Trigger.ON_WORKER_START, event.node)
@@ -336,7 +336,7 @@ class Engine:
         try:
             text, done = self._instructions[event.verb](event.words), True
         except (KeyError, ValueError) as error:
-            text, done = f"this program cannot {event.verb}: {error!r}", False
+            text, done = f"this program cannot {event.verb}: {error}", False
 
         def answer() -> None:
             if self.run is not None:

@@ -88,6 +88,21 @@ class Supplies:
                 return label
         return None
 
+    def most_blocks(self) -> dict[str, int]:
+        """How many blocks actions may come to ask for, by executor."""
+        found = dict.fromkeys(self._labels.values(), 0)
+        for action in self._workflow.actions:
+            if (label := self.of_action(action)) is not None:
+                found[label] += action.num_allocations
+        return found
+
+    def origins(self) -> dict[str, dict[str, str]]:
+        """The place of each executor's scheduler in the workflow's file, by the executor's label; see `Use.origins`."""
+        file = self._workflow
+        return {
+            label: {"": file.where(file.slurm_schedulers[kind.scheduler].at)} for kind, label in self._labels.items()
+        }
+
     def _label(self, kind: _Kind) -> str:
         names = [_plain(scheduler.name) for scheduler in self._workflow.slurm_schedulers]
         name = names[kind.scheduler]

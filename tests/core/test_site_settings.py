@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotflow.config.compose import Effective, effective, expanded
-from pilotflow.config.here import check_config
-from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.config.here import config_to_use, more_within_policy, within_policy
+from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.places import Places, nothing_said
 from pilotflow.config.settings import layer_of_call, layer_of_environment, layer_of_file, resolve
+from pilotflow.config.site import AccountRules
 from pilotflow.errors import ConfigError, PilotflowError, PolicyExceeded
 from pilotflow.launchers.srun import SrunMPILauncher
 from pilotflow.providers.local import LocalProvider
@@ -308,14 +310,83 @@ def test_what_no_layer_says_is_left_out() -> None:
 
 def test_a_configuration_of_one_s_own_keeps_to_the_machine_s_policy_too(tmp_path: Path) -> None:
     where = places(tmp_path, admin=SITE)
-    check_config(Config(), where)  # this machine is nobody's partition
+    assert within_policy(Config(), places=where) == Config(), "this machine is nobody's partition"
     config = Config(executors=[ExecutorConfig(label="x", provider=SlurmProvider(max_blocks=9, partition="cpu"))])
     with pytest.raises(PolicyExceeded) as caught:
-        check_config(config, where)
+        within_policy(config, places=where)
     assert str(caught.value).splitlines() == [
-        f"9 blocks: site 'hill' allows max_blocks: 8 ({tmp_path}/admin.yaml:12).",
-        f"no walltime: site 'hill' allows max_walltime: 12h ({tmp_path}/admin.yaml:12).",
+        f"9 blocks (executor 'x'): site 'hill' allows max_blocks: 8 ({tmp_path}/admin.yaml:12).",
+        f"no walltime (executor 'x'): site 'hill' allows max_walltime: 12h ({tmp_path}/admin.yaml:12).",
     ]
+
+
+def test_a_configuration_of_one_s_own_is_as_gentle_as_the_machine_s_admins_want(tmp_path: Path) -> None:
+    slow = SlurmProvider(partition="cpu", walltime="1h", submit_rate=0.1, min_poll_interval="1m")
+    executors: list[ExecutorConfig | ThreadExecutorConfig] = [
+        ExecutorConfig(label="fast", provider=SlurmProvider(partition="cpu", walltime="1h")),
+        ExecutorConfig(label="slow", provider=slow),
+        ThreadExecutorConfig(label="here", max_threads=1),
+    ]
+    fast, kept, here = within_policy(Config(executors=executors), places=places(tmp_path, admin=SITE)).executors
+    assert isinstance(fast, ExecutorConfig)
+    assert isinstance(fast.provider, SlurmProvider)
+    assert (fast.provider.submit_rate, fast.provider.min_poll_s) == (0.5, 15.0)
+    assert (kept, here) == (executors[1], executors[2])
+
+
+def test_a_user_s_own_tighter_policy_holds_for_configurations_too(tmp_path: Path) -> None:
+    tighter = tmp_path / "tighter.yaml"
+    tighter.write_text("name: hill\npolicy: {max_blocks: 1}\n")
+    where = dataclasses.replace(places(tmp_path, admin=SITE), added=(tighter,))
+    config = Config(executors=[ExecutorConfig(provider=SlurmProvider(max_blocks=2, partition="cpu", walltime="1h"))])
+    with pytest.raises(PolicyExceeded, match=rf"2 blocks \(executor 'local'\): .*max_blocks: 1 \({tighter}:2\)"):
+        within_policy(config, places=where)
+
+
+def test_blocks_that_are_asked_for_by_hand_count_as_those_of_the_configuration(tmp_path: Path) -> None:
+    where = places(tmp_path, admin=SITE)
+    config = Config(executors=[ExecutorConfig(provider=SlurmProvider(max_blocks=5, partition="cpu", walltime="1h"))])
+    asked = more_within_policy(config, {}, "local", 2, where)
+    assert more_within_policy(config, asked, "local", 1, where) == {"local": 3}
+    with pytest.raises(PolicyExceeded, match="9 blocks"):
+        more_within_policy(config, asked, "local", 2, where)
+
+
+def test_a_policy_speaks_of_partitions_by_their_names_not_by_those_of_the_batch_system(tmp_path: Path) -> None:
+    site = (
+        'name: peak\npartitions: [{name: cpu, batch_name: ""}, {name: x, batch_name: y}]\npolicy: {partitions: [cpu]}\n'
+    )
+    assert [one.label for one in settle(tmp_path, {}, site).config.block_executors] == ["cpu"]
+    with pytest.raises(PolicyExceeded, match="partition 'x'"):
+        settle(tmp_path, {"partition": "x"}, site)
+
+
+def test_a_file_with_a_configuration_is_refused_with_its_line(tmp_path: Path) -> None:
+    where = places(tmp_path, admin=SITE)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "executors:\n  - label: x\n    provider:\n      type: slurm\n      walltime: 20h\n      partition: cpu\n"
+    )
+    with pytest.raises(PolicyExceeded) as caught:
+        config_to_use(file, {}, where)
+    assert str(caught.value) == (
+        f"a walltime of 20h ({file}:5): site 'hill' allows max_walltime: 12h ({tmp_path}/admin.yaml:12)."
+    )
+
+
+def test_an_account_has_the_name_that_a_partition_wants_of_it() -> None:
+    rules = AccountRules(suffix_for_gpus="-gpu", suffix_for_cpus="-cpu")
+    names = {rules.name_on(given, gpus) for given in ("abc", "abc-cpu", "abc-gpu") for gpus in (False, True)}
+    assert names == {"abc-cpu", "abc-gpu"}
+    assert [AccountRules(suffix_for_gpus="_g").name_on(name, gpus=True) for name in ("abc", "abc_g")] == ["abc_g"] * 2
+    assert AccountRules(suffix_for_gpus="_g").name_on("abc", gpus=False) == "abc"
+
+
+def test_gpus_that_come_with_the_node_are_not_asked_for(tmp_path: Path) -> None:
+    site = "name: s\npartitions: [{name: g, gpus_per_node: 4, ask_for_gpus: false}]\n"
+    (executor,) = settle(tmp_path, {}, site).config.block_executors
+    assert isinstance(executor.provider, SlurmProvider)
+    assert (executor.num_gpus, executor.provider.gpus_per_node) == (4, None)
 
 
 def test_a_plain_load_reads_nothing_where_nobody_has_a_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
