@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command_line import ROOT, pilotflow
+
 EXAMPLES = ROOT / "tests" / "workflows"
 GOLDEN = ROOT / "tests" / "golden"
 TRICKY = 'name: "a <b> \\"c\\""\njobs: [{name: "x \\"1\\" <&> `y`", command: x}, {name: z, command: x, depends_on_regexes: ["^x"]}]\n'
-
-
-def pilotflow(*arguments: str, stdin: str = "", cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pilotflow", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1"},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=100,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("name", ["diamond", "preprocess_then_train"])

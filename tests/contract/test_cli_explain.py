@@ -23,24 +23,14 @@ from pilotflow.errors import ConfigError, RequestTooLarge, RunClosed
 from pilotflow.explanation import Explanation, Kind, State
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus
 from pilotflow.runtime.past import explain_past
+from tests.command_line import ROOT, pilotflow
 from tests.integration.faults import frozen, managers_of, until
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
 
 def explain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pilotflow", "explain", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=100,
-        check=False,
-    )
+    return pilotflow("explain", *arguments, cwd=cwd)
 
 
 def said(*arguments: str, cwd: Path) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.command_line import pilotflow
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def script(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "pilotflow", "slurm", "script", *words]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return pilotflow("slurm", "script", *words, cwd=folder)
 
 
 def test_the_script_is_shown_and_nothing_is_written(tmp_path: Path) -> None:

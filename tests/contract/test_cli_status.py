@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,22 +20,11 @@ from pilotflow.messages import Envelope, Refused, encode
 from pilotflow.runtime.connection import Connection, Keys, read_connection, write_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.runtime.packets import new_buffer, receive, send
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command_line import pilotflow
 
 
 def status(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pilotflow", "status", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    return pilotflow("status", *arguments, cwd=cwd)
 
 
 def test_a_run_says_what_waits_and_works_until_it_is_over(tmp_path: Path) -> None:

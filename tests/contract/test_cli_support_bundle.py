@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pilotflow as pf
 from pilotflow.cli.support_bundle import REMOVED, redacted
 from pilotflow.runtime.connection import read_connection
+from tests.command_line import pilotflow
 
 
 def shout(word: str) -> None:
     print("a result of science")
     raise ValueError(word)
-
-
-def pilotflow(cwd: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "pilotflow", *words]
-    return subprocess.run(
-        argv, cwd=cwd, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=60
-    )
 
 
 def test_a_bundle_has_logs_scripts_and_settings_but_no_keys_values_or_outputs(tmp_path: Path) -> None:
@@ -35,7 +26,7 @@ def test_a_bundle_has_logs_scripts_and_settings_but_no_keys_values_or_outputs(tm
         future = pf.python_app(stdout=pf.AUTO_LOGNAME)(shout)("PRIVATE-WORD")
         assert isinstance(future.exception(60), ValueError)
         keys = read_connection(run.directory / "connection.json").keys
-    done = pilotflow(tmp_path, "support-bundle", "runs", "-o", "b.tar.gz", SOME_TOKEN="t0ken-t0ken")
+    done = pilotflow("support-bundle", "runs", "-o", "b.tar.gz", cwd=tmp_path, env={"SOME_TOKEN": "t0ken-t0ken"})
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "b.tar.gz").stat().st_mode & 0o777 == 0o600
     with tarfile.open(tmp_path / "b.tar.gz") as bundle:
@@ -63,7 +54,7 @@ def test_a_bundle_has_logs_scripts_and_settings_but_no_keys_values_or_outputs(tm
 
 
 def test_what_exists_is_not_overwritten_and_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
-    done = pilotflow(tmp_path, "support-bundle")
+    done = pilotflow("support-bundle", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "There is no run directory runs." in done.stderr
 

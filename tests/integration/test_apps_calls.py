@@ -630,7 +630,7 @@ def test_a_scratch_directory_is_gone_after_success_and_kept_after_a_failure(run:
     assert kept.name.startswith(f"shell-{failing.task_id:06d}-")
     assert (kept / "left").read_text() == "why\n"
     assert kept.stat().st_mode & 0o777 == 0o700
-    assert pf.python_app(about_itself)().result()[0].scratch is None
+    assert pf.python_app(cwd=tmp_path)(about_itself)().result()[0].scratch is None
 
 
 def test_scratch_directories_go_where_the_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.test_cli_plan import ROOT, pilotflow
+from tests.command_line import ROOT, pilotflow
 from tests.core.test_usage import check_is_self_contained
 
 WORKFLOW = """\

@@ -23,6 +23,7 @@ from pilotflow.workflow.coordinator import create
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.records import Job, Workflow
+from tests.command_line import pilotflow
 
 Cli: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
 
@@ -155,8 +156,7 @@ def command_line(directory: Path) -> Cli:
     """Calls `pilotflow` in a directory; `code` is the exit code that is expected."""
 
     def call(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "pilotflow", *words]
-        done = subprocess.run(argv, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+        done = pilotflow(*words, cwd=directory, env={})
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
