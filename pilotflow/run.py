@@ -32,6 +32,7 @@ from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, Keys, make_socket_directory, write_connection
 from pilotflow.runtime.explaining import explain
+from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store
@@ -104,6 +105,9 @@ class Run:
         connection = self._find_interchange(config, mark, undo)
         over_tcp = any(endpoint.startswith("tcp:") for endpoint in connection.managers)
         kept = kept_executors(config, self.directory, self._connection_file, mark)
+        providers = [one.provider for one in kept if not connection.keep_s]  # else its jobs are for the next program
+        self._guard = BlockGuard(self.directory, self._interchange.pid, providers)
+        undo.callback(self._guard.end)
         self._keeper = self._make_keeper(kept, mark)
         undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
         self.client = self._make_client(connection)
@@ -161,7 +165,8 @@ class Run:
         return connection_of(config, self.run_id, self.directory, self._sockets)
 
     def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
-        return BlockKeeper(kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
+        parts = (kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
+        return BlockKeeper(*parts, if_killed=self._guard.write)
 
     def _make_client(self, connection: Connection) -> Client:
         parts = (connection, self._interchange.pid, self._hear, self._store, self._log)
@@ -266,9 +271,11 @@ class Run:
                 return
             self._closed = True
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        self._keeper.close(CLOSE_TIMEOUT_S / 2)  # first, or it would replace the blocks that end now
+        gone = self._keeper.close(CLOSE_TIMEOUT_S / 2)  # first, or it would replace the blocks that end now
         self.client.close(RunClosed(f"run {self.run_id} was closed while the task was pending"), CLOSE_TIMEOUT_S / 2)
         self._interchange.end(max(0.1, deadline - time.monotonic()))
+        if gone:  # else it tries to end them when this program is gone
+            self._guard.end()
         if self.display is not None:
             self.display.close()
         if self._memo is not None:

@@ -202,6 +202,10 @@ class Provider(ABC):
     def cancel_argv(self, ids: Sequence[str]) -> tuple[str, ...]:
         """A command that cancels these blocks by itself, for use when this process is dead."""
 
+    def cancel_named_argv(self, jobs: Sequence[BlockJob]) -> tuple[str, ...]:
+        """The same for blocks of which no batch id is known yet, as `submit` has not returned; () if there is none."""
+        return ()
+
 
 def script_text(job: BlockJob, worker_init: str, title: str, header: str = "") -> str:
     """The script of a block: interpreter line, header of the batch system, environment, `worker_init`, managers.

@@ -250,7 +250,15 @@ class SlurmProvider(Provider):
             return commands[0]
         return ("sh", "-c", "\n".join(" ".join(command) for command in commands))  # ids and names of clusters only
 
+    def cancel_named_argv(self, jobs: Sequence[BlockJob]) -> tuple[str, ...]:
+        """See `Provider.cancel_named_argv`. Names that `scheduler_options` have changed are not known."""
+        return self._cancel_by_name([slurm_script.job_name(job) for job in jobs])
+
     # ---- inside -----------------------------------------------------------------------------
+
+    def _cancel_by_name(self, names: Sequence[str]) -> tuple[str, ...]:
+        clusters = (f"--clusters={self.clusters}",) if self.clusters is not None else ()
+        return ("scancel", *clusters, f"--user={os.getuid()}", f"--name={','.join(names)}")
 
     def _environment_of_sbatch(self, job: BlockJob) -> dict[str, str]:
         """This program's, without what would go before the script's directives."""
@@ -319,7 +327,7 @@ class SlurmProvider(Provider):
     def _end_unsure(self) -> None:
         """Cancel, by their names, jobs that sbatch may have handed in without an answer."""
         for name, tries in list(self._memory.unsure.items()):
-            done = self._call("scancel", f"--name={name}", f"--user={os.getuid()}")
+            done = self._call(*self._cancel_by_name([name]))
             if done.returncode == 0 and tries <= 1:
                 del self._memory.unsure[name]
             elif done.returncode == 0:

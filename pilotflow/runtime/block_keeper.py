@@ -49,8 +49,8 @@ from pilotflow.messages import (
 )
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime.block_job import block_job
-from pilotflow.runtime.block_output import tail, why_no_start
-from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, live_blocks
+from pilotflow.runtime.block_output import why_no_start
+from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, cancel_commands, live_blocks, log_changes
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
 
@@ -84,6 +84,7 @@ class BlockKeeper:
         run_id: the run's name.
         adopted: blocks that there are from an earlier life of the run.
         known: told which blocks exist, whenever that has changed, in the keeper's thread.
+        if_killed: told the commands that would cancel all batch jobs, before there may be another one.
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class BlockKeeper:
         run_id: str = "",
         adopted: Sequence[KnownBlock] = (),
         known: Callable[[list[KnownBlock]], object] = len,
+        if_killed: Callable[[list[tuple[str, ...]]], object] | None = None,
     ) -> None:
+        self._if_killed = if_killed
         self._run_id = run_id
         self._environment = environment or {}
         self._kept = [Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
@@ -338,7 +341,7 @@ class BlockKeeper:
         while kept.to_submit and kept.submit_at <= time.monotonic() < now + SUBMIT_S:
             kept.postponed = ""
             self._submit(kept, kept.to_submit.popleft())
-        self._log_changes(kept)
+        log_changes(kept, self._run_dir, self._log)
 
     def _submit(self, kept: Kept, request: RequestBlock) -> None:
         executor, name, now = kept.executor, request.name, time.monotonic
@@ -348,16 +351,20 @@ class BlockKeeper:
         try:
             (self._run_dir / "blocks" / name).mkdir(parents=True, exist_ok=True)
             job = block_job(executor, name, self._run_dir, self._run_id, self._environment, request.exclude_nodes)
+            kept.handing_in[name] = job
+            self._leave_word()
             batch_id = executor.provider.submit(job)
         except SubmitLater as later:
             self._postpone(kept, request, later)
             return
         except Exception as error:  # noqa: BLE001  a plugin's code; the core counts this, and says it in the end
+            kept.handing_in.pop(name, None)
             self._log.warning("block %s could not be submitted: %r", name, error)
             never = isinstance(error, SubmitRefused)
             said = str(error) if isinstance(error, PilotflowError) else f"{type(error).__name__}: {error}"
             kept.scaler.on_submit_failed(name, said, now(), hopeless=never)
             return
+        del kept.handing_in[name]
         kept.scaler.on_submitted(name, batch_id, now())
         if now() - self._announced_at > ANNOUNCE_S:
             self._announce()
@@ -403,27 +410,15 @@ class BlockKeeper:
             live = [(kept.executor.label, *each) for kept in self._kept for each in kept.scaler.live.items()]
             self._known([KnownBlock(*each) for each in live])
             self._say(LiveBlocks([block for kept in self._kept for block in live_blocks(kept, self._log)]))
+            self._leave_word()
 
-    def _log_changes(self, kept: Kept) -> None:
-        phases: dict[str, Phase] = {}
-        for info in kept.scaler.describe():
-            phases[info.block] = info.phase
-            if kept.phases.get(info.block) is not info.phase:
-                self._log.info(
-                    "block %s (%s) is %s%s",
-                    info.block,
-                    info.batch_id,
-                    info.phase.value,
-                    f": {info.reason}" if info.reason else "",
-                )
-                self._log_output(info)
-        kept.phases = phases
-
-    def _log_output(self, info: BlockInfo) -> None:
-        """Of a block that has failed, the last words."""
-        failed = info.phase is Phase.ENDED and info.reason.startswith("failed")
-        if failed and (text := tail(self._run_dir / "blocks" / info.block / "stderr", 5)):
-            self._log.warning("the stderr of block %s ends with:\n%s", info.block, text)
+    def _leave_word(self) -> None:
+        """Leave behind what cancels the batch jobs that there are, and the one that is being handed in."""
+        if self._if_killed is not None:
+            try:
+                self._if_killed([argv for kept in self._kept for argv in cancel_commands(kept, self._log)])
+            except OSError as error:
+                self._log.warning("batch jobs would be left if this process were killed now: %s", error)
 
     # ---- the end ----------------------------------------------------------------------------
 
@@ -435,7 +430,7 @@ class BlockKeeper:
             for kept in self._kept:
                 if kept.scaler.live:
                     self._poll(kept, now)
-                    self._log_changes(kept)
+                    log_changes(kept, self._run_dir, self._log)
             self._publish()
             waiting = [kept.executor.provider for kept in self._kept if kept.scaler.live]
             if not waiting or now >= deadline:

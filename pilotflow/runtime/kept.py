@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook, Phase, RequestBlock
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages import LiveBlock
-from pilotflow.providers.base import Provider
+from pilotflow.providers.base import BlockJob, Provider
+from pilotflow.runtime.block_output import tail
 
 CANCELS_MAX: Final = 500
 """Blocks that one command cancels when this process is dead."""
@@ -60,6 +62,7 @@ class Kept:
     broken: bool = False
     to_submit: deque[RequestBlock] = field(default_factory=deque)
     submit_at: float = float("-inf")  # not before this time
+    handing_in: dict[str, BlockJob] = field(default_factory=dict)  # of which no batch id is known, but may exist
     postponed: str = ""  # why not
     news: dict[str, tuple[BlockState, str]] = field(default_factory=dict)  # what the last poll has told
     quiet: int = 0  # polls in a row that have told nothing new
@@ -88,14 +91,47 @@ class Kept:
 
 def live_blocks(kept: Kept, log: logging.Logger) -> list[LiveBlock]:
     """The blocks of one executor. The command that cancels many is with the first of them, so that it runs once."""
-    label, live = kept.executor.label, list(kept.scaler.live.items())
-    blocks: list[LiveBlock] = []
+    label = kept.executor.label
+    return [
+        LiveBlock(label, name, () if index else argv)
+        for names, argv in _cancels(kept, log)
+        for index, name in enumerate(names)
+    ]
+
+
+def cancel_commands(kept: Kept, log: logging.Logger) -> list[tuple[str, ...]]:
+    """Commands that cancel the batch jobs of one executor, those that are being handed in by their names."""
+    provider = kept.executor.provider
+    if not provider.elsewhere:
+        return []
+    named = provider.cancel_named_argv(list(kept.handing_in.values())) if kept.handing_in else ()
+    return [argv for _, argv in _cancels(kept, log)] + ([named] if named else [])
+
+
+def _cancels(kept: Kept, log: logging.Logger) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    """Names of blocks, some hundreds at once, and the command that cancels these."""
+    live = list(kept.scaler.live.items())
     for at in range(0, len(live), CANCELS_MAX):
         some = live[at : at + CANCELS_MAX]
         try:
             argv = kept.executor.provider.cancel_argv([batch_id for _, batch_id in some])
         except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
+            label = kept.executor.label
             log.warning("blocks of '%s' cannot be cancelled when this process dies: %r", label, error)
             continue
-        blocks += [LiveBlock(label, name, () if index else argv) for index, (name, _) in enumerate(some)]
-    return blocks
+        yield [name for name, _ in some], argv
+
+
+def log_changes(kept: Kept, run_dir: Path, log: logging.Logger) -> None:
+    """A line for each block whose phase is another one than before, and the last words of one that has failed."""
+    phases: dict[str, Phase] = {}
+    for info in kept.scaler.describe():
+        phases[info.block] = info.phase
+        if kept.phases.get(info.block) is info.phase:
+            continue
+        why = f": {info.reason}" if info.reason else ""
+        log.info("block %s (%s) is %s%s", info.block, info.batch_id, info.phase.value, why)
+        failed = info.phase is Phase.ENDED and info.reason.startswith("failed")
+        if failed and (text := tail(run_dir / "blocks" / info.block / "stderr", 5)):
+            log.warning("the stderr of block %s ends with:\n%s", info.block, text)
+    kept.phases = phases

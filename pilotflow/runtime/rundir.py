@@ -3,6 +3,7 @@
 pilotflow.log       one line per change of a block, a manager or the run
 interchange.err     what the interchange printed, normally nothing
 connection.json     how to reach the interchange (0600)
+cancel.json         commands that cancel its batch jobs, for when everybody else is dead (0600)
 run.db              the run store
 scripts/            what providers submitted
 blocks/BLOCK/       its stdout and stderr, its managers' logs

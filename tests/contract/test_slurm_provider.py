@@ -130,7 +130,7 @@ def test_a_job_that_may_have_been_taken_without_an_answer_is_cancelled_by_its_na
         slurm.submit(job(tmp_path))
     for _ in range(4):
         slurm.status([])
-    assert commands.calls("scancel") == [f"scancel --name=pilotflow:0001-ab:cpu-0 --user={os.getuid()}"] * 3
+    assert commands.calls("scancel") == [f"scancel --user={os.getuid()} --name=pilotflow:0001-ab:cpu-0"] * 3
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,9 @@ def test_clusters_are_asked_one_by_one(commands: Commands) -> None:
     assert len(commands.calls("squeue")) == 2
     assert provider().cancel_argv(["1;one"]) == ("scancel", "--clusters=one", "1")
     assert provider().cancel_argv(["1", "2"]) == ("scancel", "1", "2")
+    handed_in = provider(clusters="one,two").cancel_named_argv([job(Path()), job(Path())])
+    name = "pilotflow:0001-ab:cpu-0"
+    assert handed_in == ("scancel", "--clusters=one,two", f"--user={os.getuid()}", f"--name={name},{name}")
 
 
 def test_rubbish_is_no_job(commands: Commands) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -29,27 +30,59 @@ def hold_blocks() -> None:
         pause(600).result()
 
 
-def test_no_job_is_left_when_the_program_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("both", [False, True], ids=["program", "program and interchange"])
+def test_no_job_is_left_when_programs_are_killed(cluster: Cluster, tmp_path: Path, both: bool) -> None:
     with Program(cluster, f"{HERE}:hold_blocks", cwd=tmp_path) as program:
-        program.until("interchange")
+        interchange = int(program.until("interchange").split()[1])
         assert len(cluster.jobs("--states=PENDING")) == 2
         began = time.monotonic()
-        program.kill()
-        wait_for(lambda: not cluster.jobs(), "all jobs are gone", 60 * PATIENCE)
-        print(f"after {time.monotonic() - began:.1f} s of 60 s no job was left")
+        program.kill(*([interchange] if both else []))
+        limit_s = 120 if both else 60
+        wait_for(lambda: not cluster.jobs(), "all jobs are gone", limit_s * PATIENCE)
+        print(f"after {time.monotonic() - began:.1f} s of {limit_s} s no job was left")
+
+
+def hand_in_slowly() -> None:
+    """The second block is being handed in for some seconds."""
+    given = {"init_blocks": 2, "max_blocks": 2, "cores_per_node": 1, "submit_rate": 1}
+    with pilotflow.load(config(given)) as run:
+        print("interchange", run._interchange.pid, flush=True)
+        pause(600).result()
+
+
+SLOW_SBATCH = """\
+#!/bin/sh
+if [ -e handed_in ]; then touch handing_in; sleep 3; fi
+touch handed_in
+exec /usr/bin/sbatch "$@"
+"""
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
-def test_no_job_is_left_when_program_and_interchange_are_killed(cluster: Cluster, tmp_path: Path) -> None:
-    with Program(cluster, f"{HERE}:hold_blocks", cwd=tmp_path) as program:
+@pytest.mark.parametrize("absent", [False, True], ids=["slurmctld there", "slurmctld absent"])
+@pytest.mark.timeout(300)
+def test_a_job_that_is_being_handed_in_when_all_are_killed_is_cancelled(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
+) -> None:
+    (tmp_path / "sbatch").write_text(SLOW_SBATCH)
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Program(cluster, f"{HERE}:hand_in_slowly", cwd=tmp_path) as program:
         interchange = int(program.until("interchange").split()[1])
-        began = time.monotonic()
+        wait_for((tmp_path / "handing_in").exists, "the second block is being handed in")
         program.kill(interchange)
-        wait_for(lambda: not cluster.jobs(), "all jobs are gone", 300)
-        took = time.monotonic() - began
-        print(f"after {took:.1f} s of 120 s no job was left")
-        assert took <= 120 * PATIENCE
+    if absent:
+        wait_for(lambda: len(cluster.jobs()) >= 1, "the first job is there")
+        cluster.stop(cluster.login.name)
+        log = tmp_path / "runs/0001/pilotflow.log"
+        wait_for(lambda: "it is tried again" in log.read_text(), "the guard has found nobody", 60)
+        cluster.start(cluster.login.name)
+    finished = ("squeue", "-h", "-t", "all", "-o", "%j %T")
+    wait_for(lambda: not cluster.jobs(), "all jobs are gone", 100)
+    ours = [line for line in cluster.run(*finished).stdout.splitlines() if line.startswith("pilotflow:0001")]
+    if not absent:
+        wait_for(lambda: ":slurm-1 CANCELLED" in cluster.run(*finished).stdout, "the second one too", 60)
+    assert ours
 
 
 def outlast_slurmctld(seconds: float) -> None:

@@ -1,0 +1,103 @@
+"""The last one to go: cancels a run's batch jobs when its program and its interchange have both been killed.
+
+    python -m pilotflow.runtime.block_guard FILE DESCRIPTOR DESCRIPTOR
+
+The descriptors are pidfds of the two, the file is kept by `runtime/guarding.py`. It sleeps in one system call until
+both are gone; then it runs the commands in the file, and does so until they have worked several times in a row: a
+job that was being handed in when the program died may show up only now. No file, or an empty one: nothing to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROUNDS = 4
+"""The commands must have worked this many times in a row."""
+PAUSE_S = 2.0
+"""After the first round; each later pause is twice as long."""
+PAUSE_MAX_S = 60.0
+PATIENCE_S = 6 * 3600.0
+"""A batch system that is away is waited for this long."""
+COMMAND_TIMEOUT_S = 60.0
+
+
+def wait_for_the_end(descriptors: list[int]) -> None:
+    """Sleep until these processes are all gone."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    left = len(descriptors)
+    while left:
+        for descriptor, _ in poll.poll():
+            poll.unregister(descriptor)
+            left -= 1
+
+
+def commands_in(file: Path) -> list[list[str]]:
+    """The commands that cancel what there is."""
+    try:
+        return [[str(word) for word in argv] for argv in json.loads(file.read_bytes())]
+    except OSError:
+        return []
+
+
+def run(argv: list[str]) -> str:
+    """Run a command; returns what went wrong, or nothing."""
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if not done.returncode:
+        return ""
+    return done.stderr.decode(errors="replace").strip() or f"{argv[0]} ended with exit code {done.returncode}"
+
+
+def cancel(file: Path, pause_s: float = PAUSE_S) -> None:
+    """Cancel everything, for certain if it can be done at all; begin with pauses of `pause_s` seconds."""
+    from pilotflow.runtime.limits import log_to  # hardly ever needed
+
+    log = log_to(file.parent / "pilotflow.log", "guard")
+    commands = commands_in(file)
+    if commands:
+        log.error("program and interchange of this run are gone: cancelling its blocks")
+    deadline = time.monotonic() + PATIENCE_S
+    good, said = 0, ""
+    while commands and good < ROUNDS:
+        problem = next(filter(None, map(run, commands)), "")
+        good = 0 if problem else good + 1
+        if problem and problem != said:
+            log.warning("blocks cannot be cancelled, and it is tried again: %s", problem)
+        said = problem
+        if problem and time.monotonic() >= deadline:
+            log.error("blocks of this run may be left: %s", "; ".join(map(" ".join, commands)))
+            return
+        if good < ROUNDS:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+    file.unlink(missing_ok=True)
+    if good:
+        log.info("its blocks have been cancelled")
+
+
+def main() -> int:
+    """Wait, and do what is left to do."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # of the terminal that it outlives
+    file, *descriptors = sys.argv[1:]
+    wait_for_the_end([int(word) for word in descriptors])
+    os.chdir("/")
+    cancel(Path(file))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

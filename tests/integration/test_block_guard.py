@@ -1,0 +1,91 @@
+"""The process that cancels a run's batch jobs when everybody else has been killed: real processes, a batch system of files."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pilotflow.providers.local import LocalProvider
+from pilotflow.providers.slurm import SlurmProvider
+from pilotflow.runtime import block_guard
+from pilotflow.runtime.guarding import FILE, BlockGuard
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """What the guard takes for an interchange."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_guard_that_is_ended_leaves_nothing_and_does_nothing(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    guard = BlockGuard(tmp_path, other.pid, [SlurmProvider()])
+    guard.write([("touch", str(tmp_path / "cancelled"))])
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+    other.kill()
+    guard.end()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_blocks_are_all_here_has_none(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    guard = BlockGuard(tmp_path, other.pid, [LocalProvider()])
+    guard.write([("false",)])
+    guard.end()
+    assert not list(tmp_path.iterdir())
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from pilotflow.providers.slurm import SlurmProvider
+from pilotflow.runtime.guarding import BlockGuard
+guard = BlockGuard(Path(sys.argv[1]), int(sys.argv[2]), [SlurmProvider()])
+guard.write([("false",)])
+guard.write([("touch", sys.argv[3])])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_left_behind_is_done_when_both_are_gone(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    done = tmp_path / "done"
+    subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path), str(other.pid), str(done)], check=False)
+    time.sleep(0.3)
+    assert not done.exists(), "the interchange is there, and does it"
+    other.kill()
+    other.wait()
+    wait_until(done.exists)
+    (tmp_path / FILE).unlink()  # there is nothing to do any more
+    wait_until(lambda: "have been cancelled" in (tmp_path / "pilotflow.log").read_text())
+
+
+def test_it_is_tried_until_it_has_worked_several_times(tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+    text = f'echo try >> "{tries}"; [ "$(wc -l < "{tries}")" -gt 1 ] || {{ echo "no controller" >&2; exit 1; }}'
+    (tmp_path / FILE).write_text(json.dumps([["sh", "-c", text], ["echo", "fine"]]))
+    block_guard.cancel(tmp_path / FILE, pause_s=0.001)
+    assert tries.read_text() == "try\n" * (1 + block_guard.ROUNDS), "one failed, and then it worked several times"
+    log = (tmp_path / "pilotflow.log").read_text()
+    assert "program and interchange of this run are gone: cancelling its blocks" in log
+    assert log.count("no controller") == 1
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_guard_imports_little(tmp_path: Path) -> None:
+    code = "import sys; import pilotflow.runtime.block_guard; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"zmq", "msgspec", "logging", "typing", "pilotflow.errors"} & set(loaded)
