@@ -54,11 +54,40 @@ def wait_or_use(path: str | None) -> str | None:
     return None if path is None else wait_for(path)
 
 
+def hold(seconds: float) -> tuple[int, int, str, tuple[int, ...]]:
+    """(start, end, visible GPUs, cores), times in nanoseconds of the monotonic clock."""
+    start = time.monotonic_ns()
+    time.sleep(seconds)
+    return start, time.monotonic_ns(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), current_task().cores
+
+
 def note_warning(path: str) -> str:
-    """Handle the warning like a program that saves its state, and end as if nothing had happened."""
-    signal.signal(signal.SIGTERM, lambda *_: Path(path).write_text("warned"))
-    time.sleep(60)
-    return "ended"
+    """Handle the first warning like a program that saves its state, and go on; the next time there is no need."""
+    saved = Path(path)
+    if saved.exists():
+        return saved.read_text()
+    left = current_task().time_left()
+    assert left is not None
+    warned: list[float] = []
+    signal.signal(signal.SIGTERM, lambda *_: warned.append(current_task().time_left() or 0.0))
+    while not warned:
+        time.sleep(0.01)
+    saved.write_text(f"{left} {warned[0]}")
+    time.sleep(600)
+    return "never"
+
+
+def sleep_and_note(path: str, seconds: float) -> None:
+    """Add a line when it begins."""
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+
+
+def fill_and_note(path: str, nbytes: int) -> int:
+    """Add a line, and then take memory."""
+    sleep_and_note(path, 0.0)
+    return fill(nbytes, 5.0)
 
 
 def time_left() -> tuple[int, float | None, tuple[int, ...]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pilotflow as pf
 from pilotflow import MemoryLimitExceeded, TaskTimeout, WalltimeExceeded
 from tests.integration import limit_tasks
 from tests.integration.faults import until
+from tests.integration.memory_groups import memory_group
 
 GIB = 1 << 30
 
@@ -77,6 +81,24 @@ def test_a_task_that_uses_more_memory_than_it_asked_for_is_ended_with_its_peak(r
     assert peak == caught.value.peak
 
 
+def test_a_kill_by_the_kernel_for_lack_of_memory_is_said_so_and_the_task_is_not_tried_again(tmp_path: Path) -> None:
+    with memory_group(700 << 20) as group:
+        provider = pf.LocalProvider(worker_init=f"echo $$ > {group}/cgroup.procs", max_blocks=1)
+        node = pf.ExecutorConfig(label="poor", num_cpus=2, provider=provider)
+        with pf.load(pf.Config(run_dir=tmp_path / "runs", executors=[node])):
+            other = pf.python_app(limit_tasks.wait_for)(str(tmp_path / "go"))
+            until(other.running, what="the start of another task")
+            greedy = pf.python_app(limit_tasks.fill_and_note)(str(tmp_path / "log"), 900 << 20)
+            with pytest.raises(
+                MemoryLimitExceeded, match="'fill_and_note' was ended by the system, because the memory"
+            ):
+                greedy.result(60)
+            (tmp_path / "go").touch()
+            assert other.result(60), "only that task suffers"
+            assert pf.python_app(limit_tasks.fill)(1 << 20, 0.0).result(60) == 1 << 20
+        assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
 def test_memory_is_counted_above_what_the_warm_worker_had_already() -> None:
     fill = pf.python_app(memory="200m")(limit_tasks.fill)
     assert [fill(100 << 20, 1.5).result(60) for _ in range(3)] == [100 << 20] * 3
@@ -98,9 +120,12 @@ def test_what_a_task_used_is_recorded(run: pf.Run) -> None:
     future = count()
     with pytest.raises(pf.BashExitError):
         future.result(60)
-    cpu_us, exit_code, cores, gpus, duration_us = recorded(
-        run, future, "cpu_us", "exit_code", "cores", "gpus", "duration_us"
+    cpu_us, exit_code, cores, gpus, duration_us, manager = recorded(
+        run, future, "cpu_us", "exit_code", "cores", "gpus", "duration_us", "manager"
     )
+    with closing(sqlite3.connect(f"{(run.directory / 'run.db').as_uri()}?mode=ro", uri=True)) as database:
+        nodes = database.execute("SELECT node, block FROM managers WHERE manager = ?", (manager,)).fetchall()
+    assert nodes == [(os.uname().nodename, "node-0")]
     assert exit_code == 3
     assert len(cores.split(",")) == 2
     assert len(gpus.split(",")) == 1
@@ -127,7 +152,7 @@ def test_a_task_knows_how_much_time_it_has_left() -> None:
 
 
 def overlaps(run: pf.Run, count: int, seed: int) -> None:
-    """Mixed tasks on 4 cores, 8 GiB and 2 GPUs: at no moment do those that run hold more."""
+    """Mixed tasks on 4 cores, 8 GiB and 2 GPUs: at no moment do those that run hold more, or one core or GPU twice."""
     dice = random.Random(seed)
     kinds: list[dict[str, Any]] = [
         {"num_cpus": 1},
@@ -137,23 +162,29 @@ def overlaps(run: pf.Run, count: int, seed: int) -> None:
         {"num_cpus": 0.5, "num_gpus": 0.5},
         {"num_cpus": 4, "memory": "6g"},
     ]
-    apps = [pf.python_app(**kind)(limit_tasks.use) for kind in kinds]
+    apps = [pf.python_app(**kind)(limit_tasks.hold) for kind in kinds]
     chosen = [dice.randrange(len(kinds)) for _ in range(count)]
     futures = [apps[number](dice.uniform(0.0, 0.002)) for number in chosen]
-    events: list[tuple[int, int, dict[str, Any], str]] = []
+    events: list[tuple[int, int, dict[str, Any], str, tuple[int, ...]]] = []
     for number, future in zip(chosen, futures, strict=True):
-        start, end, gpus, _ = future.result(600)
-        events += [(start, 1, kinds[number], gpus), (end, -1, kinds[number], gpus)]
-    cpus = memory = 0.0
-    used = {"0": 0.0, "1": 0.0}
-    for _, sign, kind, gpus in sorted(events, key=lambda event: event[:2]):
-        cpus += sign * float(kind["num_cpus"])
+        start, end, gpus, its_cores = future.result(600)
+        assert len(its_cores) == max(1, int(kinds[number]["num_cpus"]))
+        assert len(gpus.split(",") if gpus else ()) == math.ceil(kinds[number].get("num_gpus", 0))
+        events += [(start, 1, kinds[number], gpus, its_cores), (end, -1, kinds[number], gpus, its_cores)]
+    memory = running = most = 0.0
+    cores, used = dict.fromkeys(range(4), 0.0), {"0": 0.0, "1": 0.0}
+    for _, sign, kind, gpus, its_cores in sorted(events, key=lambda event: event[:2]):
+        running += sign
+        most = max(most, running)
         memory += sign * float(str(kind.get("memory", "0g"))[:-1])
+        for core in its_cores:
+            cores[core] += sign * min(1.0, float(kind["num_cpus"]))
         for gpu in filter(None, gpus.split(",")):
             used[gpu] += sign * min(1.0, float(kind.get("num_gpus", 0)))
-        assert cpus <= 4.0
         assert memory <= 8.0
+        assert max(cores.values()) <= 1.0
         assert max(used.values()) <= 1.0
+    assert most >= 3, "hardly any of them ran at once, which shows nothing"
     assert run.client.wait_idle(60)
 
 
@@ -167,16 +198,14 @@ def test_ten_thousand_mixed_tasks_never_hold_more_than_the_node_has(run: pf.Run)
 
 
 def test_a_task_is_warned_before_its_block_ends_and_runs_again_elsewhere(tmp_path: Path) -> None:
-    provider = pf.LocalProvider(init_blocks=1, max_blocks=1, walltime="4s")
+    walltime_s = 8.0
+    provider = pf.LocalProvider(init_blocks=1, max_blocks=1, walltime=walltime_s)
     config = pf.Config(run_dir=tmp_path, executors=[pf.ExecutorConfig(label="short", provider=provider)])
     with pf.load(config):
-        ready = tmp_path / "ready"
-        future = pf.python_app(executors=["short"])(limit_tasks.wait_for)(str(ready))
-        until(lambda: future.running() or None, 30.0)
-        run_again = until(lambda: _blocks(tmp_path) >= 2 or None, 60.0)
-        assert run_again
-        ready.touch()
-        assert future.result(60) == str(ready)
+        future = pf.python_app(executors=["short"])(limit_tasks.note_warning)(str(tmp_path / "saved"))
+        left, when_warned = map(float, future.result(60).split())
+        assert 0.0 <= when_warned < left <= walltime_s
+        assert _blocks(tmp_path) >= 2
 
 
 def test_a_task_without_runtime_that_never_gets_enough_time_fails_with_the_longest(tmp_path: Path) -> None:
@@ -192,27 +221,60 @@ def test_a_task_without_runtime_that_never_gets_enough_time_fails_with_the_longe
 def test_no_short_task_waits_behind_a_long_one_while_a_worker_idles(tmp_path: Path) -> None:
     provider = pf.LocalProvider(init_blocks=1, max_blocks=1, nodes_per_block=2)
     two = pf.ExecutorConfig(label="two", num_cpus=1, provider=provider)
-    with pf.load(pf.Config(run_dir=tmp_path, executors=[two])):
-        gate = tmp_path / "gate"
+    with pf.load(pf.Config(run_dir=tmp_path, executors=[two])) as run:
+        gates = [tmp_path / "gate 1", tmp_path / "gate 2"]
         wait = pf.python_app(limit_tasks.wait_or_use)
         assert {future.result(60) for future in [wait(None) for _ in range(200)]} == {None}  # it is known to be short
-        long, *short = [wait(str(gate)), *(wait(None) for _ in range(60))]
+        with in_one_letter(tmp_path):
+            long = [wait(str(gate)) for gate in gates]
+            short = [wait(None) for _ in range(60)]
+        until(lambda: leased(run) == 62, what="the sending ahead of all")
+        gates[1].touch()  # one node idles when it has run what was sent there
         assert all(future.result(60) is None for future in short)
-        assert not long.done()
-        gate.touch()
-        assert long.result(60) == str(gate)
+        assert long[1].result(60) == str(gates[1])
+        assert not long[0].done()
+        gates[0].touch()
+        assert long[0].result(60) == str(gates[0])
+
+
+@contextmanager
+def in_one_letter(directory: Path) -> Iterator[None]:
+    """What is submitted in the body goes to the interchange at once."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold_up(_: object) -> None:
+        held.set()
+        go.wait(60)
+
+    path = directory / "a letter"
+    future = pf.python_app(limit_tasks.wait_for)(str(path))
+    future.add_done_callback(hold_up)  # called in the client loop's thread
+    path.touch()
+    assert held.wait(60)
+    yield
+    go.set()
 
 
 def test_urgent_work_is_not_kept_waiting_by_what_was_sent_ahead(tmp_path: Path) -> None:
     one = pf.ExecutorConfig(label="one", num_cpus=1, provider=pf.LocalProvider(init_blocks=1, max_blocks=1))
-    with pf.load(pf.Config(run_dir=tmp_path, executors=[one])):
-        use = pf.python_app(limit_tasks.use)
-        assert all(future.result(60) for future in [use(0.02) for _ in range(20)])
-        usual = [use(0.02) for _ in range(150)]
-        urgent = pf.python_app(priority=10)(limit_tasks.use)(0.0)
-        start, *_ = urgent.result(60)
-        before = sum(future.result(60)[0] < start for future in usual)
-        assert before < 100
+    with pf.load(pf.Config(run_dir=tmp_path / "runs", executors=[one])) as run:
+        log = tmp_path / "log"
+        app = pf.python_app(limit_tasks.sleep_and_note)
+        for future in [app("/dev/null", 0.0) for _ in range(300)]:  # it is known to be very short
+            future.result(60)
+        usual = [app(str(log), 0.2) for _ in range(100)]
+        until(log.exists, what="the start of one")
+        until(lambda: leased(run) > 20, what="the sending ahead of many")
+        before = len(log.read_text().splitlines())
+        pf.python_app(priority=10)(limit_tasks.use)(0.0).result(60)
+        assert len(log.read_text().splitlines()) - before < 15
+        for future in usual:
+            future.cancel()
+
+
+def leased(run: pf.Run) -> int:
+    """How many tasks managers hold, as far as that was told."""
+    return sum(one.leased for one in run.load.executors) if run.load is not None else 0
 
 
 def _blocks(directory: Path) -> int:

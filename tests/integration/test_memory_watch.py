@@ -16,6 +16,7 @@ import pytest
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.node.oom import OomKills
 from pilotflow.runtime.memory_watch import SHARE_OF_CORE, MemoryWatch, TreeUse, Watched
+from tests.integration.memory_groups import memory_group
 
 MB = 1 << 20
 PATIENCE = float(os.environ.get("PILOTFLOW_PATIENCE", "10"))
@@ -238,16 +239,8 @@ def test_a_worker_that_ended_is_missing(workers: Workers) -> None:
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """A control group with a memory limit of 64 MiB, where this machine lets tests make one."""
-    group = Path(f"/sys/fs/cgroup/memory/pilotflow-test-{os.getpid()}")
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(64 * MB))
-    except OSError as error:
-        pytest.skip(f"no control group with a memory limit can be made here: {error}")
-    yield group
-    wait_for(lambda: not (group / "cgroup.procs").read_text().strip())
-    group.rmdir()
+    with memory_group(64 * MB) as group:
+        yield group
 
 
 def test_a_kill_by_the_kernel_is_counted_before_its_victim_is_seen_dead(small_group: Path) -> None:

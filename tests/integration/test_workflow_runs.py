@@ -142,3 +142,37 @@ def test_commands_that_are_shown_can_be_pasted_whatever_the_names(cli: Cli, tmp_
     done = cli("run", _file(tmp_path, """name: odd\njobs: [{name: "it's $HOME", command: exit 1}]"""), code=1)
     shown = next(line for line in done.stdout.splitlines() if "see: pilotflow logs" in line)
     assert shlex.split(shown)[-1] == "it's $HOME"
+
+
+WIDE = """
+name: wide
+jobs:
+  - {name: a, command: "echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS", resource_requirements: wide}
+resource_requirements:
+  - {name: wide, num_cpus: 5, memory: 1100m, num_gpus: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "short"),
+    [
+        (("--num-cpus", "4", "--memory-gb", "1.5", "--num-gpus", "2"), "5 cores a node; the largest node has 4"),
+        (("--num-cpus", "5", "--memory-gb", "1", "--num-gpus", "2"), "1.1 GiB of memory a node; the largest"),
+        (("--num-cpus", "5", "--memory-gb", "1.5", "--num-gpus", "1"), "2 GPUs a node; the largest node has 1"),
+    ],
+)
+def test_what_is_measured_can_be_overridden_on_the_command_line(
+    cli: Cli, tmp_path: Path, words: tuple[str, ...], short: str
+) -> None:
+    file = _file(tmp_path, WIDE)
+    assert f"It asks for {short}" in cli("run", file, *words, code=1).stdout
+    cli("run", file, "--num-cpus", "5", "--memory-gb", "1.5", "--num-gpus", "2")
+    assert cli("logs", "last", "a", "--stdout").stdout == "0,1 5\n"
+
+
+def test_a_runner_added_by_hand_offers_what_its_command_line_says(cli: Cli, tmp_path: Path) -> None:
+    cli("submit", _file(tmp_path, WIDE), "--no-local")
+    cli("runner", "last", "--num-cpus", "5", "--memory-gb", "1.5", "--num-gpus", "2")
+    assert cli("logs", "last", "a", "--stdout").stdout == "0,1 5\n"
+    (offer,) = tools.query(tmp_path / "runs/0001", "SELECT cpus_milli, memory_bytes, gpus FROM managers")
+    assert offer[:2] == (5000, 3 << 29)
