@@ -92,7 +92,7 @@ class Store:
         self._others: list[tuple[str, tuple[Any, ...]]] = []
         self._lock = threading.Lock()  # over the two lists
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._broken = False
         self._writing = threading.Lock()
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -166,17 +166,16 @@ class Store:
 
     def close(self, timeout_s: float) -> None:
         """Write what is left and close the file, within the timeout."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             self._wake.wait()
             self._wake.clear()
             self._write()
-            if not self._closing:
-                time.sleep(FLUSH_PERIOD_S)  # so that rows come together; nobody waits for them
+            self._closing.wait(FLUSH_PERIOD_S)  # so that rows come together; nobody waits for them
         self._write()
         self._database.close()
 

@@ -12,7 +12,7 @@ from pilotflow.core.patience import PATIENCE_S, REVIEW_S
 from pilotflow.resources import Capacity, Request, SortMethod
 from tests.core.scheduling_world import Kind, Node, World
 
-EXAMPLES = pytest.mark.parametrize("examples", [150, pytest.param(5_000, marks=pytest.mark.soak)])
+EXAMPLES = pytest.mark.parametrize("examples", [75, pytest.param(5_000, marks=pytest.mark.soak)])
 
 CORES = st.sampled_from([250, 500, 600, 1000, 1000, 1000, 1500, 2000, 3000, 4000])
 LIMITS = st.sampled_from([None, None, 5.0, 60.0, 900.0])

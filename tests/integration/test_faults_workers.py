@@ -149,7 +149,7 @@ def test_a_run_whose_workers_would_never_end_by_themselves_is_closed_in_time(tmp
 
 def test_workers_that_would_never_end_by_themselves_go_with_their_block(tmp_path: Path) -> None:
     """The same when an idle block is given back, and nobody ends the run."""
-    with running(tmp_path, max_idletime=0.5) as run:
+    with running(tmp_path, max_idletime=0.5, min_block_life=0) as run:
         path = tmp_path / "pids"
         tasks.hang_at_exit(str(path)).result(60)
         until(lambda: [info.phase.value for info in run.blocks()] == ["ended"])

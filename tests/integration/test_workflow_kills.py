@@ -17,7 +17,9 @@ from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_work
 
 pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
 
-MOMENTS = [pytest.param(5, 120), pytest.param(50, 2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
+GATE = "while [ ! -e go ]; do sleep 0.05; done"
+"""A command that waits for a file."""
+MOMENTS = [pytest.param(2, 120), pytest.param(50, 2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 
 
 @pytest.fixture
@@ -100,11 +102,12 @@ def _check(run: Path, jobs: int, done: set[str], before: dict[str, list[int]]) -
 def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_has_the_results(
     tmp_path: Path, runs: list[Path]
 ) -> None:
-    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 3; touch done"), a_job(1, MARK, 0)))
+    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; {GATE}; touch done"), a_job(1, MARK, 0)))
     runs.append(run)
     program = Program(run)
     tools.until(lambda: tools.marks(run), "the job runs")
     program.kill()
+    (tmp_path / "go").touch()
     tools.until((tmp_path / "done").exists, "the job has ended by itself")
     time.sleep(0.5)
     assert tools.completed(run) == set()
@@ -139,13 +142,14 @@ def test_a_job_that_is_killed_is_a_failure_of_its_own(tmp_path: Path, runs: list
 
 
 def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tmp_path: Path, runs: list[Path]) -> None:
-    work = [a_job(0, f"{MARK}; sleep 3"), *(a_job(n, f"{MARK}; sleep 0.2") for n in range(1, 6))]
+    work = [a_job(0, f"{MARK}; {GATE}"), *(a_job(n, f"{MARK}; sleep 0.2") for n in range(1, 6))]
     run = a_run(tmp_path, a_workflow(*work))
     runs.append(run)
     program = Program(run)
     tools.until(lambda: len(tools.completed(run)) >= 2, "the long job runs, and short ones have ended")
     began = time.monotonic()
     interchange(program)
+    (tmp_path / "go").touch()
     assert program.wait() == 0
     assert time.monotonic() - began < 25, "nobody waited for the grace of lost managers"
     assert tools.marks(run) == {f"job{n}": [1] for n in range(6)}, "no attempt was lost"
