@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pilotflow.errors import InterchangeLost, RunClosed
+from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.messages import ManagerDown, ManagerUp
 from pilotflow.questions import Instruction
 from pilotflow.run import CLOSE_TIMEOUT_S, Run
@@ -17,7 +17,7 @@ from pilotflow.runtime import leftovers
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.connection import Connection, Keys, read_connection
 from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.interchange_process import TakenOver
@@ -55,7 +55,12 @@ class DurableRun(Run):
 
     def _connection(self, config: Config) -> Connection:
         durable = self._durable
-        return msgspec.structs.replace(super()._connection(config), epoch=durable.epoch, keep_s=durable.keep_s)
+        made = super()._connection(config)
+        with contextlib.suppress(ConfigError):  # the first life has none
+            before = read_connection(self._connection_file)
+            if before.run_id == made.run_id and before.keys != Keys() and made.keys != Keys():
+                made = msgspec.structs.replace(made, keys=before.keys)  # links between nodes of a block use them, too
+        return msgspec.structs.replace(made, epoch=durable.epoch, keep_s=durable.keep_s)
 
     def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
         send, blocks, known = self._from_keeper, self._durable.blocks, self._durable.known

@@ -113,6 +113,11 @@ def split_endpoint(endpoint: str) -> tuple[str, str]:
     return host.strip("[]"), ports
 
 
+def is_settled(endpoint: str) -> bool:
+    """Whether an endpoint can be connected to: it is no network endpoint whose port is still to be chosen."""
+    return endpoint.startswith("unix:") or split_endpoint(endpoint)[1].isdecimal()
+
+
 def parse_ports(text: str) -> range:
     """The ports of "50000-50100", or of "50000".
 

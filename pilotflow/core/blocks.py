@@ -78,7 +78,6 @@ MISSING_S: Final = 10.0
 """A block that its provider does not know for this long has ended."""
 CANCEL_AGAIN_S: Final = 30.0
 """A cancelled block that does not end is cancelled again after this time."""
-_STARTED: Final = frozenset({Phase.RUNNING, Phase.WORKING})
 YOUNG_S: Final = 30.0
 """A block lost within this time of its first manager is a sign that the next one will be lost as well."""
 KEEP_ENDED: Final = 200
@@ -91,6 +90,9 @@ class BlockScaler:
     Args:
         label: the executor's name. Blocks are called `label-0`, `label-1` and so on; no name is used twice.
         limits: what the executor allows.
+
+    Attributes:
+        given_up: whether `GiveUp` was said.
     """
 
     def __init__(self, label: str, limits: BlockLimits) -> None:
@@ -110,7 +112,7 @@ class BlockScaler:
         self._last_failed = ""
         self._asked = 0  # blocks that somebody wants whatever the load, and that have not been requested
         self._more = 0  # blocks that may exist beyond the limit, because they were asked for
-        self._given_up = False
+        self.given_up = False
         self._hopeless = False  # no other try is worth it: managers cannot reach the run, or the provider says so
 
     # ---- what it tells ----------------------------------------------------------------------
@@ -126,11 +128,6 @@ class BlockScaler:
         return any(block.phase is not Phase.WORKING or block.deserted for block in self._live.values())
 
     @property
-    def given_up(self) -> bool:
-        """Whether `GiveUp` was said."""
-        return self._given_up
-
-    @property
     def hold_until(self) -> float:
         """Nothing is requested before this time."""
         return self._hold_until
@@ -144,8 +141,7 @@ class BlockScaler:
         """What is to be expected."""
         failed = self._ended.get(self._last_failed) if self._failures else None
         name, how = (failed.name, failed.reason) if failed is not None else ("", "")
-        live, most = len(self._live), self._most
-        return Outlook(self.label, live, most, self._failures, name, how, self._hold_until)
+        return Outlook(self.label, len(self._live), self._most, self._failures, name, how, self._hold_until)
 
     def take_ends(self, now: float) -> list[tuple[str, float]]:
         """Blocks whose managers have not been told when they end, or that it has changed: seconds from now."""
@@ -158,7 +154,7 @@ class BlockScaler:
     def supply(self, now: float) -> Supply:
         """What its blocks offer to the queue as of the last load, and what they could."""
         limits, full = self._limits, self._limits.shape.nodes
-        if self._given_up:
+        if self.given_up:
             return Supply(self._nodes)
         coming = Counter[int]()
         idle: dict[tuple[tuple[NodeShape, ...], int], IdleBlock] = {}  # of equal ones the one that lasts longest
@@ -193,9 +189,13 @@ class BlockScaler:
     def adopt(self, name: str, batch_id: str, now: float) -> None:
         """There is this block, from an earlier life of the run. Its managers will be heard of."""
         number = int(name.rpartition("-")[2])
+        self.number_from(number + 1)
         self._live[name] = Block(name, number, now, Phase.PENDING, batch_id)
         self._more = max(self._more, len(self._live) - self._limits.max_blocks)
-        self._next_number = max(self._next_number, number + 1)
+
+    def number_from(self, number: int) -> None:
+        """Names with smaller numbers were used in an earlier life of the run."""
+        self._next_number = max(self._next_number, number)
 
     def ask(self, count: int) -> None:
         """Somebody wants so many blocks now, whatever the load; from now on there may be so many more."""
@@ -238,7 +238,7 @@ class BlockScaler:
         else:
             block.missing_since = None
         block.heard(status, now)
-        if status.state is BlockState.PENDING and block.phase in _STARTED and not block.managers:
+        if status.state is BlockState.PENDING and block.phase in {Phase.RUNNING, Phase.WORKING} and not block.managers:
             block.requeue(now)
         elif status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
             block.enter(Phase.RUNNING, now)
@@ -310,12 +310,12 @@ class BlockScaler:
         self._judge_losses(now)
         actions: list[Action] = self._enforce_bounds(now)
         actions += self._drop_managers(now)
-        if self._given_up:
+        if self.given_up:
             return actions
         missing = max(wanted, self._below_floor(), self._asked)
         tries = 1 if self._hopeless else max(1, self._limits.start_retries)
         if not self._live and self._failures >= tries and missing > 0:
-            self._given_up = True
+            self.given_up = True
             why = self._ended[self._last_failed].why_given_up(self.label, self._failures)
             return [*actions, GiveUp(why, self._last_failed)]
         actions += self._scale_out(missing, now)

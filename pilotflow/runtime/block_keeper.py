@@ -104,9 +104,8 @@ class BlockKeeper:
         self._environment = environment or {}
         self._kept = [Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
         self._known = known
-        for block in adopted:
-            if kept := self._of(block.executor):
-                kept.scaler.adopt(block.name, block.batch_id, time.monotonic())
+        for kept in self._kept:
+            kept.adopt([block for block in adopted if block.executor == kept.executor.label], run_dir / "blocks", log)
         self._planner = Planner()
         self._queue = Queue()
         self._run_dir = run_dir.absolute()
@@ -114,7 +113,7 @@ class BlockKeeper:
         self._log = log
         self._events: SimpleQueue[Event | _Close] = SimpleQueue()
         self._closing: _Close | None = None
-        self._announced: frozenset[str] = frozenset()
+        self._announced: frozenset[str] | None = None if adopted else frozenset()
         self._announced_at = float("-inf")
         self._infos: tuple[BlockInfo, ...] = ()
         self._outlooks: tuple[Outlook, ...] = ()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook, Phase, RequestBlock
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages import LiveBlock
@@ -68,6 +71,17 @@ class Kept:
     quiet: int = 0  # polls in a row that have told nothing new
     phases: dict[str, Phase] = field(default_factory=dict)
 
+    def adopt(self, blocks: Sequence[KnownBlock], directory: Path, log: logging.Logger) -> None:
+        """Go on with blocks of an earlier life of the run, whose output is in `directory`; names are not used twice."""
+        label, provider = self.executor.label, self.executor.provider
+        used = [path.name.removeprefix(f"{label}-") for path in directory.glob(f"{glob.escape(label)}-*")]
+        self.scaler.number_from(1 + max((int(number) for number in used if number.isdecimal()), default=-1))
+        for block in blocks:
+            if not provider.elsewhere and _is_unknown(provider, block.batch_id):  # on this machine that is final
+                log.info("block %s (%s) has ended meanwhile", block.name, block.batch_id)
+            else:
+                self.scaler.adopt(block.name, block.batch_id, time.monotonic())
+
     def outlook(self) -> Outlook:
         """What is to be expected of its blocks."""
         if self.broken:
@@ -87,6 +101,13 @@ class Kept:
         else:
             pause_s = min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)
         return self.polled_at + max(pause_s, provider.min_poll_s)
+
+
+def _is_unknown(provider: Provider, batch_id: str) -> bool:
+    try:
+        return provider.status([batch_id])[batch_id].state is BlockState.MISSING
+    except Exception:  # noqa: BLE001  a plugin's code; the keeper will ask it again
+        return False
 
 
 def live_blocks(kept: Kept, log: logging.Logger) -> list[LiveBlock]:

@@ -75,6 +75,13 @@ def end_those_of(run_id: str, log: logging.Logger) -> list[int]:
     return []
 
 
+def end_interchange_of(run_id: str, log: logging.Logger) -> list[int]:
+    """End the interchange of a run that does not answer, and nothing else; returns the pids."""
+    return _end(
+        [marked for marked in _everyone_marked() if marked.run_id == run_id and _is_interchange(marked.pid)], log
+    )
+
+
 def _end(left: list[_Marked], log: logging.Logger) -> list[int]:
     ended: list[int] = []
     for pid, run_id, _, program, _ in left:
@@ -112,14 +119,17 @@ def _mark_in(environment: bytes) -> tuple[str, str, str, str] | None:
     return None
 
 
-def _is_interchange_at_work(pid: int) -> bool:
-    """Whether this is an interchange, and neither dead nor stopped."""
+def _is_interchange(pid: int) -> bool:
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return _INTERCHANGE in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def _is_interchange_at_work(pid: int) -> bool:
+    """Whether this is an interchange, and neither dead nor stopped."""
     fields = _stat(pid)
-    return _INTERCHANGE in line and bool(fields) and fields[0] not in "TtZX"
+    return _is_interchange(pid) and bool(fields) and fields[0] not in "TtZX"
 
 
 def _place() -> str:

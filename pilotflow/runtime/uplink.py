@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pilotflow.core.addresses import is_settled
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import ConfigError
 from pilotflow.ids import UNREACHABLE
@@ -112,10 +113,10 @@ class Uplink:
 
     def send(self, letter: Letter) -> None:
         """Something that arrives, in order, once; repeats what the interchange has missed."""
-        if self._hung_up_at is not None and self._waits:
-            return  # its successor is told everything that counts when we register with it
+        waits = self._hung_up_at is not None and self._waits  # a successor is told what counts when we register with it
         for _, header, frames in self._post.send({_INTERCHANGE: letter} if letter.messages else {}):
-            self._channel.send(header, frames)
+            if not waits:
+                self._channel.send(header, frames)
 
     def note(self, message: Any) -> None:
         """Something that may be lost."""
@@ -146,6 +147,9 @@ class Uplink:
             return None
         if self._registered:
             if silent > patience_s:
+                if self._waits:
+                    self._hung_up_at = now
+                    return None
                 return Gone(f"the interchange ({self.endpoint}) answered no heartbeat for {silent:.0f} s", 1)
         elif now - self._started > self._connection.connect_timeout_s:
             return self._unreachable(now - self._started)
@@ -180,16 +184,21 @@ class Uplink:
             if connection.epoch <= self._connection.epoch or connection.run_id != self._connection.run_id:
                 return
             endpoints = endpoints_from(connection, socket.gethostname())
+            if not all(is_settled(endpoint) for endpoint in endpoints):
+                return  # it has not chosen its port yet
         except ConfigError:  # it is being written, or its host listens nowhere yet
             return
         self._log.info("the interchange of epoch %d takes the place of the last one", connection.epoch)
-        self._channel.close()
+        before = (self._connection, self._endpoints, self._at)
         self._connection, self._endpoints, self._at = connection, endpoints, 0
         try:
-            self._channel = self._connect()
+            channel = self._connect()
         except OSError as error:
             self._log.warning("it cannot be reached yet: %s", error)
+            self._connection, self._endpoints, self._at = before
             return
+        self._channel.close()
+        self._channel = channel
         self._hung_up_at, self.heard_at, self._tried_at = None, now, now
         self.forget()
         self._greet()

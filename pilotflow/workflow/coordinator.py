@@ -128,8 +128,10 @@ def _live(
             "its processes may be running."
         )
     options = msgspec.json.decode(facts["options"], type=RunOptions)
-    found = _living_interchange(directory, facts["run_id"], log) if last is not None and last[2] is None else None
-    epoch = (last[0] if last is not None else 0) + (found is None)
+    before = _connection_of(directory, facts["run_id"])
+    died = last is not None and last[2] is None
+    found = _living_interchange(before, facts["run_id"], options.keep_s, log) if died else 0
+    epoch = max(last[0] if last is not None else 0, before.epoch if before is not None else 0) + (not found)
     supplies = Supplies(workflow, options, _site_config(options))
     setting = Setting(
         workflow=workflow,
@@ -143,8 +145,9 @@ def _live(
         open=options.open or not (options.local or options.slurm),
         auto_recover=options.auto_recover,
         epoch=epoch,
-        interchange=found[0] if found else None,
-        interchange_pid=found[1] if found else 0,
+        interchange=before if found else None,
+        interchange_pid=found,
+        reunites=died and (found > 0 or options.keep_s > 0),
     )
     life = store.begin_life(epoch, os.getpid(), socket.gethostname())
     log.info("program %d has run %s, life %d, epoch %d", os.getpid(), directory.name, life, epoch)
@@ -176,18 +179,31 @@ def _judge(engine: Engine) -> tuple[int, str]:
     return (SUCCEEDED, "succeeded") if engine.graph.has_succeeded else (JOBS_FAILED, "failed")
 
 
-def _living_interchange(directory: Path, run_id: str, log: logging.Logger) -> tuple[Connection, int] | None:
-    """The interchange of a program that has died, if it can be taken over; what cannot is ended."""
-    try:
+def _connection_of(directory: Path, run_id: str) -> Connection | None:
+    """How the run's last interchange is or was reached."""
+    with contextlib.suppress(ConfigError):
         connection = read_connection(directory / "connection.json")
-        if connection.run_id == run_id:
-            return connection, ask_status(connection, INTERCHANGE_TIMEOUT_S).pid
-    except (ConfigError, RunClosed):
+        return connection if connection.run_id == run_id else None
+    return None
+
+
+def _living_interchange(connection: Connection | None, run_id: str, keep_s: float, log: logging.Logger) -> int:
+    """The pid of a dead program's interchange, if it can be taken over, or 0; what cannot is ended.
+
+    Managers look for its successor. They and their blocks are left alone, unless they were told to end with it.
+    """
+    try:
+        if connection is not None:
+            return ask_status(connection, INTERCHANGE_TIMEOUT_S).pid
+    except RunClosed:
         pass
     except InfrastructureError as error:
         log.warning("%s", error)
-    leftovers.end_those_of(run_id, log)
-    return None
+    if keep_s > 0:
+        leftovers.end_interchange_of(run_id, log)
+    else:
+        leftovers.end_those_of(run_id, log)
+    return 0
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from pilotflow.errors import InterchangeLost, PilotflowError
 from pilotflow.futures import AppFuture
 from pilotflow.messages import ManagerDown, ManagerUp, Reunited, Status
 from pilotflow.questions import Instruction, Obeyed
-from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.action_book import ActionBook
@@ -34,9 +33,18 @@ from pilotflow.workflow.asked_blocks import AskedBlocks
 from pilotflow.workflow.calls import NoValue
 from pilotflow.workflow.due import Due
 from pilotflow.workflow.fingerprints import encode_prints
-from pilotflow.workflow.inbox import ActionEnded, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
+from pilotflow.workflow.inbox import (
+    ActionEnded,
+    BlocksAre,
+    CancelJobs,
+    Event,
+    Inbox,
+    TasksBegun,
+    TasksEnded,
+    TasksLost,
+)
 from pilotflow.workflow.outcomes import Ended, cut_row, ended, result_row
-from pilotflow.workflow.packing import HELPED, HELPED_MAX, Packer, Parcel, Tries
+from pilotflow.workflow.packing import HELPED_MAX, Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
 from pilotflow.workflow.roster import Roster
@@ -95,7 +103,7 @@ class Engine:
         self._futures: dict[int, AppFuture[Any]] = {}
         self._restarts = 0
         self._epoch = setting.epoch
-        self._roster = Roster()
+        self._roster = Roster(restored.managers if setting.reunites else ())
         self._actions = ActionBook(workflow.actions, restored.fired)
         self._asked = AskedBlocks(setting.supplies, workflow.actions)
         self._touched: dict[int, None] = {}
@@ -120,8 +128,8 @@ class Engine:
 
     def live(self) -> None:
         """Run what is left of the workflow; returns when it is over, or was stopped."""
-        takes_over = self.setting.interchange is not None
-        if not takes_over:
+        reunites = self.setting.reunites
+        if not reunites:
             self._take_all_back("the run's programs had died")
         self.graph.initialize()
         for number in self._actions.running:  # an action that was cut is carried out again
@@ -129,8 +137,8 @@ class Engine:
         self._fire(Trigger.ON_WORKFLOW_START)
         self._settle()
         try:
-            if takes_over or not self._is_over():
-                self._open(takes_over)
+            if reunites or not self._is_over():
+                self._open(again=reunites)
             while not self._is_over():
                 for event in self.inbox.take(None):
                     self._on(event)
@@ -149,32 +157,24 @@ class Engine:
         self._settle()
         return not self._actions.running
 
-    def _open(self, takes_over: bool = False, again: bool = False) -> None:
-        """Start what runs the jobs, and hand out what is ready."""
-        setting = self.setting
-        durable = Durable(
-            directory=setting.directory,
-            run_id=setting.run_id,
-            epoch=self._epoch,
-            store=self._store,
-            journal=self.inbox,
-            keep_s=setting.keep_s,
-            known=self._know_blocks,
-            blocks=self._blocks if takes_over or again else (),
-            interchange=setting.interchange if takes_over else None,
-            interchange_pid=setting.interchange_pid if takes_over else 0,
-            open=setting.open,
-            prepare=self._prepare,
+    def _open(self, *, again: bool) -> None:
+        """Start what runs the jobs, or go on with what is left of it, and hand out what is ready."""
+        durable = self.setting.durable(
+            self._epoch, self._blocks if again else None, self._store, self.inbox, self._know_blocks, self._prepare
         )
-        self.run = DurableRun(setting.config, durable)
+        if again and durable.interchange is None:
+            self._roster.expect_all()
+        self.run = DurableRun(self.setting.config, durable)
         self._asked.ask_again(self.run, self._actions.done, Counter(block.executor for block in durable.blocks))
         waiting, self._waiting = self._waiting, []
         self._submit(waiting)
         self._settle()
+        self._reunite()
 
     def _know_blocks(self, blocks: list[KnownBlock]) -> None:
         self._blocks = tuple(blocks)
         self._store.known_blocks(blocks)
+        self.inbox.put(BlocksAre(frozenset(block.name for block in blocks)))
 
     def _prepare(self, client: DurableClient) -> None:
         """Say what the interchange must know first; of one that was taken over, in the same order as before."""
@@ -198,6 +198,7 @@ class Engine:
                     self._ended(row)
         self._take_all_back(self.stopped or "the run has ended")
         self._waiting = []
+        self._roster.dismiss()
         self._commit()
         self._store.known_blocks([])
         for answer in self._due.answers:
@@ -219,9 +220,7 @@ class Engine:
         self._futures.clear()
         self._due, self.run = Due(), None
         self._epoch += 1
-        self._roster.expect_all()
         self._open(again=True)
-        self._reunite()
 
     def _reunite(self) -> None:
         """Once all managers are back, what none of them has can be handed out."""
@@ -235,11 +234,7 @@ class Engine:
                 if state is S.RUNNING:
                     self._lose(number, why, now)
                 self.graph.taken_back(number)
-        self.graph.take_ready()
-        self._graph_ready_again()
-
-    def _graph_ready_again(self) -> None:
-        """Everything that is ready is to be handed out, whenever it became so."""
+        self.graph.take_ready()  # everything that is ready is to be handed out, whenever it became so
         self._ready = [number for number, state in enumerate(self.graph.states) if state is S.READY]
 
     # ---- events -----------------------------------------------------------------------------
@@ -275,6 +270,9 @@ class Engine:
             if not event.refused:
                 self._roster.left(event)
                 self._fire(Trigger.ON_WORKER_COMPLETE, event.node)
+        elif isinstance(event, BlocksAre):
+            self._roster.blocks_are([executor.label for executor in self.setting.config.executors], event.names)
+            self._reunite()
         elif isinstance(event, InterchangeLost):
             self._restart(event)
         else:
@@ -318,16 +316,15 @@ class Engine:
 
     def _helped(self, number: int, end: Ended, row: TaskRow) -> str:
         """Have a job ask for more if that is what it failed for, where that is wanted; how, or nothing."""
-        if not self.setting.auto_recover or end.cause not in HELPED or self.graph.failures[number] >= HELPED_MAX:
+        if not self.setting.auto_recover or self.graph.failures[number] >= HELPED_MAX:
             return ""
         advice = self._packer.help(number, Fact(end.cause, end.exit_code, row[8], row[5] / 1e6))
-        if advice.request is None:
+        if advice is None or advice.request is None:
             return ""
         self._changes.requests.append((number, msgspec.msgpack.encode(advice.request), advice.why))
         return advice.why
 
     def _lose(self, number: int, how: str, now: float) -> None:
-        """An attempt at a job was lost; the next one has another number."""
         self._changes.results.append(cut_row(number, self._tries.attempts[number], "lost", how, now))
         self._tries.attempts[number] += 1
         self._touched[number] = None
@@ -415,6 +412,7 @@ class Engine:
         self._touched.update(dict.fromkeys(self.graph.take_changed()))
         changes.jobs = self._tries.rows(self._touched, self.graph, time.time())
         self._touched = {}
+        changes.places = self._roster.take_changes()
         if changes:
             self._store.apply(changes)
 

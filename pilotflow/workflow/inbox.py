@@ -47,6 +47,12 @@ class Stop(NamedTuple):
     why: str
 
 
+class BlocksAre(NamedTuple):
+    """There are these blocks now, and no other."""
+
+    names: frozenset[str]
+
+
 class ActionEnded(NamedTuple):
     """An action was carried out."""
 
@@ -61,6 +67,7 @@ Event: TypeAlias = (
     | CancelJobs
     | Stop
     | ActionEnded
+    | BlocksAre
     | ManagerUp
     | ManagerDown
     | InterchangeLost

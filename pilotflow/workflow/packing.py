@@ -123,8 +123,10 @@ class Packer:
         """What a job asks for."""
         return self._requests.get(number, self._jobs[number].request)
 
-    def help(self, number: int, fact: Fact) -> Advice:
-        """What a job that has failed asks for from now on."""
+    def help(self, number: int, fact: Fact) -> Advice | None:
+        """What a job that has failed asks for from now on; None if that would not help."""
+        if fact.cause not in HELPED:
+            return None
         advice = advise(self.request_of(number), fact)
         if advice.request is not None:
             self.ask_for(number, advice.request)

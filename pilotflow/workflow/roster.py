@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container, Iterable
+
 from pilotflow.messages import ManagerDown, ManagerUp
 
 
 class Roster:
-    """The managers of one run, by block and node."""
+    """The managers of one run, by block and node.
 
-    def __init__(self) -> None:
-        self._there: set[tuple[str, str]] = set()
+    Args:
+        there: those that there were when another program had the run.
+    """
+
+    def __init__(self, there: Iterable[tuple[str, str]] = ()) -> None:
+        self._there = set(there)
+        self._changed: dict[tuple[str, str], bool] = {}
         self._missing: set[tuple[str, str]] | None = None
 
     def expect_all(self) -> None:
@@ -23,11 +31,35 @@ class Roster:
             self._missing.discard(place)
         is_new = place not in self._there
         self._there.add(place)
+        self._changed[place] = True
         return is_new
 
     def left(self, event: ManagerDown) -> None:
         """A manager has left."""
-        self._there.discard((event.block, event.node))
+        self._leave((event.block, event.node))
+
+    def blocks_are(self, labels: Iterable[str], names: Container[str]) -> None:
+        """Of these executors there are these blocks: managers of others do not come back. Runners by hand may."""
+        kept = re.compile(f"({'|'.join(map(re.escape, labels))})-\\d+")
+        for place in list(self._there):
+            if kept.fullmatch(place[0]) and place[0] not in names:
+                self._leave(place)
+
+    def dismiss(self) -> None:
+        """All leave: the run has ended."""
+        for place in list(self._there):
+            self._leave(place)
+
+    def _leave(self, place: tuple[str, str]) -> None:
+        self._there.discard(place)
+        self._changed[place] = False
+        if self._missing is not None:
+            self._missing.discard(place)
+
+    def take_changes(self) -> dict[tuple[str, str], bool]:
+        """Of managers that have come or gone since this was last asked, by block and node, whether they are there."""
+        changed, self._changed = self._changed, {}
+        return changed
 
     def is_reunited(self) -> bool:
         """Whether all that were missing are back; true once."""

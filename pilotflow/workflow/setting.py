@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilotflow.config.model import Config
+from pilotflow.core.block_records import KnownBlock
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.durable import Durable, Journal
+from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.store import JobStore
 from pilotflow.workflow.supplies import Supplies
 
 
@@ -27,6 +32,7 @@ class Setting:
         auto_recover: whether jobs that fail for lack of memory or time ask for more and run again.
         epoch: of the interchange that is there, or the next one.
         interchange, interchange_pid: the one to take over, if it lives.
+        reunites: whether a program has died whose managers may have gone on.
     """
 
     workflow: Workflow
@@ -42,3 +48,30 @@ class Setting:
     epoch: int = 1
     interchange: Connection | None = None
     interchange_pid: int = 0
+    reunites: bool = False
+
+    def durable(
+        self,
+        epoch: int,
+        blocks: tuple[KnownBlock, ...] | None,
+        store: JobStore,
+        journal: Journal,
+        known: Callable[[list[KnownBlock]], None],
+        prepare: Callable[[DurableClient], object],
+    ) -> Durable:
+        """How the run goes on with blocks that there are, or begins with None. See `Durable` for the arguments."""
+        takes_over = blocks is not None and self.interchange is not None and epoch == self.epoch
+        return Durable(
+            directory=self.directory,
+            run_id=self.run_id,
+            epoch=epoch,
+            store=store,
+            journal=journal,
+            keep_s=self.keep_s,
+            known=known,
+            blocks=blocks or (),
+            interchange=self.interchange if takes_over else None,
+            interchange_pid=self.interchange_pid if takes_over else 0,
+            open=self.open,
+            prepare=prepare,
+        )

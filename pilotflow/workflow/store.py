@@ -44,10 +44,12 @@ CREATE TABLE IF NOT EXISTS actions (number INTEGER PRIMARY KEY, fired REAL, ende
 CREATE TABLE IF NOT EXISTS inputs (job INTEGER PRIMARY KEY, digest TEXT);
 CREATE TABLE IF NOT EXISTS requests (place INTEGER PRIMARY KEY, job INTEGER, request BLOB, why TEXT);
 CREATE TABLE IF NOT EXISTS blocks (name TEXT PRIMARY KEY, executor TEXT, batch_id TEXT);
+CREATE TABLE IF NOT EXISTS places (block TEXT, node TEXT, PRIMARY KEY (block, node)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lives (
     life INTEGER PRIMARY KEY, epoch INTEGER, pid INTEGER, host TEXT, began REAL, ended REAL, how TEXT
 );
 """
+_NO_PLACE: Final = "DELETE FROM places WHERE block = ? AND node = ?"
 
 
 class ResultRow(NamedTuple):
@@ -119,7 +121,7 @@ class Life(NamedTuple):
 
 @dataclass
 class Changes:
-    """What one transaction writes."""
+    """What one transaction writes. `places` says of block and node whether a manager is there."""
 
     jobs: list[JobRow] = field(default_factory=list)
     results: list[ResultRow] = field(default_factory=list)
@@ -127,9 +129,11 @@ class Changes:
     fired: list[tuple[int, float]] = field(default_factory=list)
     inputs: list[tuple[int, str]] = field(default_factory=list)
     requests: list[tuple[int, bytes, str]] = field(default_factory=list)
+    places: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return any((self.jobs, self.results, self.user_data, self.fired, self.inputs, self.requests))
+        jobs = (self.jobs, self.results, self.user_data, self.inputs, self.requests)
+        return any((*jobs, self.fired, self.places))
 
 
 class JobStore(Store):
@@ -207,6 +211,9 @@ class JobStore(Store):
             database.executemany("INSERT OR IGNORE INTO actions VALUES (?, ?, NULL, NULL)", changes.fired)
             database.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?)", changes.inputs)
             database.executemany("INSERT INTO requests (job, request, why) VALUES (?, ?, ?)", changes.requests)
+            for place, there in changes.places.items():
+                statement = "INSERT OR IGNORE INTO places VALUES (?, ?)" if there else _NO_PLACE
+                database.execute(statement, place)
 
         self.commit(write)
 
@@ -285,7 +292,7 @@ def read_definition(database: sqlite3.Connection) -> Workflow:
 
 
 class Restored(NamedTuple):
-    """What a store knows of its jobs, by number."""
+    """What a store knows of its jobs, by number, and of the managers that there were, by block and node."""
 
     states: list[JobState]
     attempts: list[int]
@@ -296,6 +303,7 @@ class Restored(NamedTuple):
     fired: dict[int, bool]
     blocks: tuple[KnownBlock, ...]
     requests: list[tuple[int, Request]]
+    managers: list[tuple[str, str]]
 
 
 def restore(database: sqlite3.Connection) -> Restored:
@@ -311,6 +319,7 @@ def restore(database: sqlite3.Connection) -> Restored:
         {number: ended is not None for number, ended in database.execute("SELECT number, ended FROM actions")},
         tuple(KnownBlock(*row) for row in database.execute("SELECT executor, name, batch_id FROM blocks")),
         read_requests(database),
+        database.execute("SELECT block, node FROM places").fetchall(),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pilotflow.core.job_states import JobState
@@ -154,6 +155,30 @@ def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tm
     assert time.monotonic() - began < 25, "nobody waited for the grace of lost managers"
     assert tools.marks(run) == {f"job{n}": [1] for n in range(6)}, "no attempt was lost"
     assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, "succeeded")]
+    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+
+
+def test_managers_take_what_they_run_to_the_program_that_goes_on_when_all_but_they_were_killed(
+    tmp_path: Path, runs: list[Path]
+) -> None:
+    work = [a_job(0, f"{MARK}; {GATE}"), *(a_job(n, f"{MARK}; sleep 0.1") for n in range(1, 4)), a_job(4, MARK, 0)]
+    run = a_run(tmp_path, a_workflow(*work))
+    runs.append(run)
+    for killed in (1, 2):
+        program = Program(run)
+        ended = 1 if killed == 1 else 3
+        tools.until(lambda: len(tools.completed(run)) >= ended, "a long job runs, others end")  # noqa: B023
+        manager_pid = tools.of_a_manager(run, 0)
+        program.kill()
+        interchange(program)
+    program = Program(run)
+    (tmp_path / "go").touch()
+    assert program.wait() == 0
+    assert tools.marks(run) == {f"job{n}": [1] for n in range(5)}, "no attempt was lost"
+    assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, None), (2, None), (3, "succeeded")]
+    assert tools.query(run, "SELECT COUNT(DISTINCT block) FROM managers") == [(1,)], "its block was taken over"
+    assert not tools.query(run, "SELECT * FROM places")
+    tools.until(lambda: not psutil.pid_exists(manager_pid), "the manager was sent away")
     tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
 
 

@@ -6,7 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
+from pilotflow.workflow.holding import holder, is_held
+from tests.integration.workflow_tools import kill, marked
 from tests.slurm.harness.cluster import Cluster
+from tests.slurm.harness.hosts import wait_for
 
 HEAD = """\
 name: staged
@@ -67,3 +72,34 @@ def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: P
     assert "1 more blocks of executor 'pair' are asked for" in said
     pilotflow(cluster, tmp_path, "attach", "last")
     assert (tmp_path / "a.txt").read_text().startswith("node")
+
+
+@pytest.mark.parametrize("mode", ["direct", "slurm"])
+def test_allocations_and_what_they_run_outlive_the_program_and_its_interchange(
+    cluster: Cluster, tmp_path: Path, mode: str
+) -> None:
+    begin = 'echo "$TORC_ATTEMPT_ID $SLURM_JOB_ID" >> marks_{i}'
+    jobs = (
+        f"execution_config: {{mode: {mode}}}\njobs:\n"
+        f"  - {{name: 'long_{{i}}', command: '{begin}; while [ ! -e go ]; do sleep 0.2; done', parameters: {{i: '1:2'}}, "
+        "resource_requirements: one}\n"
+        "  - {name: last, command: 'true', depends_on_regexes: [long]}\n"
+    )
+    (tmp_path / "w.yaml").write_text(HEAD + jobs + "actions:\n" + ACTION % ("on_workflow_start", ""))
+    pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
+    marks = [tmp_path / "marks_1", tmp_path / "marks_2"]
+    wait_for(lambda: all(mark.exists() for mark in marks), "the long jobs run", 60)
+    run = (tmp_path / "runs" / "0001").resolve()
+    held = holder(run)
+    assert held is not None
+    cluster.run("kill", "-9", str(held.pid))
+    for pid in marked(run, b"pilotflow.runtime.interchange"):
+        kill(pid)
+    wait_for(lambda: not is_held(run), "its program is gone", 10)
+    batch = cluster.jobs()
+    assert len(batch) == 1
+    pilotflow(cluster, tmp_path, "resume", "last", "--detach")
+    (tmp_path / "go").touch()
+    assert json.loads(pilotflow(cluster, tmp_path, "attach", "last", "--json"))["state"] == "succeeded"
+    assert [mark.read_text().split() for mark in marks] == [["1", *batch]] * 2, "in the same allocation, once"
+    assert not cluster.jobs()
