@@ -11,7 +11,7 @@ SOAK_REPORT := .pytest_cache/soak.xml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format soak bench bench-faults test-all clean
+.PHONY: help venv demo test check format soak bench bench-slurm bench-faults test-all clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -51,6 +51,10 @@ soak: $(STAMP) ## run the proofs with their full counts, write docs/proofs.md
 
 bench: $(STAMP) ## compare with Parsl and the standard library, write docs/benchmarks.md
 	$(PY) benchmarks/bench.py $(BENCH_ARGS)
+
+# Needs root, and the packages that `make test` names when it has to pass over the tests on Slurm.
+bench-slurm: $(STAMP) ## measure on a real Slurm cluster of 16 nodes, write its section of docs/benchmarks.md
+	$(PY) benchmarks/slurm.py $(BENCH_ARGS)
 
 # Tests of faults wait 10 times a stated limit, so that a slow machine passes; here the limits hold.
 bench-faults: $(STAMP) ## faults with their stated time limits, real times printed

@@ -305,14 +305,14 @@ def versions(python: Path, extras: list[str]) -> str:
     return subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def write_page(section: str) -> None:
-    """Put the section between its marks in docs/benchmarks.md; the rest of that page is people's."""
+def write_page(section: str, begin: str = BEGIN, end: str = END) -> None:
+    """Put the section between its marks in docs/benchmarks.md; the rest of that page is left as it is."""
     PAGE.parent.mkdir(exist_ok=True)
     old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
-    block = f"{BEGIN}\n\n{section}\n\n{END}"
-    if BEGIN in old and END in old:
-        head, rest = old.split(BEGIN, 1)
-        new = head + block + rest.split(END, 1)[1]
+    block = f"{begin}\n\n{section}\n\n{end}"
+    if begin in old and end in old:
+        head, rest = old.split(begin, 1)
+        new = head + block + rest.split(end, 1)[1]
     else:
         new = f"{old.rstrip()}\n\n{block}\n"
     PAGE.write_text(new, encoding="utf-8")
