@@ -1,7 +1,7 @@
 """`pilotflow support-bundle`: one file with what an admin needs to help with a run, without its secrets.
 
-What tasks were given and have returned is not in it, nor what they printed: only the names and sizes of those
-files. Keys of the run, and values of variables whose names say that they are secret, are taken out of all text.
+What tasks were given and have returned is not in it, nor what they printed and the words of their exceptions: only
+the names and sizes of those files. Secrets are taken out of all text, see `pilotflow.cli.redaction`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from pilotflow.cli.redaction import is_sensitive, redacted, without_output
 from pilotflow.cli.site_shows import show_settings
 from pilotflow.cli.status import find_run
 from pilotflow.errors import ConfigError, PilotflowError
@@ -30,11 +31,6 @@ from pilotflow.runtime.connection import read_connection
 
 MAX_FILE_BYTES: Final = 1 << 20
 """Of each file the end is taken, up to this."""
-_SENSITIVE: Final = (
-    r"[A-Za-z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|ACCESS_?KEY|CREDENTIALS?)[A-Za-z0-9_]*"
-)
-_ASSIGNED: Final = re.compile(rf"(?i)\b({_SENSITIVE})(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)")
-_IN_URL: Final = re.compile(r"(\w+://[^/\s:@]+:)[^@/\s]+@")
 _SHOWN_VARIABLES: Final = re.compile(
     r"PATH|PYTHON\w*|LANG|LC_\w+|HOSTNAME|SHELL|TERM|TMPDIR|VIRTUAL_ENV|CONDA_\w+|LOADEDMODULES|MODULEPATH|OMP_\w+|"
     r"CUDA_\w+|ROCR_\w+|SLURM_\w+|SBATCH_\w+|PBS_\w+|PILOTFLOW_\w+|XDG_\w+"
@@ -52,7 +48,6 @@ _PACKAGES: Final = (
     "numpy",
     "mpi4py",
 )
-REMOVED: Final = "[removed]"
 
 
 def write_bundle(where: Path, output: Path | None) -> Path:
@@ -68,7 +63,7 @@ def write_bundle(where: Path, output: Path | None) -> Path:
     connection = read_connection(find_run(where, "support-bundle runs/0001"))
     run = Path(connection.directory)
     secrets = [value for value in msgspec.structs.astuple(connection.keys) if value]
-    secrets += [value for name, value in os.environ.items() if re.fullmatch(_SENSITIVE, name, re.IGNORECASE)]
+    secrets += [value for name, value in os.environ.items() if is_sensitive(name)]
     target = output or Path(f"pilotflow-support-{connection.run_id}.tar.gz")
     try:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -85,13 +80,6 @@ def write_bundle(where: Path, output: Path | None) -> Path:
     return target
 
 
-def redacted(text: str, secrets: Iterable[str]) -> str:
-    """Text without these secrets, without what is assigned to names that say so, and without passwords in URLs."""
-    for secret in sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True):
-        text = text.replace(secret, REMOVED)
-    return _IN_URL.sub(rf"\1{REMOVED}@", _ASSIGNED.sub(rf"\1\2{REMOVED}", text))
-
-
 def _parts(run: Path) -> Iterator[tuple[str, str]]:
     yield "versions.txt", _versions()
     yield "settings.txt", _settings()
@@ -100,10 +88,23 @@ def _parts(run: Path) -> Iterator[tuple[str, str]]:
     yield "files.txt", "".join(_listing(run))
     for path in sorted(run.rglob("*")):
         place = path.relative_to(run)
-        if place.parts[0] in ("scripts", "blocks") or place.suffix in (".log", ".err"):
-            text = _end_of(path) if path.is_file() and not path.is_symlink() and place.parts[0] != "tasks" else None
-            if text is not None:
-                yield f"run/{place}", text
+        text = _end_of(path) if _is_wanted(place) and path.is_file() and not path.is_symlink() else None
+        if text is not None and place.parts[0] == "blocks" and _has_had_managers(path.parent):
+            text = text if path.suffix == ".log" else without_output(text)
+        if text is not None:
+            yield f"run/{place}", text
+
+
+def _is_wanted(place: Path) -> bool:
+    """Whether a file says what an admin needs, and nothing that tasks, jobs or commands of actions have printed."""
+    if place.parts[0] in ("scripts", "blocks"):
+        return True
+    return len(place.parts) == 1 and place.suffix in (".log", ".err") and not place.name.startswith("action-")
+
+
+def _has_had_managers(block: Path) -> bool:
+    """Whether tasks may have run in a block; if none did, all that it has printed is about its start."""
+    return any(block.glob("manager-*.log"))
 
 
 def _end_of(path: Path) -> str | None:
@@ -155,29 +156,24 @@ def _environment(environment: Mapping[str, str]) -> str:
 
 
 def _tasks(path: Path) -> str:
-    """How tasks have ended, and what has happened; no arguments and no results are recorded anyway."""
+    """How tasks and jobs have ended, and what has happened; of exceptions only the type, as their words may be data."""
+    parts = {
+        "ends other than success": "SELECT how, count(*) FROM ends GROUP BY how",
+        "the last of them": "SELECT time, how, CASE WHEN how = 'failed' THEN substr(words, 1, instr(words || ':', ':') - 1)"
+        " ELSE words END FROM ends ORDER BY time DESC LIMIT 100",
+        "jobs by their last end and exit code": "SELECT how, exit_code, cause, count(*) FROM results GROUP BY 1, 2, 3",
+        "events": "SELECT * FROM (SELECT * FROM events ORDER BY time DESC LIMIT 1000) ORDER BY time",
+    }
+    lines: list[str] = []
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
-            ends = store.execute("SELECT how, count(*) FROM ends GROUP BY how").fetchall()
-            last = store.execute("SELECT time, how, words FROM ends ORDER BY time DESC LIMIT 100").fetchall()
-            events = store.execute(
-                "SELECT * FROM (SELECT * FROM events ORDER BY time DESC LIMIT 1000) ORDER BY time"
-            ).fetchall()
+            has_jobs = store.execute("SELECT count(*) FROM sqlite_master WHERE name = 'results'").fetchone()[0]
+            for title, query in parts.items():
+                if has_jobs or "FROM results" not in query:
+                    lines += [f"# {title}", *_lines(store.execute(query).fetchall())]
     except sqlite3.Error as error:
-        return f"{path.name} cannot be read: {error}\n"
-    return (
-        "\n".join(
-            [
-                "# ends other than success",
-                *_lines(ends),
-                "# the last of them",
-                *_lines(last),
-                "# events",
-                *_lines(events),
-            ]
-        )
-        + "\n"
-    )
+        lines.append(f"{path.name} cannot be read: {error}")
+    return "\n".join(lines) + "\n"
 
 
 def _lines(rows: Iterable[Sequence[object]]) -> Iterator[str]:
