@@ -55,10 +55,16 @@ def may_exist(path: Path) -> bool:
 
 
 def shipped_folders() -> tuple[Path, ...]:
-    """Where the site files that come with pilotflow are: in its source tree, or where they were installed."""
-    here = Path(__file__).resolve().parents[2] / "configs" / "sites"
-    installed = Path(sysconfig.get_path("data")) / "share" / "pilotflow" / "sites"
-    return tuple(folder for folder in (here, installed) if folder.is_dir())[:1]
+    """Where the site files that come with pilotflow are: in its source tree, or where it was installed.
+
+    That is beside the packages with `pip install --target`, and in the user's own tree with `--user`.
+    """
+    home = Path(__file__).resolve().parents[2]
+    of_user = Path(sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")))
+    trees = [home, of_user] if home.is_relative_to(of_user.resolve()) else [home]
+    places = [home / "configs" / "sites"]
+    places += [tree / "share" / "pilotflow" / "sites" for tree in (*trees, Path(sysconfig.get_path("data")))]
+    return tuple(folder for folder in places if folder.is_dir())[:1]
 
 
 def nothing_said(places: Places, environment: Mapping[str, str], call: Mapping[str, Any]) -> bool:
