@@ -17,6 +17,7 @@ from pilotflow.cli.runs import find_directory
 from pilotflow.cli.site_shows import parse_settings
 from pilotflow.cli.workflow_summary import as_data, print_summary
 from pilotflow.config.here import effective_here, within_policy
+from pilotflow.config.settings import option_of
 from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
 from pilotflow.units import did_you_mean, parse_duration
@@ -104,7 +105,7 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
                 "machine, or on runners. Give one or the other."
             )
     else:
-        found = effective_here(settings, "--{option}")
+        found = effective_here(settings, "{option}")
         by_site = found is not None and found.site is not None and found.site.batch_system != "local"
         if by_site and found is not None:
             settings |= _planned(workflow, found)
@@ -132,8 +133,8 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
 
 def _words(settings: Mapping[str, Any]) -> str:
     """Settings as they were given on the command line."""
-    own = ("site", "account")
-    return ", ".join(f"--{key} {value}" if key in own else f"--set {key}={value}" for key, value in settings.items())
+    options = {key: option_of(key) for key in settings}
+    return ", ".join(f"{text}{'=' if ' ' in text else ' '}{settings[key]}" for key, text in options.items())
 
 
 def _planned(workflow: Workflow, found: Effective) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any, Final
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.places import Places
 from pilotflow.config.plugins import load_launcher, load_provider
-from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses
+from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses, refusals
 from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
 from pilotflow.config.site import Partition, Site
 from pilotflow.config.sites import Catalog, needed, read_catalog, site_of
-from pilotflow.errors import ConfigError
+from pilotflow.errors import ConfigError, PolicyExceeded
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.base import Provider
@@ -172,17 +172,16 @@ def chosen_partitions(
     """The partitions that work may go to: those that were named, or all that need not be named and are allowed.
 
     Raises:
-        ConfigError: there is no such partition, or none that may be used unasked.
+        ConfigError: there is no such partition, or none that is used unasked.
+        PolicyExceeded: there are some, and none is allowed.
     """
     if wanted is not None:
         return [site.partition(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
-    import fnmatch
-
-    def allowed(name: str) -> bool:
-        lists = [located.policy.partitions for located in policies if located.policy.partitions is not None]
-        return all(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for patterns in lists)
-
-    found = [partition for partition in site.partitions if not partition.explicit and allowed(partition.name)]
+    free = [partition for partition in site.partitions if not partition.explicit]
+    found = [partition for partition in free if not refusals(policies, partition.name)]
+    if free and not found:
+        why = [f"partition '{free[0].name}': {text}" for text in refusals(policies, free[0].name)]
+        raise PolicyExceeded(f"site '{site.name}' has no partition that may be used unasked.\n" + "\n".join(why))
     if not found:
         names = ", ".join(partition.name for partition in site.partitions) or "none"
         raise ConfigError(f"site '{site.name}' has no partition that is taken unasked. Say partition=...: {names}.")

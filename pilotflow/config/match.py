@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pilotflow.config.policy import LocatedPolicy
+from pilotflow.config.policy import LocatedPolicy, refusals
 from pilotflow.config.site import Partition, Site
 from pilotflow.resources import Request
 from pilotflow.units import format_duration, format_memory
@@ -57,11 +56,7 @@ def _fit(partition: Partition, request: Request, policies: Sequence[LocatedPolic
     if most is not None and request.num_nodes > most:
         reasons.append(f"{request.num_nodes} nodes, a job gets at most {most}")
     reasons += _time(partition, request, policies)
-    reasons += [
-        f"site '{located.site}' allows partitions: {', '.join(located.policy.partitions)}"
-        for located in policies
-        if located.policy.partitions is not None and not _listed(partition.name, located.policy.partitions)
-    ]
+    reasons += [text.removesuffix(".") for text in refusals(policies, partition.name)]
     at_once = None if reasons else _at_once(partition, request)
     return Fit(partition, tuple(reasons), at_once, _cost(partition, request, at_once))
 
@@ -73,10 +68,6 @@ def _time(partition: Partition, request: Request, policies: Sequence[LocatedPoli
     if request.runtime_s is None or not limits or request.runtime_s <= min(limits):
         return []
     return [f"{format_duration(request.runtime_s)}, a job may run {format_duration(min(limits))}"]
-
-
-def _listed(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _at_once(partition: Partition, request: Request) -> int | None:

@@ -101,6 +101,19 @@ def check_uses(policies: Sequence[LocatedPolicy], uses: Sequence[Use], settings:
     _refuse(problems)
 
 
+def refusals(policies: Sequence[LocatedPolicy], partition: str) -> list[str]:
+    """Which policies do not allow a partition: what they allow, and where they say so; empty if all allow it."""
+    return [
+        f"site '{located.site}' allows partitions: {', '.join(allowed) or 'none'}{_at(located, 'partitions')}."
+        for located in policies
+        if (allowed := located.policy.partitions) is not None and not _is_listed(partition, allowed)
+    ]
+
+
+def _is_listed(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def _too_many(located: LocatedPolicy, uses: Sequence[Use], settings: Mapping[str, Setting]) -> list[str]:
     out: list[str] = []
     policy = located.policy
@@ -136,7 +149,7 @@ def _not_listed(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting
         value: str | None = getattr(use, key)
         if allowed is None or (key == "qos" and value is None):  # the batch system's own choice
             continue
-        if value is None or not any(fnmatch.fnmatchcase(value, pattern) for pattern in allowed):
+        if value is None or not _is_listed(value, allowed):
             wanted = f"no {key}" if value is None else f"{key} '{value}'"
             out.append(_problem(located, name, wanted, _from(settings, key, [use]), ", ".join(allowed) or "none"))
     return out

@@ -88,6 +88,8 @@ class Settings:
                     raise field_error(self, key, str(error)) from None
 
 
+_OPTIONS: Final = ("site", "account")
+"""Settings that commands have options of their own for."""
 NAMES: Final = tuple(field.name for field in dataclasses.fields(Settings))
 
 
@@ -171,12 +173,17 @@ def layer_of_environment(environment: Mapping[str, str]) -> Layer:
     return Layer("environment", _checked(values, names), names)
 
 
+def option_of(key: str) -> str:
+    """How a setting is given to commands."""
+    return f"--{key}" if key in _OPTIONS else f"--set {key}"
+
+
 def layer_of_call(values: Mapping[str, Any], where: str = "load({key}=...)") -> Layer:
     """The layer that a call or a command line is.
 
     Args:
         values: by setting; None where nothing was said.
-        where: what an origin looks like, with `{key}` for the setting.
+        where: what an origin looks like, with `{key}` for the setting, or `{option}` for its option of a command.
 
     Raises:
         ConfigError: there is no such setting, or a value is wrong.
@@ -184,7 +191,7 @@ def layer_of_call(values: Mapping[str, Any], where: str = "load({key}=...)") -> 
     for key in values:
         if key not in NAMES:
             raise ConfigError(f"there is no setting '{key}'{did_you_mean(key, NAMES)}. Valid: {', '.join(NAMES)}.")
-    origins = {key: where.format(key=key, option=key.replace("_", "-")) for key in values}
+    origins = {key: where.format(key=key, option=option_of(key)) for key in values}
     given = {key: value for key, value in values.items() if value is not None}
     return Layer("call", _checked(given, origins), origins)
 

@@ -167,7 +167,7 @@ def _site_config(options: RunOptions) -> Config | None:
     """The configuration of the site, if it is to be used."""
     if options.settings is None:
         return None
-    found = effective_here(options.settings, "--{option}")
+    found = effective_here(options.settings, "{option}")
     return None if found is None or found.site is None else found.config
 
 
