@@ -169,12 +169,12 @@ def test_refusals_name_policy_limit_value_and_both_places(cluster: Cluster, line
         number for number, text in enumerate((tmp_path / "own.yaml").read_text().splitlines(), 1) if "account" in text
     ]
     big, low = (f"own.yaml:{number}:5" for number in schedulers)
-    for words in (
+    for expected in (
         f"4 blocks ({big}, {low}): site 'pfs' allows max_blocks: 2 ({at}{line + 1}).",
         f"a walltime of 20m ({big}): site 'pfs' allows max_walltime: 10m ({at}{line + 3}).",
         f"partition 'low' ({low}): site 'pfs' allows partitions: debug, gp* ({at}{line + 6}).",
     ):
-        assert any(words in text for text in lines), (words, lines)
+        assert any(expected in text for text in lines), (expected, lines)
     assert not cluster.jobs()
 
 
