@@ -251,8 +251,11 @@ class Run:
     def cancel_all(self) -> int:
         """Cancel every task that has not ended, also those that run, with all processes that they have started.
 
+        A function that runs in a thread of the program (`ThreadExecutorConfig`) cannot be killed and is not cancelled:
+        it goes on, its future ends with what comes of it, and the run's log says so.
+
         Returns:
-            how many these were. The run goes on and takes new tasks.
+            how many were cancelled. The run goes on and takes new tasks.
         """
         return self.client.cancel_all()
 

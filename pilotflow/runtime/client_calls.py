@@ -134,12 +134,12 @@ class ClientCalls:
         self.call(end)
 
     def cancel_all(self) -> int:
-        """Cancel every task that was submitted before this call, running or not; returns how many these were."""
+        """Cancel every task that was submitted before this call, running or not; returns how many were cancelled."""
         count = [0]
         done = threading.Event()
 
         def end() -> None:
-            count[0] = self._book.cancel_all()
+            count[0] = self._cancel_all()
             self._settle_idle()
             done.set()
 
@@ -151,6 +151,9 @@ class ClientCalls:
             while not done.wait(1.0) and self._thread.is_alive():
                 pass
         return count[0]
+
+    def _cancel_all(self) -> int:
+        return self._book.cancel_all()
 
     def cancel_unstarted(self, futures: Sequence[AppFuture[Any]]) -> bool:
         """Cancel those tasks that have not started, and wait until that is known.

@@ -327,11 +327,11 @@ class TaskBook:
         if not here:
             self._say(CancelTasks(0, [id], running=True))
 
-    def cancel_all(self) -> int:
-        """Cancel every task, running or not; returns how many these are."""
+    def cancel_all(self, spared: Sequence[int] = ()) -> int:
+        """Cancel every task but these, running or not; returns how many were cancelled."""
         graph, count = self.graph, 0
         ask: list[int] = []
-        pending = list(graph.pending.items())
+        pending = [(id, future) for id, future in graph.pending.items() if id not in spared]
         for id, _ in pending:
             if not self._is_here(id):
                 ask.append(id)

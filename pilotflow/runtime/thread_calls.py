@@ -52,7 +52,8 @@ class Running:
     Attributes:
         request: what it has asked for.
         excess: what it has taken too much of, once it was ended for that.
-        can_end: whether it runs a command, which can be ended.
+        begun: whether it is past the point where `end` has it not begin.
+        can_end: whether it has not begun, or is a command.
     """
 
     def __init__(self, task: int, request: Request) -> None:
@@ -62,10 +63,24 @@ class Running:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._ending = False
-        self.can_end = False
+        self.begun = False
+        self.can_end = True
+
+    def begin(self, *, is_command: bool) -> bool:
+        """It begins; False if it was ended before."""
+        with self._lock:
+            if not self._ending:
+                self.begun, self.can_end = True, is_command
+            return self.begun
+
+    def may_end(self) -> bool:
+        """Whether it can be ended; what has not begun does not then."""
+        with self._lock:
+            self._ending = self._ending or not self.begun
+            return self.can_end
 
     def end(self) -> None:
-        """End its command with everything that it has started, or have it not start."""
+        """End its command with everything that it has started, or have it not begin."""
         with self._lock:
             self._ending = True
             process = self._process
@@ -120,10 +135,13 @@ class ThreadCalls(Calls):
         return self._exit_code
 
     def call_here(self, running: Running, task: Task, frames: list[Any]) -> tuple[Status, Packed]:
-        """As `call`; a command that took too long has EXCEEDED."""
+        """As `call`; a command that took too long has EXCEEDED, and what was ended before it began is CANCELLED."""
         RUNNING_HERE.set(running)
+        command = False
         with contextlib.suppress(Exception):  # it will be raised again, and then it is the task's error
-            running.can_end = is_command(self._functions.get(task.fn) or self._load(task.fn))
+            command = is_command(self._functions.get(task.fn) or self._load(task.fn))
+        if not running.begin(is_command=command):
+            return Status.CANCELLED, Packed(b"")
         status, packed = self.call(task, frames)
         if running.excess is not None:
             return Status.EXCEEDED, Packed(encode_excess(running.excess))

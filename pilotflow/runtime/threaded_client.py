@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +35,8 @@ class ThreadedClient(Client):
         self.definitions.keep_for(threads)
         self._ended: list[tuple[Result, Sequence[Any]]] = []
         self._ended_lock = threading.Lock()
+        self._unwanted: set[int] = set()  # cancelled before the pools have heard of them
+        self._claiming = threading.Lock()  # over that, and what comes into the pools
         self._pools = {
             label: ThreadPool(label, most, self.definitions, self._connection, self._begun, self._done)
             for label, most in threads.items()
@@ -73,15 +75,21 @@ class ThreadedClient(Client):
 
     def may_cancel(self, future: AppFuture[Any]) -> bool:
         """Whether the task can be ended: a function that runs in a thread cannot."""
-        if all(pool.can_end(future.task_id) for pool in self._pools.values()):
+        with self._claiming:
+            pool = self._pool_of(future.task_id)
+            if pool is None:
+                self._unwanted.add(future.task_id)
+        if pool is None or pool.may_end(future.task_id):
             return True
         self._log.warning(
-            "task %s (%s) was not cancelled: it runs in a thread of the program, and threads cannot be killed. "
-            "Bind it to an executor with processes to be able to end it.",
-            future.task_id,
-            future.name,
+            "not cancelled: what runs %s This goes on: task %s (%s)", _NOT_KILLED, future.task_id, future.name
         )
         return False
+
+    def cancel(self, future: AppFuture[Any]) -> None:
+        """As `Client.cancel`."""
+        super().cancel(future)
+        self.call(lambda: self._unwanted.discard(future.task_id))
 
     def counts(self, leased: int) -> Counts:
         """As `Client.counts`, with what runs in threads."""
@@ -100,12 +108,17 @@ class ThreadedClient(Client):
             request, executors = self.definitions.meaning(task.cls)
             pool = self._pools.get(executors[0]) if executors else None
             if pool is not None:
-                pool.submit(_copy(task), parts, request)
+                with self._claiming:  # a function that has begun cannot be ended any more
+                    if task.id not in self._unwanted and task.id in self._book.graph.pending:
+                        pool.submit(_copy(task), parts, request)
             else:
                 rest.append(task)
                 rest_frames += parts
         if rest:
             super()._hand_on(rest, rest_frames)
+
+    def _pool_of(self, id: int) -> ThreadPool | None:
+        return next((pool for pool in self._pools.values() if pool.has(id)), None)
 
     def _say_of_tasks(self, message: Any) -> None:
         self._mail_ready()
@@ -120,7 +133,7 @@ class ThreadedClient(Client):
         ended: list[int] = []
         refused: list[int] = []
         for id in message.ids:
-            pool = next((pool for pool in self._pools.values() if pool.has(id)), None)
+            pool = self._pool_of(id)
             if pool is None:
                 left.append(id)
             elif message.running:
@@ -141,13 +154,22 @@ class ThreadedClient(Client):
         return view if place is None else msgspec.structs.replace(view, here=place[0], runs_here=place[1])
 
     def _fail_all(self, error: BaseException) -> None:
-        going_on = sum(pool.end_all() for pool in self._pools.values())
-        if going_on:
-            self._log.warning(
-                "%d tasks go on in threads of the program, which cannot be killed; their results are dropped", going_on
-            )
+        self._end_threads("ended")
         super()._fail_all(error)
         give_streams_back()
+
+    def _end_threads(self, how: str) -> list[int]:
+        """End all that threads have, but for functions that run: these go on, and that is said."""
+        going_on = [id for pool in self._pools.values() for id in pool.end_all()]
+        if going_on:
+            pending = self._book.graph.pending
+            named = (f"{id} ({pending[id].name})" for id in going_on if id in pending)
+            self._log.warning("not %s: what runs %s These go on: task %s", how, _NOT_KILLED, ", ".join(named))
+        return going_on
+
+    def _cancel_all(self) -> int:
+        self._mail_ready()
+        return self._book.cancel_all(self._end_threads("cancelled"))
 
     # ---- from threads -----------------------------------------------------------------------
 
@@ -169,6 +191,12 @@ class ThreadedClient(Client):
         frames = [frame for _, parts in ended for frame in parts]
         self._book.take_results(ResultBatch(0, 0, [result for result, _ in ended]), frames, 0)
         self._settle_idle()
+
+
+_NOT_KILLED: Final = (
+    "in threads of the program cannot be killed. Bind what may have to be ended to an executor with processes "
+    "(ExecutorConfig)."
+)
 
 
 def _check_not_in_task(future: AppFuture[Any]) -> None:

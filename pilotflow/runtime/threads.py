@@ -91,11 +91,11 @@ class ThreadPool:
         """Drop a task; False if it has begun."""
         return self._queued.pop(id, None) is not None
 
-    def can_end(self, id: int) -> bool:
-        """Whether a task has not begun, has ended, or runs a command."""
+    def may_end(self, id: int) -> bool:
+        """Whether a task can be ended, which follows: it has not begun and will not now, or is a command."""
         with self._changed:
             running = self._running.get(id)
-            return running is None or running.can_end
+            return self._queued.pop(id, None) is not None or running is None or running.may_end()
 
     def end(self, id: int) -> None:
         """Drop a task, or end its command."""
@@ -105,18 +105,19 @@ class ThreadPool:
         if running is not None:
             running.end()
 
-    def end_all(self) -> int:
-        """Drop all tasks and end all commands; how many tasks go on, because they cannot be ended."""
+    def end_all(self) -> list[int]:
+        """Drop all tasks and end all commands; those that go on, because they are functions and have begun."""
         with self._changed:
             self._queued.clear()
-            running = list(self._running.values())
-        for one in running:
+            running = list(self._running.items())
+        for _, one in running:
             one.end()
-        return sum(not one.can_end for one in running)
+        return [id for id, one in running if not one.can_end]
 
     def has(self, id: int) -> bool:
         """Whether a task runs or waits here."""
-        return id in self._running or id in self._queued
+        with self._changed:
+            return id in self._running or id in self._queued
 
     def where(self, id: int) -> tuple[str, bool] | None:
         """In words where a task is, and whether it runs; None if it is not here."""
@@ -137,7 +138,8 @@ class ThreadPool:
             result, payload = self._execute(calls, running, task, frames)
             with self._changed:
                 del self._running[task.id]
-            self._done(result, payload)
+            if running.begun:
+                self._done(result, payload)
             del running, task, frames, result, payload
 
     def _execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 import time
@@ -70,8 +71,9 @@ def wait_until(seen: Callable[[], Any], timeout_s: float, what: str) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[pf.Run]:
-    with pf.load(pf.Config(executors=[THREADS], run_dir=tmp_path / "runs")) as run:
-        yield run
+    run = pf.load(pf.Config(executors=[THREADS], run_dir=tmp_path / "runs"))
+    yield run
+    run.close(wait=False)  # should a test fail, for functions that it leaves nobody else waits
 
 
 @pytest.fixture(params=["threads", "workers"])
@@ -262,12 +264,61 @@ def test_a_function_that_runs_in_a_thread_is_not_cancelled_and_that_is_said(run:
     wait_until(lambda: all(future.running() for future in running), 30, "both to run")
     waiting = add(1)
     assert not running[0].cancel()
-    assert "threads cannot be killed" in (run.directory / "pilotflow.log").read_text()
+    assert "threads of the program cannot be killed" in (run.directory / "pilotflow.log").read_text()
     assert waiting.cancel(), "what waits can be cancelled"
     assert not running[0].done()
     go.touch()
     assert running[0].result() == str(go)
     assert not running[0].cancel()
+
+
+def test_cancelling_everything_ends_all_but_functions_that_run_and_says_so(run: pf.Run, tmp_path: Path) -> None:
+    go, done = tmp_path / "go", tmp_path / "done"
+    function, command = wait_for(str(go)), shell(f"echo $$ > {tmp_path}/pid; sleep 1000; touch {done}")
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), 30, "its start")
+    wait_until(function.running, 30, "the function to run")
+    others = [shell(f"touch {done}"), add(1), add(function, "x"), add.options(retries=3)([command])]
+    assert run.cancel_all() == 5, "the command, what waits for a thread, and what waits for others"
+    for future in (command, *others):
+        with pytest.raises(CancelledError):
+            future.result(0)
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the end of the command")
+    log = (run.directory / "pilotflow.log").read_text()
+    assert "not cancelled: what runs in threads of the program cannot be killed" in log
+    assert f"These go on: task {function.task_id} (wait_for)\n" in log
+    assert "(ExecutorConfig)" in log, "the remedy"
+    assert function.running(), "it is not said to be cancelled while it runs"
+    wait_until(lambda: run.counts() == Counts(running=1, cancelled=5), 30, "all to be counted")
+    assert run.cancel_all() == 0
+    go.touch()
+    assert function.result(30) == str(go)
+    assert add(1, 1).result(30) == 2, "the run goes on"
+    assert not done.exists()
+
+
+@pf.python_app
+def hold(path: str) -> None:
+    Path(path).touch()
+    while not os.path.exists(f"{path}.go"):
+        time.sleep(0.001)
+
+
+def test_what_was_cancelled_does_not_run_in_a_thread_whenever_that_comes(run: pf.Run, tmp_path: Path) -> None:
+    cancelled: list[Path] = []
+    for n in range(300):
+        path = tmp_path / str(n)
+        future = hold(str(path))
+        wait_until(lambda n=n, path=path: n % 3 == 0 or path.exists() or random.random() < 0.3, 30, "some moment")  # type: ignore[misc]
+        if future.cancel():
+            cancelled.append(path)
+        else:
+            assert not future.cancelled()
+        Path(f"{path}.go").touch()
+    assert run.wait(30)
+    assert cancelled
+    assert len(cancelled) < 300
+    assert [path.name for path in cancelled if path.exists()] == []
 
 
 def test_closing_without_waiting_ends_what_can_be_ended(tmp_path: Path) -> None:
@@ -280,7 +331,9 @@ def test_closing_without_waiting_ends_what_can_be_ended(tmp_path: Path) -> None:
             future.result(0)
     pid = int((tmp_path / "pid").read_text())
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the end of the command")
-    assert "1 tasks go on in threads of the program" in (run.directory / "pilotflow.log").read_text()
+    log = (run.directory / "pilotflow.log").read_text()
+    assert "not ended: what runs in threads of the program cannot be killed" in log
+    assert f"These go on: task {function.task_id} (wait_for)\n" in log
     (tmp_path / "go").touch()
 
 
