@@ -27,6 +27,9 @@ AUTO_LOGNAME: Final = _AutoLogName()
 Target: TypeAlias = "str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | _AutoLogName | None"
 """What `stdout` and `stderr` may be."""
 
+LABEL_MAX_BYTES: Final = 200
+"""With a task's number and an ending, a name of 255 bytes must hold it."""
+
 STREAMS: Final = (("stdout", "out"), ("stderr", "err"))
 """Keywords of the two streams, and how the names of their files end."""
 
@@ -52,8 +55,15 @@ def check_label(label: Any, where: str) -> None:
     Raises:
         ConfigError: it cannot; `where` names the argument.
     """
-    if label is not None and (not isinstance(label, str) or not label or "/" in label or label.startswith(".")):
+    if label is None:
+        return
+    if not isinstance(label, str) or not label or "/" in label or "\0" in label or label.startswith("."):
         raise ConfigError(f"{where} takes a name for files, without '/' and not beginning with '.', not {show(label)}")
+    length = len(label.encode("utf-8", "surrogatepass"))
+    if length > LABEL_MAX_BYTES:
+        raise ConfigError(
+            f"{where} names files, with at most {LABEL_MAX_BYTES} bytes; {show(label)} has {length}. Shorten it."
+        )
 
 
 def place_of(

@@ -22,7 +22,7 @@ from pilotflow.errors import (
 from pilotflow.messages import Excess, Status, decode_excess
 from pilotflow.missing import explain_surroundings
 from pilotflow.remote_errors import unpack_exception
-from pilotflow.runtime.tasks import tail
+from pilotflow.runtime.tails import tail
 from pilotflow.serialize import Packed
 from pilotflow.units import format_duration, format_memory
 

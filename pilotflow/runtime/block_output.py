@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-TAIL_LINES: Final = 15
-_TAIL_BYTES: Final = 8192
+from pilotflow.runtime.tails import tail
 
 REMEDY: Final = (
     "Check worker_init, that the Python on the block's nodes exists and can import this version of pilotflow, "
@@ -30,15 +29,3 @@ def why_no_start(run_dir: Path, block: str) -> str:
             lines += [f"Its log ({logs[-1]}) ends with:", text]
     lines.append(f"{REMEDY} Its script is {script}." if script.exists() else REMEDY)
     return "\n".join(lines)
-
-
-def tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a text file, or nothing if there are none or it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -13,6 +13,7 @@ from pathlib import Path
 from pilotflow.errors import InterchangeLost
 from pilotflow.runtime import rundir
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.tails import tail
 
 EXIT_CODE_TIMEOUT_S = 1.0
 """How long an interchange that has hung up may take to end."""
@@ -75,7 +76,7 @@ class InterchangeProcess:
             how = f"ended with exit code {self._process.wait(EXIT_CODE_TIMEOUT_S)}"
         except subprocess.TimeoutExpired:
             how = "did not answer"
-        lines = rundir.last_lines(self._output) or "(it printed nothing)"
+        lines = tail(self._output) or "(it printed nothing)"
         run_id, directory = self._connection.run_id, self._connection.directory
         return InterchangeLost(
             f"The interchange of run {run_id} {how}. It said:\n{lines}\nIts log is {directory}/pilotflow.log."

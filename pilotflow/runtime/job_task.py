@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from pilotflow.errors import TaskTimeout
-from pilotflow.runtime.tasks import flush_output, plain_argv, tail
+from pilotflow.runtime.tails import tail
+from pilotflow.runtime.tasks import flush_output, plain_argv
 
 MISSING_OUTPUT: Final = 1
 """Exit code of a job that ended well without a file that it had promised."""

@@ -16,7 +16,7 @@ from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook,
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages import LiveBlock
 from pilotflow.providers.base import BlockJob, Provider
-from pilotflow.runtime.block_output import tail
+from pilotflow.runtime.tails import tail
 
 CANCELS_MAX: Final = 500
 """Blocks that one command cancels when this process is dead."""

@@ -19,7 +19,7 @@ from pilotflow.memfile import buffer_of
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.ranks_files import Ended
-from pilotflow.runtime.tasks import TAIL_LINES
+from pilotflow.runtime.tails import last_lines
 from pilotflow.serialize import Packed, pack, unpack
 
 _NAMED: Final = 5
@@ -224,11 +224,6 @@ def _code_in_words(code: int) -> str:
         return f"by signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
         return f"by signal {-code}"
-
-
-def last_lines(text: str) -> str:
-    """So much of what was printed as an error shows."""
-    return "\n".join(text.splitlines()[-TAIL_LINES:])
 
 
 def _shown(tail: str) -> str:

@@ -19,7 +19,8 @@ from pilotflow.errors import TaskError, TaskTimeout
 from pilotflow.launchers.steps import Step
 from pilotflow.providers import processes
 from pilotflow.remote_errors import pack_exception
-from pilotflow.runtime.ranks_result import Ran, StepEnd, StepOutcome, last_lines, outcome_of
+from pilotflow.runtime.ranks_result import Ran, StepEnd, StepOutcome, outcome_of
+from pilotflow.runtime.tails import last_lines
 from pilotflow.units import format_duration
 
 FORCE_S: Final = 10.0

@@ -92,15 +92,6 @@ def open_log(directory: Path) -> tuple[logging.Logger, logging.Handler]:
     return logger, handler
 
 
-def last_lines(path: Path, count: int = 15) -> str:
-    """The last lines of a text file, or nothing if it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-count:])
-
-
 def import_path() -> dict[str, str]:
     """The environment that lets another process import pilotflow, if it is not installed."""
     entries = [entry for entry in (*os.environ.get("PYTHONPATH", "").split(os.pathsep), home()) if entry]

@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs
 from pilotflow.launchers.nesting import refuse_nested
+from pilotflow.runtime.tails import tail
 
-TAIL_LINES = 15
-"""Lines of stderr that an error shows."""
-_TAIL_BYTES = 4096
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
 """A command without anything that a shell would interpret."""
 _SHELL_WORDS = frozenset(
@@ -303,18 +301,6 @@ def _program(name: str, path: str) -> str | None:
     import shutil  # it takes a while, and only commands need it
 
     return shutil.which(name, path=path)
-
-
-def tail(path: str) -> str:
-    """The last lines of a text file, or nothing if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-TAIL_LINES:])
 
 
 def flush_output() -> None:

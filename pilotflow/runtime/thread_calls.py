@@ -23,6 +23,7 @@ from pilotflow.errors import BashExitError, ConfigError, MissingOutputs
 from pilotflow.messages import Excess, Status, Task, encode_excess
 from pilotflow.resources import Request
 from pilotflow.runtime.calls import Calls
+from pilotflow.runtime.tails import tail
 from pilotflow.runtime.tasks import (
     BashCall,
     InSetting,
@@ -34,7 +35,6 @@ from pilotflow.runtime.tasks import (
     in_bash,
     is_command,
     opened,
-    tail,
 )
 from pilotflow.serialize import Packed
 

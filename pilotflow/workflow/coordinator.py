@@ -30,6 +30,7 @@ from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, R
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
+from pilotflow.runtime.tails import tail
 from pilotflow.workflow.deeds import Deeds
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.holding import holder, is_held, lock
@@ -255,7 +256,7 @@ def detach(directory: Path) -> int:
                 return process.pid  # it was a short one
             break
         time.sleep(0.05)
-    lines = rundir.last_lines(output) or "(it printed nothing)"
+    lines = tail(output) or "(it printed nothing)"
     raise InfrastructureError(f"The program of run {directory.name} does not come up. It said:\n{lines}")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pilotflow.errors import BashExitError, ConfigError
-from pilotflow.runtime.tasks import BashCall, Output, PythonCall, plain_argv, run_command, tail
+from pilotflow.runtime.tails import tail
+from pilotflow.runtime.tasks import BashCall, Output, PythonCall, plain_argv, run_command
 
 NOWHERE = Output(None, None)
 

@@ -95,6 +95,8 @@ def test_a_call_may_use_any_keyword_of_the_function() -> None:
         ({"stderr": ("x", "rb")}, "takes a path"),
         ({"label": "a/b"}, "takes a name for files"),
         ({"label": 7}, "takes a name for files"),
+        ({"label": "a\0b"}, "takes a name for files"),
+        ({"label": "ä" * 101}, r"label=...\) names files, with at most 200 bytes; .* has 202\. Shorten it"),
         ({"cwd": 5}, r"cwd=...\) takes the path of a directory, not 5"),
         ({"env": ["A"]}, "env=...* takes names and values"),
         ({"env": {"A=B": "x"}}, "'A=B' cannot be the name"),
