@@ -58,16 +58,19 @@ class CacheKeyError(ConfigError):
     Attributes:
         problem: why not.
         where: where the value is in the argument, such as `[3].name`; long paths are cut.
+        remedy: what to do about it, a sentence, where that is special.
     """
 
-    def __init__(self, problem: str, where: str = "") -> None:
-        super().__init__(f"at {where}: {problem}" if where else problem)
+    def __init__(self, problem: str, where: str = "", remedy: str = "") -> None:
+        text = f"at {where}: {problem}" if where else problem
+        super().__init__(f"{text}. {remedy}" if remedy else text)
         self.problem = problem
         self.where = where
+        self.remedy = remedy
 
     def inside(self, step: str) -> CacheKeyError:
         """The same error, seen from what contains the value."""
-        return CacheKeyError(self.problem, step + (self.where if len(self.where) < 200 else "..."))
+        return CacheKeyError(self.problem, step + (self.where if len(self.where) < 200 else "..."), self.remedy)
 
 
 class RequestTooLarge(ConfigError):

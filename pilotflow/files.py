@@ -153,13 +153,14 @@ class File(os.PathLike[str]):
                 return how, url, str(stat.st_size), str(stat.st_mtime_ns)
             told = file_staging.fingerprint(url)
         except (StagingError, ConfigError) as error:
-            raise CacheKeyError(str(error)) from None
+            remedy = "With File(..., cache_by='name') the URL alone counts, and nobody looks at what is there."
+            raise CacheKeyError(str(error).rstrip("."), remedy=remedy) from None
         except OSError as error:
             raise CacheKeyError(f"{self!r} cannot be read: {error.strerror or error}") from None
         if not told:
             raise CacheKeyError(
-                f"the server of {self!r} does not say when it was changed; say File(..., cache_by='content'), for "
-                "which it is fetched, or 'name'"
+                f"the server of {self!r} does not say when it was changed",
+                remedy="Say File(..., cache_by='content'), for which it is fetched, or 'name'.",
             )
         object.__setattr__(self, "_version", told)
         return how, url, told

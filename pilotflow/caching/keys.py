@@ -126,10 +126,12 @@ class AppKey:
         """The error of a call of this app."""
         at = f", at {error.where}," if error.where else ""
         argument = what.partition("'")[2].rstrip("'") or "NAME"
+        remedy = error.remedy or (
+            f"Pass what it is made from instead, name the argument in ignore_for_cache=['{argument}'] if results do "
+            "not depend on it, or register its class with pilotflow.cache_key."
+        )
         return CacheKeyError(
-            f"app '{self.name}' has cache=True, and {what}{at} cannot be part of a key: {error.problem}. Pass what it "
-            f"is made from instead, name the argument in ignore_for_cache=['{argument}'] if results do not depend on "
-            "it, or register its class with pilotflow.cache_key."
+            f"app '{self.name}' has cache=True, and {what}{at} cannot be part of a key: {error.problem}", remedy=remedy
         )
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -205,6 +205,9 @@ def _tried(action: Callable[[], None], url: str, done: str) -> None:
 def _reason(error: Exception, url: str) -> str:
     if isinstance(error, NotImplementedError):
         return f"{urlsplit(url).scheme}:// cannot be written to. Use a path or another kind of URL."
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+        error = cause  # fsspec calls everything so that it cannot look at
     text = str(error).replace(url, "it")
     if isinstance(error, FileNotFoundError):
         return f"there is no such file ({type(error).__name__})."

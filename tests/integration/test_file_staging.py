@@ -207,8 +207,12 @@ def test_calls_with_files_are_known_by_what_is_in_them(web: Server, ftp: Server,
         again = app(pf.File(where))
         assert not pf.why_not_cached(again).cached
         assert again.result() == len("of other length now")
-    with pytest.raises(pf.CacheKeyError, match=r"none\.txt"):
+    with pytest.raises(pf.CacheKeyError, match=r"none\.txt cannot be looked at .*no such file.*cache_by='name'"):
         app(pf.File(f"{web.url}/none.txt"))
+    with pytest.raises(
+        pf.CacheKeyError, match=r":9/x cannot be looked at .*Cannot connect.*See that this node reaches"
+    ):
+        app(pf.File("http://127.0.0.1:9/x"))
 
 
 def test_a_cached_call_that_makes_a_file_runs_again_when_that_is_gone(tmp_path: Path, ftp: Server) -> None:
