@@ -351,3 +351,19 @@ def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
     assert "has been removed" in done.stderr
     assert "cd" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_names_beyond_ascii_work_in_a_locale_without_them(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(
+        "name: größe\njobs: [{name: jöb, command: 'echo $TORC_JOB_NAME ü'}]\n", encoding="utf-8"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def said(*arguments: str) -> str:
+        argv = [sys.executable, "-m", "pilotflow", *arguments]
+        done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.decode()
+
+    assert "1 completed" in said("run", "w.yaml")
+    assert said("logs", "last", "jöb", "--stdout") == "jöb ü\n"
