@@ -42,6 +42,7 @@ class Place:
         fewest, most: nodes of one batch job.
         jobs: batch jobs at once.
         charge: what a node-hour costs, in the site's unit.
+        allowed: nodes that policies allow a run, in all places together.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Place:
     most: float = inf
     jobs: float = MOST_BATCH_JOBS
     charge: float = 1.0
+    allowed: float = inf
 
     @cached_property
     def shape(self) -> NodeShape:
@@ -178,6 +180,7 @@ def _place(partition: Partition, policies: Sequence[LocatedPolicy]) -> Place:
         min(most, default=inf),
         min([*jobs, MOST_BATCH_JOBS]),
         partition.charge_factor,
+        min(nodes, default=inf),
     )
 
 
@@ -249,15 +252,26 @@ def schemes(workflow: Workflow, places: Sequence[Place], *, few: bool = False) -
     """
     shape = Shape(workflow)
     all_fit = [place for place in places if all(map(place.takes, shape.requests))][: 1 if few else MOST_PLACES]
-    out = [*_as_written(workflow, places)]
+    found: list[Scheme] = []
     for place in all_fit:
-        out += _of_one_place(shape, place, FEW_SIZES if few else None)
+        found += _of_one_place(shape, place, FEW_SIZES if few else None)
     if not all_fit:
-        out += _by_partition(shape, places)
+        found += _by_partition(shape, places)
     if shape.steps is not None and 1 < len(shape.steps) <= MOST_STEPS:
-        out += _per_step(shape, all_fit or places)
+        found += _per_step(shape, all_fit or places)
+    out = [*_as_written(workflow, places), *filter(_is_allowed, found)]
     by_asks = {scheme.asks: scheme for scheme in reversed(out)}  # where all of a step fits on one node, say
     return [scheme for scheme in out if by_asks[scheme.asks] is scheme]
+
+
+def _is_allowed(scheme: Scheme) -> bool:
+    """Whether all that is asked for, together, is within what a run may have; steps may overlap."""
+    asks = scheme.asks
+    return (
+        sum(ask.count for ask in asks) <= min(ask.place.jobs for ask in asks)
+        and sum(ask.count * ask.nodes for ask in asks) <= min(ask.place.allowed for ask in asks)
+        and all(ask.place.fewest <= ask.nodes for ask in asks)
+    )
 
 
 def _counts(useful: int, fewest: int, most: float) -> list[int]:
