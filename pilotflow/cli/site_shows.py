@@ -11,6 +11,7 @@ from typing import Any
 from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.config.compose import Effective, effective
 from pilotflow.config.match import Fit, match
+from pilotflow.config.origins import effective_values
 from pilotflow.config.places import usual_places
 from pilotflow.config.plugins import name_of
 from pilotflow.config.settings import layer_of_environment
@@ -162,7 +163,9 @@ def show_settings(given: Sequence[str], origin: bool, as_json: bool) -> None:
     console = _console()
     site = "none; this machine" if found.site is None else found.site.name
     print_pairs(console, [("site", site)], _KEY_WIDTH)
-    rows = [(key, _value_text(key, setting.value), setting.origin) for key, setting in found.settings.items()]
+    rows = [(key, _value_text(key, value), who) for key, value, who in effective_values(found)]
+    if not origin:  # what somebody has said
+        rows = [row for row in rows if row[0] in found.settings]
     if rows:
         print()
         header = ("setting", "value", "set by") if origin else ("setting", "value")
@@ -219,6 +222,7 @@ def _settings_data(found: Effective) -> dict[str, Any]:
     return {
         "site": None if found.site is None else found.site.name,
         "settings": {key: dataclasses.asdict(setting) for key, setting in found.settings.items()},
+        "effective": [one._asdict() for one in effective_values(found)],
         "executors": [
             {"label": executor.label, "provider": name_of(type(executor.provider)), **_public(executor.provider)}
             for executor in found.config.block_executors
@@ -239,9 +243,11 @@ def _named(catalog: Catalog, name: str | None) -> Site:
 
 
 def _value_text(key: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value_text(key, item) for item in value)
     if key in ("max_walltime", "walltime", "min_poll_interval", "max_idletime", "heartbeat_limit"):
         return format_duration(float(value))
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "\\n".join(str(value).splitlines())
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,8 @@ from pilotflow.config.plugins import load_launcher, load_provider
 from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses, refusals
 from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
 from pilotflow.config.site import Partition, Site
-from pilotflow.config.sites import Catalog, needed, read_catalog, site_of
+from pilotflow.config.site_file import SiteFile
+from pilotflow.config.sites import Catalog, needed, read_catalog, settled
 from pilotflow.errors import ConfigError, PolicyExceeded
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.srun import SrunLauncher
@@ -46,12 +47,16 @@ class Effective:
         settings: what was said, with origins.
         policies: what has to be kept.
         config: what a run is started with.
+        file: the site's file, or None where there is none.
+        here: what tells that this is the site, if it was not named.
     """
 
     site: Site | None
     settings: Mapping[str, Setting]
     policies: Sequence[LocatedPolicy]
     config: Config
+    file: SiteFile | None = None
+    here: str = ""
 
 
 def effective(places: Places, environment: Mapping[str, str], call: Mapping[str, Any], where: str) -> Effective:
@@ -79,7 +84,8 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
     said = resolve(own).get("site")
     name = None if said is None else said.value
     catalog = read_catalog(places, needed(name, environment))
-    site = site_of(catalog, name, environment)
+    place = settled(catalog, name, environment)
+    site = None if place is None else place.file.site
     layers = [_site_layer(catalog, site), *own] if site is not None else own
     policies = catalog.policies(None if site is None else site.name)
     check_fixed(policies, layers)
@@ -89,7 +95,9 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
     batch = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
     uses = [dataclasses.replace(use_of(executor), partition=executor.label) for executor in batch]
     check_uses(policies, uses, settings)
-    return Effective(site, settings, policies, config)
+    if place is None:
+        return Effective(None, settings, policies, config)
+    return Effective(site, settings, policies, config, place.file, place.reason)
 
 
 def _site_layer(catalog: Catalog, site: Site) -> Layer:

@@ -52,7 +52,8 @@ def _fit(partition: Partition, request: Request, policies: Sequence[LocatedPolic
         reasons.append(f"{format_memory(request.memory_bytes)} a node, it has {format_memory(memory)}")
     if request.gpus_milli > 1000 * partition.gpus_per_node:
         reasons.append(f"{_cores(request.gpus_milli)} GPUs a node, it has {partition.gpus_per_node or 'none'}")
-    most = partition.max_nodes or partition.nodes
+    allowed = [located.policy.max_nodes for located in policies]
+    most = min((many for many in (partition.max_nodes or partition.nodes, *allowed) if many is not None), default=None)
     if most is not None and request.num_nodes > most:
         reasons.append(f"{request.num_nodes} nodes, a job gets at most {most}")
     reasons += _time(partition, request, policies)

@@ -74,7 +74,7 @@ def check_trusted(path: Path) -> None:
         ConfigError: somebody could, with the command that mends it; or the file cannot be looked at.
     """
     try:
-        for place in (path, path.parent):
+        for place in dict.fromkeys((path, path.parent, path.resolve().parent)):  # it may be a link
             info = place.stat()
             if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (place != path and info.st_mode & stat.S_ISVTX):
                 who = "everybody" if info.st_mode & stat.S_IWOTH else "its group"

@@ -188,10 +188,16 @@ def site_of(catalog: Catalog, name: str | None, environment: Mapping[str, str]) 
     Raises:
         ConfigError: there is no such site, or several seem to be this one.
     """
+    found = settled(catalog, name, environment)
+    return None if found is None else found.file.site
+
+
+def settled(catalog: Catalog, name: str | None, environment: Mapping[str, str]) -> Detected | None:
+    """As `site_of`, with the site's file and what tells that it is this one; that is empty if it was named."""
     if name is not None:
-        return catalog.site(name).site
+        return Detected(catalog.site(name), "")
     found = detect(catalog, environment)
     if len(found) > 1 and found[0].file is not catalog.admin:
         seen = "; ".join(f"{hit.file.site.name} ({hit.reason})" for hit in found)
         raise ConfigError(f"this seems to be more than one site: {seen}. Say which with site=... or PILOTFLOW_SITE.")
-    return found[0].file.site if found else None
+    return found[0] if found else None

@@ -106,8 +106,8 @@ def test_steps_that_would_need_more_together_than_is_allowed_are_no_way(tmp_path
     shape = {"cpus": 8, "small": 60, "nodes": 4, "gpus": 0, "wide": 60, "count": 8}
     workflow = read(tmp_path, WORKFLOW.format(**shape))
 
-    def ways(**limits: int) -> set[str]:
-        places = places_of(site(1), [LocatedPolicy(Policy(**limits), "s")])
+    def ways(max_blocks: int | None = None, max_nodes: int | None = None) -> set[str]:
+        places = places_of(site(1), [LocatedPolicy(Policy(max_blocks=max_blocks, max_nodes=max_nodes), "s")])
         choices = plan(workflow, written_durations(workflow), places, lambda _: 0.0, 120.0).choices
         return {choice.scheme.name for choice in choices}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ policies = st.fixed_dictionaries(
         "accounts": st.none() | st.lists(st.sampled_from(["a", "b", "a*"]), max_size=2),
         "qos": st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2),
         "partitions": st.none() | st.lists(st.sampled_from(["p", "q"]), max_size=2),
+        "max_submissions_per_minute": st.none() | st.integers(1, 400),
+        "min_poll_interval": st.none() | st.integers(1, 100),
         "fixed": st.lists(st.sampled_from(["walltime", "qos"]), max_size=2, unique=True),
     }
 )
@@ -286,6 +289,35 @@ def test_no_layers_ever_exceed_a_policy(
     providers: list[Any] = [executor.provider for executor in config.block_executors]
     for limits in (policy, tighter):
         within(limits, providers)
+    for key in {*policy["fixed"], *tighter["fixed"]}:
+        kept = "a" if key == "qos" else None  # what the site's defaults say
+        assert all(layer[key] in (None, kept) for layer in (user, project, environment, call))
+
+
+@given(policies, policies, st.lists(layers, min_size=1, max_size=3))
+def test_no_configuration_of_one_s_own_exceeds_a_policy(
+    tmp_path_factory: pytest.TempPathFactory,
+    policy: dict[str, Any],
+    tighter: dict[str, Any],
+    wanted: list[dict[str, Any]],
+) -> None:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "admin.yaml").write_text(f"name: s\npolicy: {yaml_of(policy)}\n")
+    (folder / "tighter.yaml").write_text(f"name: s\npolicy: {yaml_of(tighter)}\n")
+    where = dataclasses.replace(Places(folder / "admin.yaml"), added=(folder / "tighter.yaml",))
+    try:
+        executors = [
+            ExecutorConfig(
+                label=f"e{number}",
+                provider=SlurmProvider(**{key: value for key, value in each.items() if value is not None}),
+            )
+            for number, each in enumerate(wanted)
+        ]
+        kept = within_policy(Config(executors=executors), places=where)
+    except PilotflowError:
+        return
+    for limits in (policy, tighter):
+        within({**limits, "fixed": []}, [executor.provider for executor in kept.block_executors])
 
 
 def within(limits: dict[str, Any], providers: list[Any]) -> None:
@@ -299,8 +331,11 @@ def within(limits: dict[str, Any], providers: list[Any]) -> None:
         assert limits["partitions"] is None or provider.partition in limits["partitions"]
         assert limits["qos"] is None or provider.qos is None or provider.qos in limits["qos"]
         if limits["accounts"] is not None:
-            assert provider.account[:1] in {name[0] for name in limits["accounts"]}
+            assert any(fnmatch.fnmatchcase(provider.account, pattern) for pattern in limits["accounts"])
         assert "qos" not in limits["fixed"] or provider.qos == "a"
+        rate, pause = limits["max_submissions_per_minute"], limits["min_poll_interval"]
+        assert rate is None or provider.submit_rate <= rate / 60
+        assert pause is None or provider.min_poll_s >= pause
 
 
 def test_what_no_layer_says_is_left_out() -> None:
