@@ -46,12 +46,17 @@ def test_the_version_is_printed_at_once() -> None:
     best_s = 60.0
     argv = [sys.executable, "-m", "pilotflow", "--version"]
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = _cpu_of_children()
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-        best_s = min(best_s, time.perf_counter() - begun)
+        best_s = min(best_s, _cpu_of_children() - begun)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"pilotflow {VERSION}\n", "")
-    print(f"pilotflow --version took {best_s * 1000:.0f} ms")
-    assert best_s < 1.5  # 0.15 s where nothing else runs
+    print(f"pilotflow --version took {best_s * 1000:.0f} ms of a core")
+    assert best_s < 1.0  # 0.15 s as a rule
+
+
+def _cpu_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def test_the_version_needs_no_engine() -> None:

@@ -367,9 +367,9 @@ def test_a_block_idles_for_nothing_if_nothing_that_waits_would_run_there_in_the_
 
 
 def test_the_number_of_tasks_costs_nothing() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert missing([wants(10**15), wants(10**15, cores=3)], supply(room=10**9)) == {"cpu": 10**9}
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def many_classes(count: int) -> list[ClassLoad]:
@@ -388,13 +388,13 @@ def test_thousands_of_classes_cost_milliseconds_and_nothing_when_there_is_no_roo
         supply("b", node(128, gib=500), room=10_000, parallelism=0.5),
         supply("c", node(16), room=10_000),
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     assert set(missing_blocks(queue, offers)) == {"a", "b", "c"}
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     full = [structs_of(offer, room=0) for offer in offers]
-    began = time.perf_counter()
+    began = time.process_time()
     assert missing_blocks(queue, full) == {}
-    nothing = time.perf_counter() - began
+    nothing = time.process_time() - began
     print(f"5000 classes, three executors: {1000 * took:.0f} ms with room, {1e6 * nothing:.0f} us without")
     assert took < 5.0
     assert nothing < 0.05

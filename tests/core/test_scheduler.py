@@ -231,7 +231,7 @@ def test_cancelling_a_hundred_thousand_queued_tasks_takes_no_time_to_speak_of() 
     desk = Desk()
     desk.cls()
     tasks = desk.submit(100_000)
-    start = time.perf_counter()
+    start = time.process_time()
     for task in reversed(tasks):
         desk.scheduler.forget(task)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0

@@ -85,7 +85,7 @@ def running(tmp_path: Path, **words: Any) -> Iterator[Run]:
         nothing_left(run)
 
 
-def nothing_left(run: Run, limit_s: float = 15.0) -> None:
+def nothing_left(run: Run, limit_s: float = 60.0) -> None:
     """See that no process of a run is alive."""
     until(lambda: not processes_of(run.directory, run.run_id), limit_s, f"the end of {run.run_id}'s processes")
 
@@ -271,7 +271,7 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        until(lambda: not self.left(), 30.0, f"the end of {self.left()}")
+        until(lambda: not self.left(), 60.0, f"the end of {self.left()}")
 
 
 # ---- what the interchange says --------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_a_run_waits_for_its_joins_and_they_stay_with_it(tmp_path: Path) -> None
         raise KeyError
     assert abandoned is not None
     with pytest.raises(RunClosed):
-        abandoned.result(10)
+        abandoned.result(60)
     go.set()
 
 
