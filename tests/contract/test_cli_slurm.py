@@ -24,6 +24,16 @@ def test_the_script_is_shown_and_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_staged_environment_is_shown_and_not_packed(tmp_path: Path) -> None:
+    provider = "{type: slurm, partition: debug, walltime: 10m}"
+    (tmp_path / "c.yaml").write_text(f"executors:\n- {{label: a, stage_env: /local, provider: {provider}}}\n")
+    done = script(tmp_path, "c.yaml")
+    assert done.returncode == 0, done.stderr
+    assert f"bash {tmp_path}/runs/NNNN/stage.sh {tmp_path}/runs/.environments/" in done.stdout
+    assert "export VIRTUAL_ENV=/local/pilotflow-env-" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
 def test_bash_can_read_the_script(tmp_path: Path) -> None:
     text = script(tmp_path, str(CONFIGS / "slurm.yaml")).stdout
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)

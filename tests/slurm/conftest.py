@@ -6,6 +6,10 @@ With CI=true nothing is passed over: what is missing is installed, and what cann
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from tests.slurm.harness.cluster import Cluster
 from tests.slurm.harness.settings import Settings
 
 HERE = Path(__file__).parent
+NEEDED = ("msgspec", "zmq", "pyzmq.libs", "cloudpickle", "dill", "tblib", "psutil", "typeguard")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -57,3 +62,16 @@ def a_cluster(settings: Settings, programs: dict[str, str] = packages.CLUSTER) -
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def small_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with what pilotflow needs and nothing else."""
+    prefix = tmp_path_factory.mktemp("environment") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True)
+    target = Path(next(prefix.glob("lib/python*/site-packages")))
+    source = Path(sysconfig.get_paths()["platlib"])
+    for name in NEEDED:
+        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("tests"))
+    shutil.copy(source / "typing_extensions.py", target)
+    return prefix

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,3 +75,19 @@ def run_traced(folder: str, shared: list[str], staged: str) -> None:
     ours = tuple(shared)
     local = f"{staged or '?'}/"
     print(prefix, sum(path.startswith(ours) and not path.startswith(local) for path in seen))
+
+
+@pf.python_app
+def placed(seconds: float) -> tuple[str | None, str | None]:
+    time.sleep(seconds)
+    return os.environ.get("SLURMD_NODENAME"), os.environ.get("VIRTUAL_ENV")
+
+
+def run_steps(folder: str) -> None:
+    """In slurm mode, workers of steps on both nodes have the environment that was brought there."""
+    provider = {"nodes_per_block": 2, "cores_per_node": 4, "mem_per_node": 1}
+    with pf.load(config(provider, {"mode": "slurm", "stage_env": folder})):
+        found = [future.result(100) for future in [placed(0.5) for _ in range(8)]]
+    assert {node for node, _ in found} == {"node1", "node2"}, found
+    assert all(str(prefix).startswith(f"{folder}/pilotflow-env-") for _, prefix in found), found
+    print("staged")

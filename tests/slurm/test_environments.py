@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ CALLS_MAX = 1400
 """File-system calls of a manager from its start to its first result, on files that a cluster shares."""
 STAGED_CALLS_MAX = 60
 """The same with a staged environment, its standard library left out."""
-NEEDED = ("msgspec", "zmq", "pyzmq.libs", "cloudpickle", "dill", "tblib", "psutil", "typeguard")
 
 
 def test_the_programs_environment_is_active_and_missing_modules_are_explained(cluster: Cluster, tmp_path: Path) -> None:
@@ -38,19 +34,6 @@ def test_worker_init_can_choose_another_python(cluster: Cluster, small_environme
 
 
 # ---- what a start costs ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def small_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with what pilotflow needs and nothing else."""
-    prefix = tmp_path_factory.mktemp("environment") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", prefix], check=True)
-    target = Path(next(prefix.glob("lib/python*/site-packages")))
-    source = Path(sysconfig.get_paths()["platlib"])
-    for name in NEEDED:
-        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("tests"))
-    shutil.copy(source / "typing_extensions.py", target)
-    return prefix
 
 
 @pytest.mark.parametrize("staged", [False, True], ids=["shared", "staged"])

@@ -23,6 +23,8 @@ from tests.slurm.tasks import config, noted, pause
 from tests.slurm.test_losses import starts
 
 MIB = 1 << 20
+SCRATCH = "/dev/shm/pf-scratch"
+"""Each host has its own."""
 
 
 @pf.python_app
@@ -47,6 +49,22 @@ def size(data: bytes) -> bytes:
 @pf.bash_app
 def fail(stderr: Any = pf.AUTO_LOGNAME) -> str:
     return "echo it is broken >&2; exit 3"
+
+
+@pf.python_app(scratch=True)
+def in_scratch(seconds: float) -> tuple[str, str]:
+    task = pf.current_task()
+    assert task is not None
+    assert os.getcwd() == str(task.scratch) == os.environ["PILOTFLOW_SCRATCH"]
+    Path("made").write_text("here")
+    time.sleep(seconds)
+    return os.environ["SLURMD_NODENAME"], os.getcwd()
+
+
+@pf.python_app
+def left_in(folder: str) -> list[str]:
+    time.sleep(0.2)
+    return os.listdir(folder)
 
 
 @pf.bash_app
@@ -81,7 +99,12 @@ def use(mib: int) -> int:
 
 def steps_of(provider: dict[str, Any] | None = None, **executor: Any) -> pf.Config:
     given = {"partition": "gpu", "nodes_per_block": 2, "cores_per_node": 4, "mem_per_node": 2, "gpus_per_node": 2}
-    return config({**given, **(provider or {})}, {"mode": "slurm", "runtime_grace": 2, **executor}, crash_limit=2)
+    return config(
+        {**given, **(provider or {})},
+        {"mode": "slurm", "runtime_grace": 2, **executor},
+        crash_limit=2,
+        scratch_dir=SCRATCH,
+    )
 
 
 def run_steps(folder: str) -> None:
@@ -108,6 +131,13 @@ def run_steps(folder: str) -> None:
         check_ends(folder)
 
 
+def check_ranks(found: list[tuple[str, str]], nodes: set[str]) -> None:
+    """Two ranks on each node, in order; which node is the first is not said."""
+    assert [rank for _, rank in found] == ["0", "1", "2", "3"], found
+    assert found[0][0] == found[1][0] != found[2][0] == found[3][0], found
+    assert {node for node, _ in found} == nodes, found
+
+
 def check_ends(folder: str) -> None:
     """Errors of the task's own, deaths, runtimes, and tasks of several ranks between."""
     with pytest.raises(BashExitError, match=r"exit code 3\. Its stderr .* ends with:\nit is broken"):
@@ -116,7 +146,7 @@ def check_ends(folder: str) -> None:
         nested().result(60)
     with pytest.raises(WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"):
         die().result(60)
-    assert ranks().result(60) == [("node3", "0"), ("node3", "1"), ("node4", "2"), ("node4", "3")]
+    check_ranks(ranks().result(60), {"node3", "node4"})
     with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
         pause.options(runtime=1)(60).result(60)
     with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
@@ -127,12 +157,29 @@ def check_ends(folder: str) -> None:
         time.sleep(0.1)
     assert running.cancel(), "a running step can be cancelled"
     print("how they end: ok")
+    places = [future.result(60) for future in [in_scratch(0.3) for _ in range(8)]]
+    assert len({place for _, place in places}) == 8, "each has a directory of its own"
+    assert {node for node, _ in places} == {"node3", "node4"}
+    assert all(place.startswith(f"{SCRATCH}/in_scratch-") for _, place in places)
+    assert not any(future.result(60) for future in [left_in(SCRATCH) for _ in range(8)]), "they are removed"
+    print("scratch directories: ok")
 
 
 def test_every_task_is_a_step_with_what_it_asked_for(cluster: Cluster, tmp_path: Path) -> None:
     said = cluster.function("tests.slurm.test_slurm_mode:run_steps", str(tmp_path), cwd=tmp_path, timeout_s=120)
-    assert said == "steps and what they have: ok\nhow they end: ok\n"
+    assert said == "steps and what they have: ok\nhow they end: ok\nscratch directories: ok\n"
     assert not cluster.jobs("--states=pending,running")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_workers_of_steps_have_the_environment_that_was_brought_to_their_nodes(
+    cluster: Cluster, small_environment: Path, tmp_path: Path
+) -> None:
+    """Nodes keep it in a directory that no other host sees."""
+    python = str(small_environment / "bin/python")
+    code = f"from tests.slurm.environment_runs import run_steps; run_steps({str(cluster.state / 'local')!r})"
+    assert cluster.run("env", f"--chdir={tmp_path}", python, "-c", code, timeout_s=300).stdout == "staged\n"
 
 
 def outlast(tasks: int) -> None:
@@ -168,7 +215,7 @@ def run_inside() -> None:
     local = pf.ExecutorConfig(label="here", mode="auto")
     with pf.load(pf.Config(executors=[local])):
         found = [future.result(60) for future in [step(0.5) for _ in range(8)]]
-        assert ranks().result(60)[3] == ("node2", "3")
+        check_ranks(ranks().result(60), {"node1", "node2"})
     print(sorted({node for node, *_ in found}), len({number for _, number, *_ in found}))
 
 
