@@ -143,5 +143,7 @@ def test_what_is_asked_for_is_known_before_the_first_node_comes() -> None:
     assert (shape.node.cpus_milli, shape.node.memory_bytes, shape.node.gpus) == (4000, 2 << 30, 2)
     whole = shape_of(ExecutorConfig(provider=SlurmProvider(cores_per_node=4, exclusive=True, mem_per_node=0)))
     assert (whole.node.cpus_milli, whole.node.memory_bytes) == (None, None)
+    more = SlurmProvider(cores_per_node=4, scheduler_options="#SBATCH --gres=gpu:2")
+    assert shape_of(ExecutorConfig(provider=more)).node.gpus is None, "what others ask for is not known"
     own = shape_of(ExecutorConfig(num_cpus=3, provider=SlurmProvider(cores_per_node=4)))
     assert own.node.cpus_milli == 3000

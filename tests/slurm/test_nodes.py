@@ -59,6 +59,25 @@ def test_no_gpu_is_shared_and_the_variable_names_it(cluster: Cluster, tmp_path: 
                 assert not set(gpus.split(",")) & set(other_gpus.split(",")), "a GPU had two tasks"
 
 
+def use_unknown_gpus() -> None:
+    given = {"partition": "gpu", "init_blocks": 0, "max_blocks": 1, "scheduler_options": "#SBATCH --gres=gpu:2"}
+    with pilotflow.load(config(given)) as run:
+        two = devices.options(num_gpus=2)(0.0)  # nobody knows of GPUs yet: it waits, and brings a block
+        _, gpus, _, _ = two.result(100)
+        three = devices.options(num_gpus=3)(0.0)
+        print(json.dumps([gpus, str(three.exception(100)), len(run.blocks())]))
+
+
+def test_gpus_that_only_scheduler_options_ask_for_are_used_when_the_first_block_has_told(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    gpus, refusal, blocks = json.loads(cluster.function(f"{HERE}:use_unknown_gpus", cwd=tmp_path))
+    assert (gpus, blocks) == ("0,1", 1)
+    assert "It asks for 3 GPUs a node; the largest node has 2 (executor 'slurm')." in refusal
+    (log,) = tmp_path.glob("runs/0001/blocks/slurm-0/manager-*.log")
+    assert log.read_text().count("Tasks are not pinned to cores: Slurm's figure for this node is 4 CPUs, but") == 1
+
+
 LAUNCHERS: dict[str, tuple[Launcher, int]] = {
     "simple": (SimpleLauncher(), 1),
     "single_node": (SingleNodeLauncher(), 1),
