@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol
@@ -37,10 +38,12 @@ class Look:
     Attributes:
         counts: how many there are of each kind.
         note: what is waited for, if there is something to say.
+        warnings: what people should know at the end.
     """
 
     counts: Counts
     note: str = ""
+    warnings: Sequence[str] = ()
 
 
 class Surface(Protocol):
@@ -52,7 +55,7 @@ class Surface(Protocol):
     def show(self, title: str, look: Look, rate: float) -> None:
         """Show this instead of what was shown before; `rate` is in tasks a second."""
 
-    def finish(self, title: str, counts: Counts, seconds: float) -> None:
+    def finish(self, title: str, look: Look, seconds: float) -> None:
         """Show what became of it, to stay."""
 
     def close(self) -> None:
@@ -128,9 +131,9 @@ class _Watched:
 
     def finish(self, surface: Surface) -> None:
         if self._shown and self._begun is not None:
-            counts = self._look().counts
-            self._note(counts, time.monotonic())
-            surface.finish(self._title, counts, self._ended_at - self._begun)
+            look = self._look()
+            self._note(look.counts, time.monotonic())
+            surface.finish(self._title, look, self._ended_at - self._begun)
 
     def _note(self, counts: Counts, now: float) -> None:
         self._pace.look(now, counts)
@@ -167,6 +170,12 @@ def waited_for(blocks: Sequence[BlockInfo]) -> str:
         asked = f"{len(alive)} block{'s' if len(alive) > 1 else ''} pending"
         return f"no workers yet, {asked}{f' ({said})' if said else ''}"
     return "no workers yet"
+
+
+def in_words(blocks: Sequence[BlockInfo]) -> str:
+    """How many blocks are in which phase."""
+    phases = Counter(block.phase.value for block in blocks)
+    return ", ".join(f"{count} {phase}" for phase, count in phases.items()) or "none yet"
 
 
 # ---- terminals ------------------------------------------------------------------------------
@@ -212,12 +221,13 @@ class TerminalSurface:
             self._stream.flush()
             self._painted = text
 
-    def finish(self, title: str, counts: Counts, seconds: float) -> None:
-        """Leave one line that stays."""
+    def finish(self, title: str, look: Look, seconds: float) -> None:
+        """Leave one line that stays, and warnings."""
         with self._lock:
             self._erase()
             if not self._unfinished and self._is_ours():
-                self._stream.write(f"{title} {summary(counts, seconds)}\n")
+                lines = f"{title} {summary(look.counts, seconds)}", *(f"Warning: {text}" for text in look.warnings)
+                self._stream.write("".join(f"{line}\n" for line in lines))
                 self._stream.flush()
 
     def close(self) -> None:
@@ -312,9 +322,10 @@ class NotebookSurface:
         """Show a bar and words."""
         self._put(_html(title, look.counts, " · ".join(parts_of(look.counts, rate, look.note))))
 
-    def finish(self, title: str, counts: Counts, seconds: float) -> None:
+    def finish(self, title: str, look: Look, seconds: float) -> None:
         """Show what became of it."""
-        self._put(_html(title, counts, summary(counts, seconds)))
+        words = summary(look.counts, seconds), *(f"Warning: {text}" for text in look.warnings)
+        self._put(_html(title, look.counts, " · ".join(words)))
 
     def close(self) -> None:
         """What is shown stays."""

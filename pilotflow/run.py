@@ -19,7 +19,7 @@ from pilotflow.aio import in_thread
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
 from pilotflow.current import no_longer_current
-from pilotflow.display import Display, Look, Surface, waited_for
+from pilotflow.display import Display, Look, Surface, in_words, waited_for
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
@@ -84,6 +84,7 @@ class Run:
         self._closed = False
         self._load: Load | None = None
         self._failed: dict[str, str] = {}
+        self._warnings: list[str] = []
         self._asked: dict[str, int] = {}
         self._bodies: dict[tuple[bytes, bool], int] = {}
         self._memo: Memo | None = None
@@ -324,9 +325,8 @@ class Run:
         ]
         blocks = self.blocks()
         for executor in self.config.block_executors:
-            phases = [block.phase.value for block in blocks if block.executor == executor.label]
-            words = ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
-            rows.append((f"executor {executor.label}", f"blocks: {words or 'none yet'}"))
+            own = [block for block in blocks if block.executor == executor.label]
+            rows.append((f"executor {executor.label}", f"blocks: {in_words(own)}"))
         return table(f"{self._title}{' (closed)' if self._closed else ''}", rows)
 
     @property
@@ -381,9 +381,8 @@ class Run:
     def _look(self) -> Look:
         """What the live line shows."""
         counts, load = self.counts(), self._load
-        if not counts.waiting or (load is not None and any(block.managers for block in load.blocks)):
-            return Look(counts)
-        return Look(counts, waited_for(self.blocks()))
+        idles = counts.waiting and (load is None or not any(block.managers for block in load.blocks))
+        return Look(counts, waited_for(self.blocks()) if idles else "", self._warnings)
 
     def _hear(self, event: Any) -> None:
         """Called in the client's loop with what the interchange reports."""
@@ -409,6 +408,7 @@ class Run:
             self._keeper.on_manager_down(event)
         elif isinstance(event, Notice):
             self._log.warning("%s", event.text)
+            self._warnings.append(event.text)
             self._record("notice", "", event.text)
         elif isinstance(event, SetupFailed):
             self.broken = error = setup_error(event)

@@ -61,6 +61,7 @@ def as_data(history: History, summary: Summary) -> dict[str, Any]:
         "programs": summary.lives,
         "pid": summary.pid if summary.state == "running" else None,
         "host": summary.host,
+        "warnings": history.warnings(),
     }
 
 
@@ -74,6 +75,8 @@ def print_summary(history: History, summary: Summary) -> None:
     if 1 < len(summary.stages) <= STAGES_SHOWN and summary.counts.total > len(summary.stages):
         print()
         print_stages(console, summary)
+    for text in history.warnings():
+        console.print(f"Warning: {text}", markup=False, soft_wrap=not console.is_terminal)
     if summary.state in ("failed", "interrupted", "infrastructure", "died"):
         _print_failures(history, summary)
 

@@ -260,7 +260,7 @@ class Fleet(Ledger):
     # ---- handing out ------------------------------------------------------------------------
 
     def _send_tasks(self, peer: Peer, tasks: list[Task]) -> None:
-        if peer.manager.capacity.depth_limited and not peer.warned:
+        if peer.manager.capacity.depth_limited and peer.manager.executor not in self._warned:
             self._warn_of_excess(peer)
         letter = self._letter(peer.key)
         functions, classes = peer.functions, peer.classes
@@ -277,7 +277,7 @@ class Fleet(Ledger):
         self._load_changed = True
 
     def _warn_of_excess(self, peer: Peer) -> None:
-        """A depth-limited manager runs tasks that together ask for more than its node has: say so, once."""
+        """A depth-limited manager runs tasks that together ask for more than its node has: say so, once an executor."""
         manager = peer.manager
         capacity = manager.capacity
         short = [
@@ -289,7 +289,7 @@ class Fleet(Ledger):
             else "",
         ]
         if any(short):
-            peer.warned = True
+            self._warned.add(manager.executor)
             self._send_client(
                 Notice(
                     f"The tasks that {where(manager)} runs ask for {' and '.join(filter(None, short))}. It runs "

@@ -91,6 +91,7 @@ class Ledger:
         self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
+        self._warned: set[str] = set()  # depth-limited executors whose tasks asked for more than a node has
         self._dropped: dict[str, str] = {}  # blocks that are over for their provider, and why
         self._hope = Hope()
         self._hopeless: dict[int, Verdict] = {}

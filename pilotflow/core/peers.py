@@ -21,7 +21,6 @@ class Peer:
     idle_since: float
     functions: set[int] = field(default_factory=set)
     classes: set[int] = field(default_factory=set)
-    warned: bool = False  # that its tasks ask for more than its node has
 
 
 def load_of(

@@ -239,6 +239,13 @@ class History:
         )
         return [(row[0], EventLine(*row[1:])) for row in rows]
 
+    def warnings(self) -> list[str]:
+        """What people should know of how it ran, each once."""
+        rows = self.database.execute(
+            "SELECT detail FROM events WHERE kind = 'notice' GROUP BY detail ORDER BY MIN(rowid)"
+        )
+        return [text for (text,) in rows]
+
 
 @contextmanager
 def open_history(directory: Path) -> Iterator[History]:

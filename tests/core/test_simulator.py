@@ -17,10 +17,11 @@ def history(payload: bytes) -> list[str]:
     return msgspec.msgpack.decode(payload, type=list[str])
 
 
-def test_a_depth_limited_manager_that_runs_more_than_its_node_has_says_so_once() -> None:
+def test_depth_limited_managers_that_run_more_than_their_nodes_have_say_so_once() -> None:
     sim = Simulation()
-    sim.add_manager(slots=3, cpus=2, memory_bytes=8 << 30, depth_limited=True)
-    sim.submit_many([Plan(1.0)] * 9, request=Request(memory_bytes=3 << 30))
+    for _ in range(3):
+        sim.add_manager(slots=3, cpus=2, memory_bytes=8 << 30, depth_limited=True)
+    sim.submit_many([Plan(1.0)] * 27, request=Request(memory_bytes=3 << 30))
     sim.run()
     (notice,) = [event for event in sim.client.events if isinstance(event, Notice)]
     assert "ask for 3 cores of 2 and 9 GiB of 8 GiB" in notice.text

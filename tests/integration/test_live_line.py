@@ -79,6 +79,21 @@ def test_one_line_says_what_is_done_running_waiting_and_failed_and_a_summary_sta
     assert b"\x1b[31m1 failed\x1b[0m" in terminal.raw, "failures are red"
 
 
+def test_the_summary_warns_of_nodes_that_ran_more_than_they_have(start: Start) -> None:
+    terminal = start("""
+    with pf.load(pf.Config(executors=[pf.ExecutorConfig(label="deep", num_cpus=2, max_parallel_jobs=3)])):
+        futures = [wait_for("go", x) for x in range(4)]
+        input("")
+        go("go")
+    """)
+    terminal.wait_for(lambda lines: any("3 running" in line for line in lines))
+    terminal.send("\n")
+    assert terminal.finish() == 0
+    after = "".join(terminal.lines()).partition("4 done in")[2]  # folded by the terminal
+    assert "Warning: The tasks that manager on" in after
+    assert "ask for 3 cores of 2. It runs 3 at once" in after
+
+
 def test_what_the_program_prints_comes_above_the_line_and_is_whole(start: Start) -> None:
     terminal = start("""
     with pf.load(config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -176,3 +177,14 @@ def test_a_runner_added_by_hand_offers_what_its_command_line_says(cli: Cli, tmp_
     assert cli("logs", "last", "a", "--stdout").stdout == "0,1 5\n"
     (offer,) = tools.query(tmp_path / "runs/0001", "SELECT cpus_milli, memory_bytes, gpus FROM managers")
     assert offer[:2] == (5000, 3 << 29)
+
+
+def test_the_summary_warns_of_a_node_that_ran_more_than_it_has(cli: Cli, tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    warning = f"ask for {cores + 3} cores of {cores}. It runs {cores + 3} at once whatever they ask for"
+    jobs = "".join(f"  - {{name: j{n}, command: sleep 0.5}}\n" for n in range(cores + 3))
+    file = _file(tmp_path, f"name: deep\njobs:\n{jobs}")
+    assert warning in cli("run", file, "--max-parallel-jobs", str(cores + 3)).stdout
+    (said,) = json.loads(cli("status", "--json").stdout)["warnings"]
+    assert warning in said
+    assert "Warning" not in cli("run", file).stdout
