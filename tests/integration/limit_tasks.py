@@ -61,6 +61,13 @@ def hold(seconds: float) -> tuple[int, int, str, tuple[int, ...]]:
     return start, time.monotonic_ns(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), current_task().cores
 
 
+def affinity(path: str | None = None) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """(cores, ids of the CPUs that it may run on, pid), after a file is there."""
+    if path is not None:
+        wait_for(path)
+    return current_task().cores, tuple(sorted(os.sched_getaffinity(0))), os.getpid()
+
+
 def note_warning(path: str) -> str:
     """Handle the first warning like a program that saves its state, and go on; the next time there is no need."""
     saved = Path(path)

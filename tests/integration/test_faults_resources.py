@@ -251,7 +251,8 @@ def test_payloads_beyond_the_limit_fail_with_words(tmp_path: Path) -> None:
         assert len(tasks.blob(3 * MIB, 1).result(60)) == 3 * MIB
         joined = tasks.echo([tasks.blob(3 * MIB, i) for i in range(3)])  # small enough one by one
         error = joined.exception(60)
-        assert error is None or type(error) is SerializationError
+        assert type(error) is SerializationError
+        assert "bytes with the 3 results they need" in str(error)
         assert tasks.square(3).result(60) == 9
         assert len(run.blocks()) == 1
 

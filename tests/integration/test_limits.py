@@ -16,6 +16,7 @@ import pytest
 
 import pilotflow as pf
 from pilotflow import MemoryLimitExceeded, TaskTimeout, WalltimeExceeded
+from pilotflow.node import measure_node
 from tests.integration import limit_tasks
 from tests.integration.faults import until
 from tests.integration.memory_groups import memory_group
@@ -141,6 +142,36 @@ def test_a_task_is_told_its_threads_and_its_gpus() -> None:
     both = pf.python_app(num_cpus=3, num_gpus=2)(limit_tasks.environment)(*names).result(60)
     assert alone == ["1", "", "PCI_BUS_ID"]
     assert both == ["3", "0,1", "PCI_BUS_ID"]
+
+
+def test_a_task_runs_on_the_cpus_of_its_cores_alone_and_its_warm_worker_moves(tmp_path: Path) -> None:
+    report = measure_node()
+    if not report.pinned:
+        pytest.skip(f"nothing can be pinned here: {'; '.join(report.notes)}")
+    count = len(report.cores)
+    node = pf.ExecutorConfig(label="node", provider=pf.LocalProvider(max_blocks=1))
+    with pf.load(pf.Config(run_dir=tmp_path / "runs", executors=[node])):
+        gate = tmp_path / "gate"
+        one = pf.python_app(limit_tasks.affinity)
+        each = [one(str(gate)) for _ in range(count)]
+        until(lambda: all(future.running() for future in each), what="the start of one task a core")
+        gate.touch()
+        found = [future.result(60) for future in each]
+        assert sorted(cores for cores, _, _ in found) == [(core,) for core in range(count)]
+        assert all(cpus == report.cores[core].cpus for (core,), cpus, _ in found)
+        whole = pf.python_app(num_cpus=count)(limit_tasks.affinity)()
+        cores, cpus, pid = whole.result(60)
+        assert (cores, cpus) == (tuple(range(count)), report.usable_cpus)
+        assert pid in [pid for _, _, pid in found], "no worker is started for another seat"
+
+
+@pytest.mark.parametrize("words", [{"max_workers_per_node": 2 * (os.cpu_count() or 1)}, {"pin": False}])
+def test_with_more_workers_than_cores_or_as_told_tasks_are_not_pinned(tmp_path: Path, words: dict[str, Any]) -> None:
+    with pf.load(pf.Config(run_dir=tmp_path, executors=[pf.ExecutorConfig(label="node", **words)])) as run:
+        cores, cpus, _ = pf.python_app(limit_tasks.affinity)().result(60)
+        assert (len(cores), cpus) == (1, measure_node().usable_cpus)
+        (log,) = run.directory.glob("blocks/node-0/manager-*.log")
+        assert log.read_text().count("Tasks are not pinned to cores: the user said") == 1
 
 
 def test_a_task_knows_how_much_time_it_has_left() -> None:
