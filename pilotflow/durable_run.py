@@ -34,7 +34,12 @@ class DurableRun(Run):
 
     def __init__(self, config: Config, durable: Durable) -> None:
         self._durable = durable
+        self._is_up = False
         super().__init__(config)
+        with self._lock:
+            self._is_up, broken = True, self.broken
+        if isinstance(broken, InterchangeLost):
+            durable.journal.lost(broken)
 
     def _find_directory(self) -> tuple[Path, str]:
         return self._durable.directory, self._durable.run_id
@@ -64,7 +69,8 @@ class DurableRun(Run):
 
     def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
         send, blocks, known = self._from_keeper, self._durable.blocks, self._durable.known
-        return BlockKeeper(kept, self.directory, send, self._log, mark, self.run_id, blocks, known)
+        parts = (kept, self.directory, send, self._log, mark, self.run_id, blocks, known)
+        return BlockKeeper(*parts, spare=self._durable.spare)
 
     def _make_client(self, connection: Connection) -> Client:
         return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)
@@ -82,9 +88,11 @@ class DurableRun(Run):
             journal.instructed(event)
             return
         if isinstance(event, InterchangeLost):
-            self.broken = event
+            with self._lock:
+                self.broken, is_up = event, self._is_up
             self._interchange.kill()  # it may be frozen, and its managers look for its successor
-            journal.lost(event)
+            if is_up:  # else whoever starts it is told
+                journal.lost(event)
             return
         super()._hear(event)
         if isinstance(event, (ManagerUp, ManagerDown)):

@@ -110,7 +110,7 @@ class Run:
         self._guard = BlockGuard(self.directory, self._interchange.pid, providers)
         undo.callback(self._guard.end)
         self._keeper = self._make_keeper(kept, mark)
-        undo.callback(self._keeper.close, CLOSE_TIMEOUT_S)
+        undo.callback(self._keeper.undo, CLOSE_TIMEOUT_S)
         self.client = self._make_client(connection)
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
         shapes = [shape_of(executor) for executor in config.block_executors]
@@ -379,7 +379,6 @@ class Run:
     # ---- inside -----------------------------------------------------------------------------
 
     def _look(self) -> Look:
-        """What the live line shows."""
         counts, load = self.counts(), self._load
         idles = counts.waiting and (load is None or not any(block.managers for block in load.blocks))
         return Look(counts, waited_for(self.blocks()) if idles else "", self._warnings)

@@ -84,6 +84,7 @@ class BlockKeeper:
         run_id: the run's name.
         adopted: blocks that there are from an earlier life of the run.
         known: told which blocks exist, whenever that has changed, in the keeper's thread.
+        spare: whether there is another try if the run cannot be started.
         if_killed: told the commands that would cancel all batch jobs, before there may be another one.
     """
 
@@ -98,7 +99,9 @@ class BlockKeeper:
         adopted: Sequence[KnownBlock] = (),
         known: Callable[[list[KnownBlock]], object] = len,
         if_killed: Callable[[list[tuple[str, ...]]], object] | None = None,
+        spare: bool = False,
     ) -> None:
+        self._spare = spare
         self._if_killed = if_killed
         self._run_id = run_id
         self._environment = environment or {}
@@ -167,7 +170,15 @@ class BlockKeeper:
     def leave(self) -> None:
         """Keep nothing any more, and leave the blocks to somebody else."""
         self._events.put(_Close(time.monotonic(), spare=True))
-        self._thread.join(5.0)
+        if self._thread.ident is not None:
+            self._thread.join(5.0)
+
+    def undo(self, timeout_s: float) -> None:
+        """The run could not be started: leave the blocks to another try, if there is one, or close."""
+        if self._spare:
+            self.leave()
+        else:
+            self.close(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
         """Begin what `close` does, and do not wait for it."""

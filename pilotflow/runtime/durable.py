@@ -61,6 +61,7 @@ class Durable:
         interchange: the connection file's content, if the interchange lives and is to be taken over.
         interchange_pid: its process.
         open: whether managers may join that no executor has asked for.
+        spare: whether blocks are left to another try if this one cannot be started.
         prepare: called with the client before it says anything else: what must be known before any result comes.
     """
 
@@ -75,4 +76,5 @@ class Durable:
     interchange: Connection | None = None
     interchange_pid: int = 0
     open: bool = False
+    spare: bool = False
     prepare: Callable[[DurableClient], object] = bool

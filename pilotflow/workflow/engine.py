@@ -43,7 +43,7 @@ from pilotflow.workflow.inbox import (
     TasksEnded,
     TasksLost,
 )
-from pilotflow.workflow.outcomes import Ended, cut_row, ended, result_row
+from pilotflow.workflow.outcomes import HOW, Ended, cut_row, ended, result_row
 from pilotflow.workflow.packing import HELPED_MAX, Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
@@ -56,7 +56,6 @@ RESTARTS_MAX: Final = 5
 """An interchange that is lost so often without any job ending in between is not started again."""
 LAST_ACTIONS_S: Final = 300.0
 """Actions that fire when the last managers leave are waited for while one of them ends within this time."""
-_HOW: Final = {S.COMPLETED: "completed", S.FAILED: "failed", S.TERMINATED: "terminated"}
 
 
 class Engine:
@@ -159,12 +158,18 @@ class Engine:
 
     def _open(self, *, again: bool) -> None:
         """Start what runs the jobs, or go on with what is left of it, and hand out what is ready."""
-        durable = self.setting.durable(
-            self._epoch, self._blocks if again else None, self._store, self.inbox, self._know_blocks, self._prepare
-        )
+        blocks, spare = self._blocks if again else None, again and self._restarts < RESTARTS_MAX
+        parts = (self._epoch, blocks, self._store, self.inbox, self._know_blocks, self._prepare)
+        durable = self.setting.durable(*parts, spare=spare)
         if again and durable.interchange is None:
             self._roster.expect_all()
-        self.run = DurableRun(self.setting.config, durable)
+        try:
+            self.run = DurableRun(self.setting.config, durable)
+        except InterchangeLost as error:
+            if not again:
+                raise
+            self._restart(error)
+            return
         self._asked.ask_again(self.run, self._actions.done, Counter(block.executor for block in durable.blocks))
         waiting, self._waiting = self._waiting, []
         self._submit(waiting)
@@ -197,7 +202,6 @@ class Engine:
                 if row[3] == Status.OK:  # what failed now was cut by us
                     self._ended(row)
         self._take_all_back(self.stopped or "the run has ended")
-        self._waiting = []
         self._roster.dismiss()
         self._commit()
         self._store.known_blocks([])
@@ -223,7 +227,6 @@ class Engine:
         self._open(again=True)
 
     def _reunite(self) -> None:
-        """Once all managers are back, what none of them has can be handed out."""
         if self.run is not None and self._roster.is_reunited():
             self.run.client.say(Reunited())
 
@@ -304,7 +307,7 @@ class Engine:
         self._tries.attempts[number] = attempt = max(self._tries.attempts[number], end.attempt)
         words = end.words if not verdict.why else f"{end.words}\n({verdict.why})".strip()
         self._changes.results.append(
-            result_row(number, attempt, _HOW[verdict.state], row, replace(end, words=words), now)
+            result_row(number, attempt, HOW[verdict.state], row, replace(end, words=words), now)
         )
         self._tries.after.pop(number, None)
         if verdict.again:

@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pilotflow.core.job_states import JobState
 from pilotflow.errors import (
     BlockStartError,
     MemoryLimitExceeded,
@@ -24,6 +25,8 @@ from pilotflow.workflow.store import ResultRow
 LOST_CODE: Final = 255
 """Exit code, for failure handlers, of an attempt that was lost with its worker for the last time."""
 WORDS_MAX: Final = 4000
+HOW: Final = {JobState.COMPLETED: "completed", JobState.FAILED: "failed", JobState.TERMINATED: "terminated"}
+"""How an attempt has ended that has put its job into this state."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class Setting:
         journal: Journal,
         known: Callable[[list[KnownBlock]], None],
         prepare: Callable[[DurableClient], object],
+        *,
+        spare: bool,
     ) -> Durable:
         """How the run goes on with blocks that there are, or begins with None. See `Durable` for the arguments."""
         takes_over = blocks is not None and self.interchange is not None and epoch == self.epoch
@@ -73,5 +75,6 @@ class Setting:
             interchange=self.interchange if takes_over else None,
             interchange_pid=self.interchange_pid if takes_over else 0,
             open=self.open,
+            spare=spare,
             prepare=prepare,
         )

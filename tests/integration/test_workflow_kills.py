@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a
 
 GATE = "while [ ! -e go ]; do sleep 0.05; done"
 """A command that waits for a file."""
-MOMENTS = [pytest.param(2, 120), pytest.param(50, 2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 
 
 @pytest.fixture
@@ -33,71 +32,122 @@ def runs() -> Iterator[list[Path]]:
             tools.kill(pid)
 
 
-def coordinator(program: Program) -> None:
+def coordinator(program: Program, _: random.Random) -> None:
     program.kill()
 
 
-def interchange(program: Program) -> None:
+def interchange(program: Program, _: random.Random | None = None) -> None:
     for pid in tools.marked(program.run, b"pilotflow.runtime.interchange"):
         tools.kill(pid)
 
 
-def manager(program: Program) -> None:
-    tools.kill(tools.of_a_manager(program.run, 0))
+def manager(program: Program, _: random.Random) -> None:
+    kill_one(program.run, 0)
 
 
-def worker(program: Program) -> None:
-    tools.kill(tools.of_a_manager(program.run, 2))
+def worker(program: Program, _: random.Random) -> None:
+    kill_one(program.run, 2)
 
 
-def everything(program: Program) -> None:
+def kill_one(run: Path, generation: int) -> None:
+    """Kill one of the manager's family, if one is there at this moment."""
+    with contextlib.suppress(StopIteration):
+        tools.kill(tools.of_a_manager(run, generation))
+
+
+def job(program: Program, dice: random.Random) -> None:
+    """The process of a job that runs now; where they are short, one that is there within a moment."""
+    for _ in range(20):
+        if found := tools.job_processes(program.run):
+            tools.kill(dice.choice(found))
+            return
+
+
+def program_and_interchange(program: Program, _: random.Random) -> None:
+    program.kill()
+    interchange(program)
+
+
+def everything(program: Program, _: random.Random) -> None:
     program.kill()
     for pid in tools.marked(program.run, b""):
         tools.kill(pid)
 
 
-@pytest.mark.parametrize(("moments", "jobs"), MOMENTS)
-@pytest.mark.parametrize("victim", [coordinator, interchange, manager, worker, everything])
+KILLS: dict[Callable[[Program, random.Random], None], int] = {
+    coordinator: 5,
+    interchange: 5,
+    manager: 2,
+    worker: 5,
+    job: 5,
+    program_and_interchange: 5,
+    everything: 5,
+}
+"""So many in one run; blocks that are lost again and again are replaced later and later."""
+SAMPLES = [
+    pytest.param(victim, 120, f"sample {group}", id=f"{victim.__name__}-sample{group}")
+    for victim, kills in KILLS.items()
+    for group in range(-(-5 // kills))
+]
+GROUPS = [
+    pytest.param(victim, 2000, f"{group}", marks=pytest.mark.soak, id=f"{victim.__name__}-{group}")
+    for victim, kills in KILLS.items()
+    for group in range(50 // kills)
+]
+
+
+@pytest.mark.parametrize(("victim", "jobs", "seed"), [*SAMPLES, *GROUPS])
 def test_what_has_finished_is_neither_lost_nor_repeated(
-    victim: Callable[[Program], None],
-    moments: int,
+    victim: Callable[[Program, random.Random], None],
     jobs: int,
+    seed: str,
     tmp_path: Path,
     runs: list[Path],
     record_property: Callable[[str, object], None],
 ) -> None:
-    record_property("count", moments)
+    kills = KILLS[victim]
+    record_property("count", kills)
+    dice = random.Random(f"{victim.__name__} {seed}")
     half = jobs // 2
-    work = [a_job(n, f"{MARK}; sleep 0.01") for n in range(half)] + [a_job(half + n, MARK, n) for n in range(half)]
-    for moment in range(moments):
-        dice = random.Random(f"{victim.__name__} {moment}")
-        home = tmp_path / f"{moment}"
-        home.mkdir()
-        run = a_run(home, a_workflow(*work))
-        runs.append(run)
-        program = Program(run)
-        tools.until(partial(tools.completed, run), "a job is completed")
-        time.sleep(dice.random() * jobs / 300)
-        victim(program)
-        done, before = tools.completed(run), tools.marks(run)
-        if program.process.poll() is not None or victim in (coordinator, everything):
+    command = f"{MARK}; sleep 0.02" if victim is job else MARK  # one must be there to be killed
+    work = [a_job(n, command) for n in range(half)] + [a_job(half + n, command, n) for n in range(half)]
+    run = a_run(tmp_path, a_workflow(*work))
+    runs.append(run)
+    program = Program(run)
+    seen: list[tuple[set[str], dict[str, list[int]]]] = []
+    for moment in sorted(dice.sample(range(1, jobs * 9 // 10), kills)):
+        tools.until(lambda least=moment: tools.ended(run) >= least, f"{moment} jobs have ended", 300)  # type: ignore[misc]
+        time.sleep(dice.random() * 0.05)
+        victim(program, dice)
+        done = tools.completed(run)
+        seen.append((done, {name: tools.mark(run, name) for name in done}))
+        if victim in (coordinator, program_and_interchange, everything):
             program = Program(run)
-        assert program.wait(300) == 0
-        _check(run, jobs, done, before)
+    code = program.wait(300)
+    for done, before in seen:
+        again = {name for name in done if tools.mark(run, name) != before[name]}
+        assert not again, "they had finished, and ran again"
+    failed = _check(run, jobs, code, kills if victim is job else 0)
+    record_property("jobs that were killed", failed)
+    assert victim is not job or failed
 
 
-def _check(run: Path, jobs: int, done: set[str], before: dict[str, list[int]]) -> None:
-    after = tools.marks(run)
-    assert tools.states(run) == {"completed": jobs}
-    finals = tools.query(
-        run, "SELECT job, COUNT(*) FROM results WHERE how = 'completed' GROUP BY job HAVING COUNT(*) > 1"
-    )
-    assert not finals, "a job has one final result"
-    for name in done:
-        assert after[name] == before[name], f"{name} had finished, and ran again"
-    for name, attempts in after.items():
+def _check(run: Path, jobs: int, code: int, killed_max: int) -> int:
+    """Each job has one final result, and ended well but for those whose own process was killed."""
+    final = tools.query(run, "SELECT job, how, exit_code FROM results WHERE how NOT IN ('lost', 'cancelled')")
+    assert len({job for job, _, _ in final}) == len(final), "a job has one final result"
+    failed = [code for _, how, code in final if how != "completed"]
+    assert failed == [137] * len(failed)
+    assert len(failed) <= killed_max
+    assert code == (1 if failed else 0)
+    states = tools.states(run)
+    assert states.pop("completed") == len(final) - len(failed)
+    assert sum(states.values()) == jobs - len(final) + len(failed), "the others failed, or waited for those"
+    assert set(states) <= {"failed", "cancelled"}
+    for name, attempts in tools.marks(run).items():
         assert len(set(attempts)) == len(attempts), f"attempts at {name} cannot be told apart: {attempts}"
     tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    return len(failed)
 
 
 def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_has_the_results(

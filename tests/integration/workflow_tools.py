@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ from typing import Any, TypeAlias
 
 import psutil
 
-from pilotflow.core.job_states import JobState
+from pilotflow.core.job_states import ENDED, JobState
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import ask_status
@@ -102,6 +103,17 @@ def completed(run: Path) -> set[str]:
     return {name for (name,) in rows}
 
 
+def ended(run: Path) -> int:
+    """How many jobs have ended, one way or another."""
+    states = ", ".join(str(int(state)) for state in ENDED)
+    return int(query(run, f"SELECT COUNT(*) FROM jobs WHERE state IN ({states})")[0][0])
+
+
+def mark(run: Path, name: str) -> list[int]:
+    """Of one job that has begun, its attempts' numbers."""
+    return list(map(int, (run.parent.parent / "marks" / name).read_text().split()))
+
+
 def marks(run: Path) -> dict[str, list[int]]:
     """Of each job that has begun, its attempts' numbers."""
     found = {path.name: path.read_text() for path in (run.parent.parent / "marks").iterdir()}
@@ -138,6 +150,17 @@ def of_a_manager(run: Path, generation: int) -> int:
         return 1 + age(parent[pid]) if parent[pid] in parent else 0
 
     return next(pid for pid in parent if age(pid) == generation)
+
+
+def job_processes(run: Path) -> list[int]:
+    """Processes that jobs have started: children of workers."""
+    family = set(marked(run, b"pilotflow.runtime.manager"))
+    found = []
+    for pid in set(marked(run, b"")) - family:
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(pid).ppid() in family:
+                found.append(pid)
+    return sorted(found)
 
 
 def kill(pid: int) -> None:
