@@ -118,9 +118,11 @@ def _too_many(located: LocatedPolicy, uses: Sequence[Use], settings: Mapping[str
     out: list[str] = []
     policy = located.policy
     blocks = sum(use.blocks for use in uses)
+    of_each = [f"{use.blocks} of '{use.executor}'" for use in uses if use.blocks]
+    all_of_them = f"{blocks} blocks" + (f" ({' + '.join(of_each)})" if len(of_each) > 1 else "")
     for key, limit in (("max_blocks", policy.max_blocks), ("max_queued_jobs", policy.max_queued_jobs)):
         if limit is not None and blocks > limit:
-            out.append(_problem(located, key, f"{blocks} blocks", _from(settings, "max_blocks", uses), limit))
+            out.append(_problem(located, key, all_of_them, _from(settings, "max_blocks", uses), limit))
     nodes = sum(use.blocks * use.nodes for use in uses)
     if policy.max_nodes is not None and nodes > policy.max_nodes:
         what = f"{nodes} nodes ({' + '.join(f'{use.blocks} blocks of {use.nodes}' for use in uses)})"

@@ -183,7 +183,10 @@ def test_only_paths_of_the_site_expand_variables() -> None:
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
-        ({"max_blocks": 5}, "10 blocks (load(max_blocks=...)): site 'hill' allows max_blocks: 8 ({admin}:12)."),
+        (
+            {"max_blocks": 5},
+            "10 blocks (5 of 'cpu' + 5 of 'gpu') (load(max_blocks=...)): site 'hill' allows max_blocks: 8 ({admin}:12).",
+        ),
         (
             {"nodes_per_block": 4, "max_blocks": 3},
             "24 nodes (3 blocks of 4 + 3 blocks of 4) (load(nodes_per_block=...)): site 'hill' allows max_nodes: 16 ({admin}:12).",

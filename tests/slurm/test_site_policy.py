@@ -170,7 +170,7 @@ def test_refusals_name_policy_limit_value_and_both_places(cluster: Cluster, line
     ]
     big, low = (f"own.yaml:{number}:5" for number in schedulers)
     for expected in (
-        f"4 blocks ({big}, {low}): site 'pfs' allows max_blocks: 2 ({at}{line + 1}).",
+        f"4 blocks (3 of 'big' + 1 of 'low') ({big}, {low}): site 'pfs' allows max_blocks: 2 ({at}{line + 1}).",
         f"a walltime of 20m ({big}): site 'pfs' allows max_walltime: 10m ({at}{line + 3}).",
         f"partition 'low' ({low}): site 'pfs' allows partitions: debug, gp* ({at}{line + 6}).",
     ):
