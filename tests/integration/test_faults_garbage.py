@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import platform
 import random
 import socket
 import struct
@@ -148,7 +149,7 @@ def test_descriptors_that_come_with_rubbish_are_closed(tmp_path: Path) -> None:
 def client_messages(run: Run) -> list[Any]:
     task = Task(900_001, 0, 1, 1, b"x" * 20)
     return [
-        Hello(VERSION, "3.11", 1, run.run_id, 1),
+        Hello(VERSION, platform.python_version(), 1, run.run_id, 1),
         DefineFunction(77, b"d" * 16, b"body"),
         DefineClass(77, Request(), ("nowhere",), 5),
         DefineSetup("nowhere", b"payload"),
@@ -168,7 +169,7 @@ def manager_messages(run: Run) -> list[Any]:
     result = Result(900_001, 1, Status.OK, b"payload", (), 5, 5)
     framed = Result(900_002, 1, Status.ERROR, b"", (1, 1), 5, 5)
     register = Register(
-        VERSION, "3.11.7", "elsewhere", "strange", "node", "session", 1, Capacity(1000, 1 << 30, (), 1, False),
+        VERSION, platform.python_version(), "elsewhere", "strange", "node", "session", 1, Capacity(1000, 1 << 30, (), 1, False),
         100.0, [(900_001, 1)], [(900_002, 1)],
     )  # fmt: skip
     return [

@@ -226,6 +226,7 @@ def test_a_cached_call_that_makes_a_file_runs_again_when_that_is_gone(tmp_path: 
     again = app("remote", outputs=[pf.File(f"{ftp.url}/kept.txt")])
     assert pf.why_not_cached(again).cached
     assert read(again.outputs[0]).result()[0] == "remote"
+    until(lambda: len(ftp.seen) > 1, what="the note of what was read")
     assert [line.split()[0] for line in ftp.seen] == ["STOR", "RETR"]
 
 

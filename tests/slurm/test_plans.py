@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def test_a_workflow_without_schedulers_gets_what_is_planned_and_it_is_shown_befo
     done = cluster.run(*trial.argv(*words), timeout_s=110)
     assert json.loads(done.stdout)["state"] == "succeeded"
     assert "planned: 1 x 3 nodes of partition 'debug' for " in done.stderr, "six jobs of half a node"
-    with sqlite3.connect(tmp_path / "runs/0001/run.db") as database:
+    with closing(sqlite3.connect(tmp_path / "runs/0001/run.db")) as database:
         executors = {row[0] for row in database.execute("SELECT executor FROM managers")}
     assert executors == {"debug"}
     assert not cluster.jobs()
