@@ -10,9 +10,8 @@ import os
 import platform
 import sys
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from pilotflow.core.orders import Order
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.ids import VERSION
@@ -37,6 +36,7 @@ from pilotflow.messages import (
 )
 from pilotflow.questions import IsAt, WhereIs
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.crew import Crew
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import END_MARGIN_S, Options
 from pilotflow.runtime.uplink import Uplink
@@ -47,39 +47,6 @@ CONNECT_LOOK_S: Final = 1.0
 """Until it is registered a manager looks this often whether the interchange answers."""
 WARN_S: Final = 60.0
 """Running tasks are warned this long before their manager leaves (or a twentieth of the walltime)."""
-
-
-class Crew(Protocol):
-    """The workers of one node: they carry out what its pool orders, and tell it what becomes of that."""
-
-    @property
-    def any(self) -> bool:
-        """Whether any worker is there."""
-
-    @property
-    def due_at(self) -> float:
-        """When `look` must be called again."""
-
-    def set_up(self, payload: bytes) -> None:
-        """What every worker calls before its first task."""
-
-    def carry_out(self, orders: list[Order]) -> None:
-        """Do what the pool has decided."""
-
-    def ends_in(self, seconds: float) -> None:
-        """Tasks that start from now on are told that they have so long."""
-
-    def look(self, now: float) -> None:
-        """See whether running tasks keep within their limits."""
-
-    def trouble(self, now: float, limit_s: float) -> str:
-        """Why no workers can be had any more, if so; `limit_s` is for those who do not answer."""
-
-    def kill_all(self) -> None:
-        """End every worker and what it has started."""
-
-    def close(self) -> None:
-        """All is over."""
 
 
 class NodeManager:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
+from pilotflow.core.orders import Give, Worker
 from pilotflow.core.pool import Pool
 from pilotflow.core.step_end import StepFate, StepVerdict, judge_step
-from pilotflow.core.watch import LOOK_PERIOD_S
 from pilotflow.errors import ConfigError
 from pilotflow.ids import STEP_VARIABLE, UNREACHABLE
 from pilotflow.launchers.srun_task import TaskStep, task_argv
@@ -26,8 +25,9 @@ from pilotflow.node.environment import DEVICE_VARIABLES, THREAD_VARIABLES
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, zygote
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.crew import Crew
 from pilotflow.runtime.loop import Loop
-from pilotflow.runtime.manager_options import Options, ends_at
+from pilotflow.runtime.manager_options import Options
 from pilotflow.runtime.relay import relay_argv
 from pilotflow.runtime.relay_link import FromRelay, Here, Over, Seen, Warned
 from pilotflow.runtime.relays import Relays
@@ -78,8 +78,8 @@ class _Running:
     over: Over | None = None
 
 
-class StepCrew:
-    """See `node_manager.Crew`.
+class StepCrew(Crew):
+    """Workers that are steps of the batch system.
 
     Args:
         loop: calls us when a step has ended, or says something.
@@ -100,18 +100,10 @@ class StepCrew:
         started: float,
         log: logging.Logger,
     ) -> None:
-        self._loop = loop
-        self._pool = pool
+        super().__init__(loop, pool, options, connection, started, log)
         self._start = start
-        self._options = options
-        self._connection = connection
-        self._log = log
-        self._where = options.watch.where
-        self._ends_at = ends_at(options, started)
-        self._setup = b""
         self._running: dict[int, _Running] = {}  # by worker
         self._steps = Steps(loop, pool, options, connection, self._gone, log)  # of tasks of several ranks
-        self._runtimes_due_at = 0.0
         self._woken = False
         self._threads = {name for name in THREAD_VARIABLES if name not in start.environment}
 
@@ -125,28 +117,14 @@ class StepCrew:
         """See `Crew.due_at`."""
         if self._woken:
             return 0.0
-        due_at = self._steps.due_at
-        return min(due_at, self._runtimes_due_at) if self._pool.limits_runtimes else due_at
-
-    def set_up(self, payload: bytes) -> None:
-        """See `Crew.set_up`."""
-        self._setup = payload
-
-    def ends_in(self, seconds: float) -> None:
-        """See `Crew.ends_in`."""
-        self._ends_at = time.time() + seconds
+        return self._next_look(self._steps.due_at)
 
     def look(self, now: float) -> None:
         """See `Crew.look`."""
         self._woken = False
         self._steps.look(now)
-        if self._pool.busy and now >= self._runtimes_due_at:
-            self._runtimes_due_at = now + LOOK_PERIOD_S
-            self._pool.enforce_runtimes(now)
-
-    def trouble(self, now: float, limit_s: float) -> str:
-        """See `Crew.trouble`: a step needs nobody but srun."""
-        return ""
+        if self._pool.busy:
+            self._keep_to_runtimes(now)
 
     def kill_all(self) -> None:
         """See `Crew.kill_all`."""
@@ -154,25 +132,7 @@ class StepCrew:
             if running.process is not None:
                 running.process.end()
 
-    def close(self) -> None:
-        """See `Crew.close`."""
-
     # ---- orders -----------------------------------------------------------------------------
-
-    def carry_out(self, orders: list[Order]) -> None:
-        """See `Crew.carry_out`."""
-        for order in orders:
-            if isinstance(order, Give):
-                self._give(order)
-            elif isinstance(order, Spawn):
-                self._pool.on_ready(order.worker)
-                self._woken = True  # the pool has something to think about
-            elif isinstance(order, Kill):
-                self._kill(order.worker)
-            elif isinstance(order, Warn):
-                self._warn(order.worker)
-            elif isinstance(order, Recall):
-                self._pool.on_recalled(order.worker, ())  # its task has been started
 
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
@@ -224,6 +184,13 @@ class StepCrew:
         else:
             running.process.end()
 
+    def _spawn(self, worker: Worker) -> None:
+        self._pool.on_ready(worker)
+        self._woken = True  # the pool has something to think about
+
+    def _recall(self, worker: Worker) -> None:
+        self._pool.on_recalled(worker, ())  # its task has been started
+
     def _warn(self, worker: Worker) -> None:
         if (running := self._running.get(worker.id)) is not None:
             self._start.relays.send(running.name, Warned())
@@ -257,18 +224,7 @@ class StepCrew:
         environ = {STEP_VARIABLE: running.name} | dict.fromkeys(self._threads, str(max(1, request.cpus_milli // 1000)))
         if self._pool.capacity.gpus and not request.gpus_milli:
             environ |= {"CUDA_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
-        runtime_s = self._pool.limit_s(task.cls)
-        seat = link.Sit(
-            worker.seat.cores,
-            here.gpus or worker.seat.gpus,
-            None,
-            environ,
-            runtime_s,
-            self._ends_at,
-            request,
-            self._connection.directory,
-            self._connection.scratch_here,
-        )
+        seat = self._seat_of(task.cls, worker.seat.cores, here.gpus or worker.seat.gpus, environ)
         send(running.name, seat)
         function = self._pool.functions[task.fn]
         send(running.name, link.GiveFunction(task.fn, function.name), (function.body,))

@@ -8,27 +8,27 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
+from pilotflow.core.orders import Give, Worker
 from pilotflow.core.placement import Seat
 from pilotflow.core.pool import Pool
-from pilotflow.core.watch import LOOK_PERIOD_S
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Status
 from pilotflow.node.environment import task_affinity, task_environment
 from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.crew import Crew
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
-from pilotflow.runtime.manager_options import Options, ends_at
+from pilotflow.runtime.manager_options import Options
 from pilotflow.runtime.worker_watch import WorkerWatch
 
 if TYPE_CHECKING:
     from pilotflow.runtime.steps import Steps
 
 
-class Workers:
-    """Carries out the pool's orders, and tells it what becomes of them.
+class Workers(Crew):
+    """Workers that are processes of this node.
 
     Args:
         loop: calls us when a worker or the zygote has something to say.
@@ -51,21 +51,13 @@ class Workers:
         started: float,
         log: logging.Logger,
     ) -> None:
-        self._loop = loop
-        self._pool = pool
+        super().__init__(loop, pool, options, connection, started, log)
         self._zygote = zygote_
         self._report = report
-        self._where = options.watch.where
-        self._ends_at = ends_at(options, started)
-        self._log = log
         self._links: dict[int, WorkerLink] = {}
-        self._setup = b""
         self._buffer = packets.new_buffer()
-        self._options = options
-        self._connection = connection
         self._steps: Steps | None = None  # made for the first task of several ranks
         self._watch = WorkerWatch(pool, zygote_.pid)
-        self._runtimes_due_at = 0.0
         loop.add(zygote_.channel.fileno(), self._hear_zygote)
 
     @property
@@ -74,9 +66,9 @@ class Workers:
         return bool(self._links)
 
     def set_up(self, payload: bytes) -> None:
-        """What every worker calls before its first task."""
+        """See `Crew.set_up`; workers that are there already are told."""
         if payload != self._setup:
-            self._setup = payload
+            super().set_up(payload)
             for number, its_link in self._links.items():
                 self._send(number, its_link, link.Setup(), (payload,))
 
@@ -103,11 +95,7 @@ class Workers:
         due_at = self._watch.due_at
         if self._steps is not None:
             due_at = min(due_at, self._steps.due_at)
-        return min(due_at, self._runtimes_due_at) if self._pool.limits_runtimes else due_at
-
-    def ends_in(self, seconds: float) -> None:
-        """See `Crew.ends_in`."""
-        self._ends_at = time.time() + seconds
+        return self._next_look(due_at)
 
     def look(self, now: float) -> None:
         """See whether running tasks keep within their limits."""
@@ -115,25 +103,9 @@ class Workers:
             self._watch.look(now)
             if self._steps is not None:
                 self._steps.look(now)
-            if now >= self._runtimes_due_at:
-                self._runtimes_due_at = now + LOOK_PERIOD_S
-                self._pool.enforce_runtimes(now)
+            self._keep_to_runtimes(now)
 
     # ---- orders -----------------------------------------------------------------------------
-
-    def carry_out(self, orders: list[Order]) -> None:
-        """Do what the pool has decided."""
-        for order in orders:
-            if isinstance(order, Give):
-                self._give(order)
-            elif isinstance(order, Recall):
-                self._recall(order.worker)
-            elif isinstance(order, Kill):
-                self._kill(order.worker)
-            elif isinstance(order, Warn):
-                self._warn(order.worker)
-            elif isinstance(order, Spawn):
-                self._spawn(order.worker)
 
     def _spawn(self, worker: Worker) -> None:
         its_link = self._links[worker.id] = WorkerLink(self._loop, lambda: self._hear_worker(worker))
@@ -195,17 +167,7 @@ class Workers:
     def _sit(self, seat: Seat, cls: int) -> link.Sit:
         cpus = task_affinity(seat, self._report)
         environ = {} if self._pool.capacity.depth_limited else task_environment(seat, self._report, {})
-        return link.Sit(
-            seat.cores,
-            seat.gpus,
-            None if cpus is None else sorted(cpus),
-            environ,
-            self._pool.limit_s(cls),
-            self._ends_at,
-            self._pool.room.request(cls),
-            self._connection.directory,
-            self._connection.scratch_here,
-        )
+        return self._seat_of(cls, seat.cores, seat.gpus, environ, cpus)
 
     # ---- news -------------------------------------------------------------------------------
 
