@@ -179,6 +179,7 @@ class Desk(Fleet):
             task.id in self.cancels,
             self.gatherings.missing(task.id),
             now - peer.last_seen if peer is not None else 0.0,
+            self._hope.misfits(self.scheduler.classes[task.cls]),
         )
 
 

@@ -46,6 +46,7 @@ class Facts:
     Attributes:
         view: what the run's program knows; None if it does not answer.
         failed: executors that will have no more blocks, and why.
+        misfits: executors whose new blocks would not take the task, and why.
         behind: results that the program has not taken, if nothing is handed out for that; else 0.
         history: one line for each attempt at the task that was lost.
         cancelling: whether the task is being ended on the program's order.
@@ -60,6 +61,7 @@ class Facts:
     cancelling: bool = False
     gathering: int = 0
     holder_heard_s: float = 0.0
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain_queued(scheduler: Scheduler, task: Task, name: str, facts: Facts, now: float) -> Explanation:
@@ -206,6 +208,8 @@ def _of_executor(cls: RequestClass, label: str, managers: Sequence[Manager], fac
     if failed is not None:
         text = f"It has failed, and no block of it will come: {_cut(failed)}"
         return [Reason(Kind.GIVEN_UP, text, label, advice="Load a new run when that is repaired.")]
+    if label in facts.misfits:
+        return [Reason(Kind.TOO_BIG, facts.misfits[label], label)]
     return [*_awaited(label, awaited), *_failures(executor, label)] or [_no_block(label, blocks, executor)]
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pilotflow.core.shapes import Nodes, why_nowhere
+from pilotflow.core.shapes import Nodes, why_not_there, why_nowhere
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.messages import Status
 from pilotflow.resources import BlockShape, Capacity
@@ -97,6 +97,12 @@ class Hope:
         if misfits:
             reasons.append(why_nowhere(cls.request, misfits))
         return Verdict(Status.UNSTARTABLE, "\n".join(reasons) or self.failed[ANY])
+
+    def misfits(self, cls: RequestClass) -> dict[str, str]:
+        """Executors of which no new block would take a task of the class, as far as that is known, and why."""
+        admitted = [nodes for name, nodes in self._nodes.items() if cls.admits(name)]
+        misfits = [nodes for nodes in admitted if not nodes.admits(cls.request)]
+        return {nodes.blocks.executor: why_not_there(cls.request, nodes) for nodes in misfits}
 
     def _misfit(self, executor: str, cls: RequestClass) -> Nodes | None:
         """The executor, if it is certain that no block of it would take a task of the class."""

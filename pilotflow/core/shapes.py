@@ -170,6 +170,11 @@ def why_nowhere(request: Request, executors: Sequence[Nodes]) -> str:
     return f"No executor has all that it asks for. {'. '.join(lines)}."
 
 
+def why_not_there(request: Request, executor: Nodes) -> str:
+    """Why no new block of an executor would take a task that it does not admit, as a sentence."""
+    return f"It asks for {', and for '.join(lack.text for lack in _lacks(request, executor))}."
+
+
 def _if_totals(request: Request, executors: Sequence[Nodes], lacking: Sequence[str]) -> str:
     """What to say instead, if what is too much for one node may have been meant for all nodes together."""
     count = request.num_nodes

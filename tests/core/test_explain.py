@@ -15,12 +15,13 @@ from pilotflow.core.explain import (
     explain_waiting,
 )
 from pilotflow.core.graph import Graph
+from pilotflow.core.hope import Hope
 from pilotflow.core.scheduler import PATIENCE_S, Scheduler
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Explanation, Kind, Named, State
 from pilotflow.messages import Task
 from pilotflow.questions import BlockView, ClientView, ExecutorView, Whereabouts
-from pilotflow.resources import Capacity, Request
+from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 from pilotflow.serialize import Packed
 from pilotflow.testing.simulator import Plan, Simulation
 
@@ -60,6 +61,24 @@ class Site:
 
     def why(self, task: Task, view: ClientView | None = None, **facts: Any) -> Explanation:
         return explain_queued(self.scheduler, task, "square", Facts(view, **facts), self.now)
+
+
+def test_an_executor_whose_nodes_have_not_what_is_asked_for_is_not_said_to_get_a_block() -> None:
+    hope = Hope()
+    hope.define(
+        [BlockShape("cpu", NodeShape(cpus_milli=8000, gpus=0)), BlockShape("gpu", NodeShape(gpus=2))], closed=True
+    )
+    site = Site()
+    request = Request(gpus_milli=2000, num_nodes=1)
+    site.cls(1, request, executors=())
+    (task,) = site.submit()
+    view = ClientView(1, "square", executors=(ExecutorView("cpu", 0, 1), ExecutorView("gpu", 0, 1)))
+    misfits = hope.misfits(site.scheduler.classes[1])
+    assert list(misfits) == ["cpu"]
+    reasons = {reason.executor: (reason.kind, reason.text) for reason in site.why(task, view, misfits=misfits).reasons}
+    assert reasons["cpu"] == (Kind.TOO_BIG, misfits["cpu"])
+    assert misfits["cpu"].startswith("It asks for 2 GPUs")
+    assert reasons["gpu"][0] is Kind.NO_BLOCK
 
 
 def first(explanation: Explanation) -> tuple[Kind, str]:
