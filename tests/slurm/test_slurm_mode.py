@@ -184,10 +184,10 @@ def test_workers_of_steps_have_the_environment_that_was_brought_to_their_nodes(
 
 
 def outlast(tasks: int) -> None:
-    """Tasks of two seconds as steps of a block of two nodes, one of which goes; says which nodes the block has."""
+    """Tasks as steps of a block of two nodes, one of which goes; they wait for the file `crashed`."""
     provider = {"nodes_per_block": 2, "cores_per_node": 4, "mem_per_node": 1, "max_blocks": 2}
     with pf.load(config(provider, {"mode": "slurm"}, heartbeat_limit=3, crash_limit=3)):
-        futures = [noted(number, 2.0) for number in range(tasks)]
+        futures = [noted(number, 0.2, "crashed") for number in range(tasks)]
         wait_for(lambda: len(starts(Path())) >= 8, "eight tasks have begun", 60)
         print("running", flush=True)
         assert [future.result(150) for future in futures] == list(range(tasks))
@@ -205,6 +205,7 @@ def test_a_node_that_crashes_under_its_steps_costs_them_nothing_but_time(
         others = {node for begun in starts(tmp_path).values() for _, node in begun} - {head}
         crashed = head if which == "head" else min(others)
         cluster.crash(crashed)
+        (tmp_path / "crashed").touch()
         program.until("done")
         program.finish()
     again = [node for begun in starts(tmp_path).values() if len(begun) > 1 for _, node in begun[:1]]
