@@ -97,6 +97,9 @@ def _head(file: SiteFile) -> list[tuple[str, str]]:
     )
     pairs.append(("nodes connect to", site.network.address or "the address that the route to them uses"))
     pairs.append(("run directories", site.paths.runs or "runs/ in the working directory"))
+    pairs += [("scratch", site.paths.scratch or ""), ("node-local", site.paths.node_local or "")]
+    pairs.append(("consumables", ", ".join(f"{amount} {name}" for name, amount in site.resources.items())))
+    pairs.append(("message", site.message.strip()))
     pairs.append(("worker_init", ", ".join(site.worker_init) or "no snippets"))
     limits = {key: value for key, value in vars(site.policy).items() if value not in (None, ())}
     pairs += [

@@ -16,7 +16,7 @@ from pilotflow.cli.live import Live
 from pilotflow.cli.runs import find_directory
 from pilotflow.cli.site_shows import parse_settings
 from pilotflow.cli.workflow_summary import as_data, print_summary
-from pilotflow.config.here import effective_here, within_policy
+from pilotflow.config.here import effective_here, tell_message, within_policy
 from pilotflow.config.settings import option_of
 from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
@@ -108,6 +108,7 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         found = effective_here(settings, "{option}")
         by_site = found is not None and found.site is not None and found.site.batch_system != "local"
         if by_site and found is not None:
+            tell_message(found)
             settings |= _planned(workflow, found)
         elif lost := {key: value for key, value in settings.items() if key != "site"}:
             raise ConfigError(

@@ -150,8 +150,16 @@ def compose(
     if "partition" not in said and room is not None:  # each has one block at least
         partitions = partitions[: max(1, room)]
     limits = _shared_limits(settings, room, len(partitions))
+    if shares := _shares(site, said, limits, partitions):
+        own["resources"] = shares
     executors = [_executor(site, partition, said, limits, policies, own) for partition in partitions]
     return Config(executors=executors, **run)
+
+
+def _shares(site: Site, said: Mapping[str, Any], limits: _Limits, partitions: Sequence[Partition]) -> Mapping[str, int]:
+    """What each node may use of the site's consumables, so that all nodes of a run never use more than there is."""
+    nodes = sum(limits.most * said.get("nodes_per_block", partition.min_nodes) for partition in partitions)
+    return {name: amount // nodes for name, amount in site.resources.items() if 0 < nodes <= amount}
 
 
 def expanded(path: str, environment: Mapping[str, str]) -> str:

@@ -38,8 +38,7 @@ def config_to_use(
         found = effective_here(call)
         if found is None:
             return Config.for_this_machine()
-        if found.site is not None and found.site.message:
-            sys.stderr.write(f"{found.site.name}: {found.site.message.strip()}\n")
+        tell_message(found)
         return found.config
     given = sorted(name for name, value in call.items() if value is not None)
     if given:
@@ -52,6 +51,12 @@ def config_to_use(
     if not isinstance(config, Config):
         raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
     return within_policy(config, places=places)
+
+
+def tell_message(found: Effective) -> None:
+    """Tell users what their site's admins want them to know when a run starts."""
+    if found.site is not None and found.site.message:
+        sys.stderr.write(f"{found.site.name}: {found.site.message.strip()}\n")
 
 
 def effective_here(call: Mapping[str, Any], where: str = "load({key}=...)") -> Effective | None:

@@ -295,7 +295,8 @@ class Site:
         worker_init: shell text by name, for users to choose from.
         launcher: how managers are started: its name, or its type and options; srun if not given.
         partitions: where work can run.
-        resources: consumables of the site as a whole, such as `{"matlab": 20}`.
+        resources: consumables of the site as a whole, such as `{"matlab": 20}` licences. The nodes that a run may come
+            to have share them evenly, so that it never uses more; where there are fewer than nodes, it has none.
         defaults: settings, see `pilotflow.config.settings`, which users may change unless they are fixed.
         policy: limits.
         message: what users are told once when a run starts.

@@ -16,6 +16,9 @@ partitions:
   - {name: cpu, nodes: 10, cpus_per_node: 64, memory_per_node: 240g, max_walltime: 2-00:00:00, default: true, unverified: [nodes]}
   - {name: gpu, cpus_per_node: 32, gpus_per_node: 4, max_walltime: 1h, explicit: true}
 policy: {max_blocks: 5}
+paths: {scratch: /fast, node_local: /tmp}
+resources: {matlab: 20}
+message: Down on Tuesday.
 """
 
 
@@ -47,6 +50,9 @@ def test_a_site_is_shown_with_sources_limits_and_what_is_not_verified(tmp_path: 
         f"max_blocks: 5 ({tmp_path}/hill.yaml:8)",
         "not verified        partition cpu, nodes: 10",
         "only if named",
+        "consumables         20 matlab",
+        "scratch             /fast",
+        "message             Down on Tuesday.",
     ):
         assert words in text
     data = json.loads(told(tmp_path, "site", "show", "hill", "--json"))

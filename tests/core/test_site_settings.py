@@ -420,6 +420,14 @@ def test_an_account_has_the_name_that_a_partition_wants_of_it() -> None:
     assert AccountRules(suffix_for_gpus="_g").name_on("abc", gpus=False) == "abc"
 
 
+def test_consumables_of_a_site_are_shared_by_all_nodes_that_a_run_may_have(tmp_path: Path) -> None:
+    site = "name: s\npartitions: [{name: a}, {name: b, min_nodes: 2}]\nresources: {matlab: 20, rare: 5}\n"
+    found = [dict(one.resources) for one in settle(tmp_path, {"max_blocks": 2}, site).config.block_executors]
+    assert found == [{"matlab": 3}] * 2, "2 x 1 and 2 x 2 nodes"
+    (one,) = settle(tmp_path, {"max_blocks": 5, "partition": "a"}, site).config.block_executors
+    assert dict(one.resources) == {"matlab": 4, "rare": 1}
+
+
 def test_gpus_that_come_with_the_node_are_not_asked_for(tmp_path: Path) -> None:
     site = "name: s\npartitions: [{name: g, gpus_per_node: 4, ask_for_gpus: false}]\n"
     (executor,) = settle(tmp_path, {}, site).config.block_executors

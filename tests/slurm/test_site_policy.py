@@ -30,6 +30,7 @@ policy:
   min_poll_interval: 2s
   partitions: [debug, "gp*"]
   fixed: [encrypted]
+message: Down on Tuesday.
 """
 JOBS = """\
 resource_requirements: [{name: one, num_cpus: 1, memory: 50m, runtime: PT1M}]
@@ -98,6 +99,7 @@ def test_a_workflow_that_names_no_partition_is_planned_within_the_policy(
     assert re.search(r"^planned: [12] x \d nodes? of partition '(debug|gpu)' for ", done.stderr, re.MULTILINE), (
         done.stderr
     )
+    assert "pfs: Down on Tuesday.\n" in done.stderr
     assert within(tmp_path / "runs" / "0001")
     assert (tmp_path / "a_24.txt").read_text().startswith("node")
     assert f"{ADMIN_FILE}:{line + 1}" in said(cluster, tmp_path, "config", "show", "--origin").stdout
