@@ -62,7 +62,7 @@ if int(failing) >= 0:
     time.sleep(linger_s)
 leave_word("done")
 """
-LINGER_S: Final = 0.5
+LINGER_S: Final = 0.3
 """Seconds that the other copies go on after one has failed."""
 
 

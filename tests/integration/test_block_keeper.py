@@ -363,7 +363,7 @@ class Slow(LocalProvider):
     """Takes its time for each block."""
 
     def submit(self, job: BlockJob) -> str:
-        time.sleep(1.5 * SUBMIT_S)
+        time.sleep(1.1 * SUBMIT_S)
         return LocalProvider.submit(self, job)
 
 

@@ -15,39 +15,47 @@ from tests.integration.faults import nothing_left, running, took
 START_RETRIES = 3
 
 
-@pytest.mark.parametrize(
-    ("worker_init", "words"),
-    [
-        ("echo 'module load: no such module gcc/99' >&2; exit 1", "module load: no such module gcc/99"),
-        ("false", "worker_init of block cpu-2 failed with exit code 1"),
-        ("export PYTHONHOME=/nowhere", "ModuleNotFoundError: No module named 'encodings'"),
-        ("export PYTHONPATH={shim}", "ModuleNotFoundError: No module named 'msgspec'"),
-        ('env() {{ command env python3.1 "$@"; }}', "python3.1"),
-    ],
-    ids=["bad worker_init", "failing worker_init", "wrong Python", "missing module", "no Python"],
-)
-def test_futures_fail_with_the_stderr_of_a_block_that_cannot_start(
-    tmp_path: Path, worker_init: str, words: str
-) -> None:
+CANNOT_START = {
+    "bad": ("echo 'module load: no such module gcc/99' >&2; exit 1", "module load: no such module gcc/99"),
+    "failing": ("false", "worker_init of block failing-2 failed with exit code 1"),
+    "wrong": ("export PYTHONHOME=/nowhere", "ModuleNotFoundError: No module named 'encodings'"),
+    "missing": ("export PYTHONPATH={shim}", "ModuleNotFoundError: No module named 'msgspec'"),
+    "none": ('env() {{ command env python3.1 "$@"; }}', "python3.1"),
+}
+"""Executors, what their blocks begin with, and what is said of that."""
+
+
+def test_futures_fail_with_the_stderr_of_a_block_that_cannot_start(tmp_path: Path) -> None:
     shim = tmp_path / "shim"
     shim.mkdir()
     (shim / "msgspec.py").write_text("raise ModuleNotFoundError(\"No module named 'msgspec'\", name='msgspec')\n")
-    with running(tmp_path, worker_init=worker_init.format(shim=shim), max_blocks=3) as run:
+    executors = [
+        ExecutorConfig(label=label, provider=LocalProvider(worker_init=begin.format(shim=shim), max_blocks=3))
+        for label, (begin, _) in CANNOT_START.items()
+    ]
+    with load(Config(executors=executors, run_dir=tmp_path / "runs")) as run:
         begun = time.monotonic()
-        futures = [tasks.square(i) for i in range(20)]
-        dependent = tasks.echo(futures)
-        for future in futures:
-            with pytest.raises(BlockStartError) as caught:
-                future.result(100)
-            assert words in str(caught.value)
-            assert f"{START_RETRIES} blocks in a row of executor 'cpu'" in str(caught.value)
-            assert str(run.directory) in str(caught.value)
+        futures = {label: [python_app(executors=[label])(abs)(-i) for i in range(20)] for label in CANNOT_START}
+        dependent = tasks.echo(futures["bad"])
+        anywhere = [tasks.square(i) for i in range(20)]
+        for label, (_, words) in CANNOT_START.items():
+            for future in futures[label]:
+                with pytest.raises(BlockStartError) as caught:
+                    future.result(100)
+                assert words in str(caught.value)
+                assert f"{START_RETRIES} blocks in a row of executor '{label}'" in str(caught.value)
+                assert str(run.directory) in str(caught.value)
+        for future in anywhere:
+            with pytest.raises(BlockStartError):
+                future.result(60)
         took(10.0, "futures fail when no block can start", time.monotonic() - begun)
         assert isinstance(dependent.exception(60), Exception)
-        late = tasks.square(3)  # after the executor was given up
+        late = tasks.square(3)  # after all executors were given up
         with pytest.raises(BlockStartError):
             late.result(60)
-        assert len(list((run.directory / "scripts").glob("*.sh"))) == START_RETRIES
+        scripts = sorted(path.stem for path in (run.directory / "scripts").glob("*.sh"))
+        assert scripts == sorted(f"{label}-{number}" for label in CANNOT_START for number in range(START_RETRIES))
+    nothing_left(run)
 
 
 def test_work_for_other_executors_goes_on_when_one_is_given_up(tmp_path: Path) -> None:
