@@ -138,3 +138,25 @@ def test_a_node_that_an_operator_sets_down_is_left(cluster: Cluster, tmp_path: P
         program.finish()
         assert "slurm-2:" in said, "no other block came"
     cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def lose_managers() -> None:
+    """One block after the other, each of one whole node, until a task has ended well."""
+    given = {"min_blocks": 1, "init_blocks": 1, "max_blocks": 1}
+    with pilotflow.load(config(given, heartbeat_limit=HEARTBEAT_S, crash_limit=9)):
+        assert noted(1, 0.0, "content").result(300) == 1
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_node_that_lost_its_manager_twice_is_not_asked_for_again(cluster: Cluster, tmp_path: Path) -> None:
+    with Program(cluster, f"{HERE}:lose_managers", cwd=tmp_path) as program:
+        for times in (1, 2):
+            wait_for(lambda n=times: len(nodes_of_tasks(tmp_path)) == n, "the task has begun", 100)  # type: ignore[misc]
+            assert nodes_of_tasks(tmp_path) == ["node1"] * times, "Slurm gives the first node that is free"
+            cluster.run("pkill", "-KILL", "-f", "pilotflow.runtime.manager", host="node1")  # it has its own pids
+        wait_for(lambda: len(nodes_of_tasks(tmp_path)) == 3, "the task has begun again", 100)
+        assert nodes_of_tasks(tmp_path)[2] != "node1"
+        assert cluster.run("squeue", "-h", "-t", "running", "-o", "%x").stdout.split() == ["node1"]
+        (tmp_path / "content").touch()
+        program.finish()

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.slurm.harness import packages
 from tests.slurm.harness.cluster import Cluster
 from tests.slurm.harness.hosts import wait_for
 from tests.slurm.harness.settings import Settings
-from tests.slurm.tasks import config, double, pause, variable, where
+from tests.slurm.tasks import config, double, pause, variable
 from tests.slurm.test_losses import PATIENCE
 
 HERE = "tests.slurm.test_nodes"
@@ -194,22 +195,32 @@ def two_clusters() -> Iterator[tuple[Cluster, Cluster]]:
             second.down()
 
 
-def use_cluster(name: str) -> None:
-    with pilotflow.load(config({"clusters": name, "nodes_per_block": 2})) as run:
-        hosts = {future.result(60) for future in [where() for _ in range(80)]}
-        (block,) = run.blocks()
-        print(json.dumps([sorted(hosts), block.batch_id]))
+def use_clusters(*names: str) -> None:
+    """A block of two nodes by each of these `clusters`, all at once."""
+    executors = [
+        replace(config({"clusters": name, "nodes_per_block": 2}).executors[0], label=f"s{number}")
+        for number, name in enumerate(names)
+    ]
+    with pilotflow.load(pilotflow.Config(executors=executors)) as run:
+        wait_for(lambda: sum(info.managers for info in run.blocks()) == 2 * len(names), "all managers", 60)
+        tasks = [pause.options(executors=[one.label])(0.2) for one in executors for _ in range(16)]
+        hosts = {future.result(60) for future in tasks}
+        print(json.dumps([sorted(hosts), [info.batch_id for info in run.blocks()]]))
 
 
 @pytest.mark.soak
 def test_blocks_on_either_of_two_clusters(two_clusters: tuple[Cluster, Cluster], tmp_path: Path) -> None:
     first, second = two_clusters
-    for name, prefix in (("pfs", ""), ("other", "b")):
-        hosts, batch_id = json.loads(first.function(f"{HERE}:use_cluster", name, cwd=tmp_path))
-        assert set(hosts) <= {f"{prefix}node1", f"{prefix}node2"}
-        assert batch_id.endswith(f";{name}")
+    own, others = ["node1", "node2"], ["bnode1", "bnode2"]
+    for names, nodes in ((["pfs"], own), (["other"], others), (["pfs", "other"], others + own)):
+        hosts, ids = json.loads(first.function(f"{HERE}:use_clusters", *names, cwd=tmp_path))
+        assert hosts == nodes
+        assert [id.partition(";")[2] for id in ids] == names
         assert not first.jobs()
         assert not second.jobs()
+    first.run("scontrol", "update", "nodename=node[1-2]", "state=drain", "reason=test")
+    hosts, (id,) = json.loads(first.function(f"{HERE}:use_clusters", "pfs,other", cwd=tmp_path))
+    assert (hosts, id.partition(";")[2]) == (others, "other"), "it goes where it can start"
 
 
 @pytest.mark.soak

@@ -62,6 +62,9 @@ CASES = [
 ]  # fmt: skip
 
 
+SHORT = Case("short", [entry("a_{i}", 6, 1, 8), entry("b", 5, 4, depends_on_regexes=["^a_"])])
+
+
 def whole(case: Case) -> dict[str, object]:
     needs = [{"name": f"cores_{n}", "num_cpus": n, "memory": "100m", "runtime": "PT1M"} for n in (1, 2, 4)]
     value: dict[str, object] = {"name": case.name, "resource_requirements": needs, "jobs": case.jobs}
@@ -136,7 +139,7 @@ def check(cluster: Cluster, folder: Path, case: Case) -> None:
 
 
 def test_a_generated_plan_comes_true_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    check(cluster, tmp_path, CASES[0])
+    check(cluster, tmp_path, SHORT)
 
 
 def test_a_workflow_without_schedulers_gets_what_is_planned_and_it_is_shown_before(
@@ -155,6 +158,6 @@ def test_a_workflow_without_schedulers_gets_what_is_planned_and_it_is_shown_befo
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("case", CASES[1:], ids=lambda case: case.name)
-def test_plans_of_other_ways_come_true_on_the_cluster(case: Case, cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_plans_of_all_ways_come_true_on_the_cluster(case: Case, cluster: Cluster, tmp_path: Path) -> None:
     check(cluster, tmp_path, case)
