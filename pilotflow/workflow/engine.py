@@ -296,6 +296,8 @@ class Engine:
             self.trouble = self.trouble or PilotflowError(end.words)
             self.graph.taken_back(number)
             return
+        if end.exit_code and (over := self._tries.spend(self._jobs[number], row[5] / 1e6)):
+            end = replace(end, again=False, words=end.words or over)
         helped = self._helped(number, end, row)
         verdict = self.graph.ended(
             number, end.exit_code, terminated=end.terminated, again=end.again, helped=bool(helped)
@@ -312,14 +314,12 @@ class Engine:
         self._tries.after.pop(number, None)
         if verdict.again:
             self._tries.after[number] = (verdict.script, end.exit_code)
-            if self._jobs[number].timeout_s is not None:
-                self._tries.spent_s[number] = self._tries.spent_s.get(number, 0.0) + row[5] / 1e6
         elif verdict.state is S.COMPLETED and end.result is not None:
             self._changes.user_data += self._tries.keep(end.result, self._data_number)
 
     def _helped(self, number: int, end: Ended, row: TaskRow) -> str:
         """Have a job ask for more if that is what it failed for, where that is wanted; how, or nothing."""
-        if not self.setting.auto_recover or self.graph.failures[number] >= HELPED_MAX:
+        if not self.setting.auto_recover or not end.again or self.graph.failures[number] >= HELPED_MAX:
             return ""
         advice = self._packer.help(number, Fact(end.cause, end.exit_code, row[8], row[5] / 1e6))
         if advice is None or advice.request is None:

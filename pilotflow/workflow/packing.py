@@ -14,6 +14,7 @@ from pilotflow.futures import AppFuture
 from pilotflow.resources import Request
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.serialize import Packed, pack_call
+from pilotflow.units import format_duration
 from pilotflow.workflow.calls import Calls, make_task
 from pilotflow.workflow.records import Job
 from pilotflow.workflow.setting import Setting
@@ -22,6 +23,8 @@ from pilotflow.workflow.store import JobRow, Restored
 HELPED: Final = ("memory", "runtime", "walltime")
 HELPED_MAX: Final = 3
 """A job that has failed so often is not helped by itself any more."""
+SLACK_S: Final = 0.05
+"""What is left of a `timeout` is worth another attempt if it is more than this."""
 
 
 @dataclass
@@ -48,8 +51,20 @@ class Tries:
     def of(cls, restored: Restored) -> Tries:
         """As the store knows them."""
         return cls(
-            restored.attempts, restored.wires, dict(restored.scripts), dict(restored.user_data), restored.requests
+            restored.attempts,
+            restored.wires,
+            dict(restored.scripts),
+            dict(restored.user_data),
+            restored.requests,
+            dict(restored.spent_s),
         )
+
+    def spend(self, job: Job, seconds: float) -> str:
+        """An attempt at a job has failed after so long; in words, whether that was the last that its `timeout` allows."""
+        if job.timeout_s is None:
+            return ""
+        spent_s = self.spent_s[job.index] = self.spent_s.get(job.index, 0.0) + seconds
+        return f"its timeout of {format_duration(job.timeout_s)} is over" if spent_s >= job.timeout_s - SLACK_S else ""
 
     def keep(self, result: str, numbers: Mapping[str, int]) -> list[tuple[int, str]]:
         """Take over the user data that a job has made; returns each value as JSON, with its number."""

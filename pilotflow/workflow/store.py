@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -292,7 +293,11 @@ def read_definition(database: sqlite3.Connection) -> Workflow:
 
 
 class Restored(NamedTuple):
-    """What a store knows of its jobs, by number, and of the managers that there were, by block and node."""
+    """What a store knows of its jobs, by number, and of the managers that there were, by block and node.
+
+    Attributes:
+        spent_s: time that the attempts took of jobs that are being tried again.
+    """
 
     states: list[JobState]
     attempts: list[int]
@@ -304,6 +309,7 @@ class Restored(NamedTuple):
     blocks: tuple[KnownBlock, ...]
     requests: list[tuple[int, Request]]
     managers: list[tuple[str, str]]
+    spent_s: dict[int, float]
 
 
 def restore(database: sqlite3.Connection) -> Restored:
@@ -320,7 +326,23 @@ def restore(database: sqlite3.Connection) -> Restored:
         tuple(KnownBlock(*row) for row in database.execute("SELECT executor, name, batch_id FROM blocks")),
         read_requests(database),
         database.execute("SELECT block, node FROM places").fetchall(),
+        _spent_s(database),
     )
+
+
+def _spent_s(database: sqlite3.Connection) -> dict[int, float]:
+    """Time of the attempts that have failed since a job was last reset."""
+    rows = database.execute(
+        "SELECT job, failures, duration_us FROM results JOIN jobs USING (job) WHERE failures > 0 AND "
+        "how IN ('failed', 'terminated') ORDER BY job, results.attempt DESC"
+    )
+    spent = defaultdict[int, float](float)
+    seen = Counter[int]()
+    for job, failures, duration_us in rows:
+        seen[job] += 1
+        if seen[job] <= failures:
+            spent[job] += duration_us / 1e6
+    return dict(spent)
 
 
 def read_requests(database: sqlite3.Connection) -> list[tuple[int, Request]]:

@@ -232,6 +232,21 @@ def test_managers_take_what_they_run_to_the_program_that_goes_on_when_all_but_th
     tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
 
 
+def test_the_time_of_attempts_that_have_failed_counts_after_a_resume(tmp_path: Path, runs: list[Path]) -> None:
+    command = f'{MARK}; if [ "$TORC_ATTEMPT_ID" = 1 ]; then sleep 1.5; exit 3; fi; sleep 60'
+    job = a_job(0, command, retries=5, timeout_s=4.0)
+    run = a_run(tmp_path, a_workflow(job))
+    runs.append(run)
+    program = Program(run)
+    tools.until(lambda: len(tools.marks(run).get("job0", [])) == 2, "the second attempt has begun")
+    everything(program, random.Random(0))
+    assert Program(run).wait() == 1
+    assert tools.marks(run) == {"job0": [1, 2, 3]}, "nothing is tried when no time is left"
+    how, duration_us, words = tools.query(run, "SELECT how, duration_us, words FROM results WHERE attempt = 3")[0]
+    assert (how, words) == ("terminated", "its timeout of 4s is over")
+    assert 1.0e6 < duration_us < 3.5e6, "what was left of 4 s after 1.5 s"
+
+
 def test_what_a_dead_program_has_left_running_is_ended_by_cancelling_the_run(tmp_path: Path, runs: list[Path]) -> None:
     run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 300"), a_job(1, MARK, 0)))
     runs.append(run)
