@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotflow.core.addresses import endpoint_of
+from pilotflow.core.addresses import endpoint_of, parse_ports
 from pilotflow.core.blocks import BlockLimits
 from pilotflow.environments import node_environment
 from pilotflow.errors import ConfigError, PilotflowError
@@ -106,7 +106,7 @@ def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -
         directory=str(directory),
         client=(client,),
         managers=for_managers,
-        control=(control,),
+        control=(control, *_control_endpoints(config, for_managers)),
         keys=make_keys() if config.encrypted and over_tcp else Keys(),
         max_message_bytes=config.max_frame_bytes,
         heartbeat_limit_s=config.heartbeat_limit_s,
@@ -147,6 +147,16 @@ def manager_endpoints(config: Config, unix: str) -> tuple[str, ...]:
     if not found:
         found.append(endpoint_of("127.0.0.1", ports))
     return tuple(dict.fromkeys(found))
+
+
+def _control_endpoints(config: Config, for_managers: Sequence[str]) -> list[str]:
+    """Where commands at other hosts can ask, if managers there can: the same addresses, and ports of their own."""
+    found = [endpoint for endpoint in for_managers if endpoint.startswith("tcp:")]
+    if not config.encrypted:
+        return []  # anybody could cancel
+    if config.ports is not None and len(parse_ports(config.ports)) < 2 * len(found):
+        return []  # managers come first
+    return found
 
 
 def _some_node(executor: ExecutorConfig) -> str | None:

@@ -238,7 +238,7 @@ def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> 
     if as_json:
         print(json.dumps({"run": directory.name, "cancelled": count}))
     else:
-        print(f"{count:,} jobs of run {directory.name} cancelled.")
+        print(f"{count:,} job{'' if count == 1 else 's'} of run {directory.name} cancelled, and what depends on them.")
 
 
 def schedule_blocks(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from pilotflow.core.addresses import is_settled
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import InfrastructureError, RunClosed
 from pilotflow.explanation import Explanation
@@ -106,12 +107,7 @@ def instruct(connection: Connection, verb: str, words: Sequence[str], timeout_s:
 
 def _ask(connection: Connection, question: ControlMessage, timeout_s: float) -> ToControl | None:
     """The answer; None if none came in time."""
-    endpoint = connection.control[0]
-    if endpoint.startswith("unix:") and connection.host != socket.gethostname():
-        raise InfrastructureError(
-            f"Run {connection.run_id} listens on host {connection.host} only, and this is {socket.gethostname()}. "
-            "Ask there."
-        )
+    endpoint = _endpoint(connection, socket.gethostname())
     loop, conversation = Loop(), _Conversation()
     keys = connection.keys
     try:
@@ -139,6 +135,17 @@ def _ask(connection: Connection, question: ControlMessage, timeout_s: float) -> 
     if conversation.answer is None and conversation.hung_up:
         raise _over(connection)
     return conversation.answer
+
+
+def _endpoint(connection: Connection, host: str) -> str:
+    """Where a run is asked from this host."""
+    for endpoint in connection.control:
+        if connection.host == host if endpoint.startswith("unix:") else is_settled(endpoint):
+            return endpoint
+    raise InfrastructureError(
+        f"Run {connection.run_id} listens for commands on host {connection.host} only, and this is {host}. Ask there, "
+        "or give its executor an `address` of a network, and two `ports` or more if you name any."
+    )
 
 
 def _no_answer(connection: Connection, answer: ToControl | None, timeout_s: float) -> InfrastructureError:

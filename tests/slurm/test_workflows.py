@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,10 +30,10 @@ jobs:
 ACTION = "  - {trigger_type: %s, action_type: schedule_nodes, scheduler: pair, scheduler_type: slurm%s}\n"
 
 
-def pilotflow(cluster: Cluster, cwd: Path, *words: str, check: bool = True, **variables: str) -> str:
+def pilotflow(cluster: Cluster, cwd: Path, *words: str, check: bool = True, host: str = "", **variables: str) -> str:
     told = [f"{name}={value}" for name, value in variables.items()]
     argv = ("env", f"--chdir={cwd}", *told, sys.executable, "-m", "pilotflow", *words)
-    return cluster.run(*argv, timeout_s=110, check=check).stdout
+    return cluster.run(*argv, timeout_s=110, check=check, host=host).stdout
 
 
 def test_an_action_s_allocation_runs_jobs_as_steps_and_one_over_its_nodes(cluster: Cluster, tmp_path: Path) -> None:
@@ -103,3 +104,25 @@ def test_allocations_and_what_they_run_outlive_the_program_and_its_interchange(
     assert json.loads(pilotflow(cluster, tmp_path, "attach", "last", "--json"))["state"] == "succeeded"
     assert [mark.read_text().split() for mark in marks] == [["1", *batch]] * 2, "in the same allocation, once"
     assert not cluster.jobs()
+
+
+def test_a_run_is_served_asked_and_told_from_other_hosts(cluster: Cluster, tmp_path: Path) -> None:
+    jobs = (
+        "execution_config: {mode: direct}\njobs:\n  - {name: a, command: 'hostname > a.txt'}\n"
+        "  - {name: b, command: 'touch b.txt; sleep 300'}\n  - {name: c, command: 'true', depends_on: [b]}\n"
+    )
+    never = "actions:\n" + ACTION % ("on_workflow_complete", "")  # so that no allocation is asked for
+    (tmp_path / "w.yaml").write_text(HEAD + jobs + never)
+    pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
+    argv = ("env", f"--chdir={tmp_path}", sys.executable, "-m", "pilotflow", "runner", "last", "--num-cpus", "2")
+    with cluster.popen(*argv, host="node1", stdout=subprocess.PIPE) as runner:
+        wait_for((tmp_path / "b.txt").exists, "the job runs", 60)
+        assert (tmp_path / "a.txt").read_text() == "node1\n"
+        status = json.loads(pilotflow(cluster, tmp_path, "status", "last", "--json", host="node2"))
+        assert status["state"] == "running"
+        assert "node1" in pilotflow(cluster, tmp_path, "explain", "last", "b", host="node2")
+        said = pilotflow(cluster, tmp_path, "cancel", "last", "--jobs", "b", host="node2")
+        assert "1 job of run 0001 cancelled" in said
+        assert "has ended" in runner.communicate(timeout=60)[0]
+    assert runner.returncode == 0
+    assert json.loads(pilotflow(cluster, tmp_path, "status", "last", "--json"))["state"] == "failed"
