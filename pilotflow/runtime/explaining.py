@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pilotflow.core.desk import NAME_MAX
 from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, RunClosed
@@ -16,6 +17,8 @@ from pilotflow.runtime.control import ask_explanation
 from pilotflow.runtime.past import explain_past, past_names
 from pilotflow.runtime.store import FLUSH_PERIOD_S
 from pilotflow.units import did_you_mean, kind
+
+T = TypeVar("T")
 
 TIMEOUT_S: Final = 10.0
 """The interchange answers within this time even if others do not answer it."""
@@ -72,13 +75,18 @@ def _asked(task: object) -> str:
 
 
 def _recorded(record: Path, asked: str) -> Explanation | None:
-    """The end of a task that is not pending, from the store, which may be a moment behind."""
+    """The end of a task that is not pending."""
+    if not asked.isdecimal():
+        return explain_past(record, asked)
+    return _waited_for(record, lambda: explain_past(record, asked))
+
+
+def _waited_for(record: Path, look: Callable[[], T]) -> T:
+    """What is found in the store, which may be a moment behind."""
     deadline = time.monotonic() + RECORD_TIMEOUT_S
-    while (past := explain_past(record, asked)) is None:
-        if not asked.isdecimal() or not record.exists() or time.monotonic() >= deadline:
-            return None
+    while not (found := look()) and record.exists() and time.monotonic() < deadline:
         time.sleep(FLUSH_PERIOD_S / 5)
-    return past
+    return found
 
 
 def _of_future(record: Path, future: AppFuture[Any]) -> Explanation:
@@ -106,7 +114,7 @@ def _unknown(connection: Connection, record: Path, asked: str, answer: Explanati
     kept = "and its record has none that ended" if record.exists() else "and it keeps no record of those that ended"
     if asked.isdecimal():
         return ConfigError(f"{run} has no task {asked}: no such task is pending, {kept}.")
-    names = past_names(record)
+    names = _waited_for(record, lambda: past_names(record))
     known = f" Its tasks are called: {listed(sorted(names))}." if names else ""
     hint = did_you_mean(asked, names)
     return ConfigError(f"{run} has no task called '{asked}'{hint}: none is pending, {kept}.{known}")
