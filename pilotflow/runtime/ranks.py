@@ -9,6 +9,7 @@ then ends the others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 from pilotflow.bodies import unpack_function
 from pilotflow.context import RUNNING
-from pilotflow.errors import SerializationError
+from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.messages import Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
@@ -48,7 +49,7 @@ def main() -> None:
     """Run one rank, as the command line and the environment say. Returns only if all went well."""
     directory, rank = Path(sys.argv[1]), int(os.environ["PILOTFLOW_RANK"])
     ok, packed = True, Packed(b"")
-    every_rank = True
+    every_rank, of_all = True, False
     try:
         call, frames = ranks_files.read_when_there(directory / "call", CallFile)
         every_rank = call.every_rank
@@ -56,13 +57,15 @@ def main() -> None:
         value = _call(call, frames, directory, rank)
         if every_rank or rank == 0:
             packed = _packed(value, call)
+    except _Broken as broken:
+        ok, of_all, packed = False, True, pack_exception(broken.__cause__ or broken)
     except BaseException as error:  # noqa: BLE001  SystemExit too is the task's result
         ok, packed = False, pack_exception(_without_this_module(error))
     flush_output()
     if not ok:
         ranks_files.claim_first(directory, rank)
     if not ok or every_rank or rank == 0:
-        head = ResultFile(ok, platform.node(), packed.payload, packed.layout, ranks_files.sizes_of(packed))
+        head = ResultFile(ok, platform.node(), packed.payload, packed.layout, ranks_files.sizes_of(packed), of_all)
         ranks_files.write(directory / f"result.{rank}", head, packed.frames)
     if not ok:
         os._exit(FAILED)
@@ -76,12 +79,30 @@ def _call(call: CallFile, frames: list[Any], directory: Path, rank: int) -> Any:
         raise _unreadable(call, frames, function, error) from error.__cause__
     frames.clear()
     args = _shared_output(args, directory, rank)
-    # A rank that ends first cannot see what others have promised to write.
-    args = tuple(arg._replace(outputs=()) if type(arg) is Setting else arg for arg in args)
+    # A rank that ends first cannot see what others have promised to write: the last one looks.
+    promise = next((arg for arg in args if type(arg) is Setting and arg.outputs), None)
+    args = tuple(arg._replace(outputs=(), uploads=()) if type(arg) is Setting else arg for arg in args)
     if call.seat is not None:
         task = Task(call.task, call.attempt, 0, 0, b"")
         RUNNING.set((task, time.time_ns(), call.seat, {0: call.name}))
-    return function(*args, **kwargs)
+    value = function(*args, **kwargs)
+    if promise is not None and ranks_files.is_last(directory, rank, int(os.environ["PILOTFLOW_NUM_RANKS"])):
+        _keep(promise, call.name)
+    return value
+
+
+class _Broken(Exception):
+    """What all ranks together have promised is not there; the cause says what."""
+
+
+def _keep(promise: Setting, name: str) -> None:
+    for path in promise.outputs:
+        with contextlib.suppress(OSError):  # opening a directory brings a network file system's view of it up to date
+            os.close(os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        promise.keep_promise(name)
+    except PilotflowError as error:
+        raise _Broken from error
 
 
 def _unreadable(

@@ -11,6 +11,8 @@ hosts           one line for each rank, its host
 result.RANK     what a rank returned or raised
 ended.RANK      exit code and host of a rank that failed (see `launchers.rank_text`)
 first           the rank that failed first
+returned.RANK   the rank's function has returned, of tasks that promise files
+last            a rank has found that all have returned
 opened          rank 0 has emptied the files that the task's output goes to
 stdout, stderr  what the ranks and their launcher printed
 
@@ -75,6 +77,7 @@ class ResultFile(msgspec.Struct, frozen=True):
         host: where the rank ran.
         payload, layout: as in `messages.Result`.
         sizes: bytes of each frame.
+        of_all: the exception is about what all ranks have done together.
     """
 
     ok: bool
@@ -82,6 +85,7 @@ class ResultFile(msgspec.Struct, frozen=True):
     payload: bytes
     layout: tuple[int, ...]
     sizes: tuple[int, ...]
+    of_all: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -229,6 +233,39 @@ def claim_first(directory: Path, rank: int) -> None:
         return
     os.write(fd, f"{rank}\n".encode())
     os.close(fd)
+
+
+def is_last(directory: Path, rank: int, ranks: int) -> bool:
+    """Whether all ranks have returned, and nobody else was told so: true for one of those that return last.
+
+    Each leaves its own file and looks at those of the others after that, each name for the first time, so that no
+    network file system knows better: whoever leaves the last file finds all.
+    """
+    _create(directory / f"returned.{rank}")
+    return all((directory / f"returned.{other}").exists() for other in range(ranks)) and _create(directory / "last")
+
+
+def left_early(directory: Path, ranks: int) -> bool:
+    """Whether, of a task that promises files, a rank has ended without having returned; then nobody was the last."""
+    return any((directory / f"returned.{rank}").exists() for rank in range(ranks)) and not (directory / "last").exists()
+
+
+def _create(path: Path) -> bool:
+    """Make a file; False if it is there."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def read_broken(directory: Path, rank: int) -> Packed | None:
+    """The exception of a rank, if it is about what all ranks have done together."""
+    try:
+        head, frames = read(directory / f"result.{rank}", ResultFile)
+    except (OSError, ValueError):
+        return None
+    return Packed(head.payload, head.layout, tuple(frames)) if head.of_all else None
 
 
 def read_first(directory: Path) -> int | None:

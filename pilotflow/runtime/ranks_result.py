@@ -164,12 +164,18 @@ def _good(ran: Ran) -> StepOutcome:
             )
             return _error(RankError(words + _shown(ran.tail), rank, "", (rank,), 0), ran, None)
         packs.append(found)
+    if ranks_files.left_early(ran.directory, ran.ranks):
+        words = f"A rank of '{ran.name}' ended with exit code 0 before the function had returned."
+        return _error(RankError(words + _shown(ran.tail), None, "", (), 0), ran, None)
     return StepOutcome(
         StepEnd.OK, packs[0] if ran.returns == range(1) and not ran.as_list else join_results(packs), "", 0, ran.tail
     )
 
 
 def _failed(ran: Ran, first: int) -> StepOutcome:
+    broken = ranks_files.read_broken(ran.directory, first)
+    if broken is not None:
+        return StepOutcome(StepEnd.ERROR, broken, _described(broken), ran.exit_code, ran.tail)
     raised, failed = dict[int, Packed](), list[int]()
     ended: dict[int, Ended] = {}
     for rank in range(ran.ranks):

@@ -131,6 +131,22 @@ class Setting(NamedTuple):
     uploads: tuple[Any, ...] = ()
     scratch: bool = False
 
+    def keep_promise(self, name: str) -> None:
+        """See that what was promised is there, and store what belongs elsewhere.
+
+        Args:
+            name: of the app.
+
+        Raises:
+            MissingOutputs: it is not there.
+            StagingError: it cannot be stored where it belongs.
+        """
+        missing = [path for path in self.outputs if not os.path.exists(path)]
+        if missing:
+            raise MissingOutputs(name, missing, socket.gethostname())
+        for file in self.uploads:
+            file.store()
+
 
 class InSetting:
     """Calls a function in a `Setting`, its first argument; its second are values that were only waited for."""
@@ -153,11 +169,7 @@ class InSetting:
                 return self(setting._replace(env=env, cwd=setting.cwd or str(path), scratch=False), _, *args, **kwargs)
         with _environment(setting.env), _directory(setting.cwd, self.name):
             value = self.function(*args, **kwargs)
-        missing = [path for path in setting.outputs if not os.path.exists(path)]
-        if missing:
-            raise MissingOutputs(self.name, missing, socket.gethostname())
-        for file in setting.uploads:
-            file.store()
+        setting.keep_promise(self.name)
         return value
 
 

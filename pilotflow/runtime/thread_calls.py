@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from typing import IO, Any, Final
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
-from pilotflow.errors import BashExitError, ConfigError, MissingOutputs
+from pilotflow.errors import BashExitError, ConfigError
 from pilotflow.messages import Excess, Status, Task, encode_excess
 from pilotflow.resources import Request
 from pilotflow.runtime.calls import Calls
@@ -184,11 +184,7 @@ class InThread(OtherForm):
         else:
             with printed_to(output):
                 value = self._function(*args, **kwargs)
-        missing = [path for path in setting.outputs if not os.path.exists(path)]
-        if missing:
-            raise MissingOutputs(self._name, missing, socket.gethostname())
-        for file in setting.uploads:
-            file.store()
+        setting.keep_promise(self._name)
         return value
 
     @property

@@ -49,6 +49,10 @@ def known_to_this_rank() -> tuple[pf.TaskContext, str]:
     return pf.current_task(), os.getcwd()
 
 
+def command() -> str:
+    return "true"
+
+
 def span(seconds: float) -> tuple[int, int]:
     start = time.monotonic_ns()
     time.sleep(seconds)
@@ -114,6 +118,23 @@ def test_every_rank_knows_its_task_and_has_a_directory_of_its_own(run: pf.Run, t
         assert cwd == str(task.scratch)
         assert cwd.endswith(f"-{rank}")
         assert not task.scratch.exists()
+
+
+def test_files_that_a_task_on_several_nodes_has_promised_are_looked_for(tmp_path: Path) -> None:
+    @pf.python_app(num_nodes=2)
+    def write(outputs: list[str]) -> int:
+        if os.environ["PILOTFLOW_RANK"] == "1":
+            Path(outputs[0]).write_text("made")
+        return 5
+
+    made = write(outputs=[tmp_path / "made"])
+    assert pf.python_app(Path.read_text)(made.outputs[0]).result(60) == "made"
+    assert made.result(60) == 5
+    with pytest.raises(pf.MissingOutputs, match=r"'write' has ended .* in outputs: .*/other\. ") as caught:
+        write(outputs=[tmp_path / "made", tmp_path / "other"]).result(60)
+    assert caught.value.paths == (str(tmp_path / "other"),)
+    with pytest.raises(pf.MissingOutputs, match="'command' has ended"):
+        pf.bash_app(num_nodes=2)(command)(outputs=[tmp_path / "third"]).result(60)
 
 
 def test_an_exception_of_a_rank_fails_the_task_and_names_the_rank() -> None:
