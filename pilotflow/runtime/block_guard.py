@@ -5,6 +5,8 @@
 The descriptors are pidfds of the two, the file is kept by `runtime/guarding.py`. It sleeps in one system call until
 both are gone; then it runs the commands in the file, and does so until they have worked several times in a row: a
 job that was being handed in when the program died may show up only now. No file, or an empty one: nothing to do.
+
+If a guard is killed as well, that of the next run in the same place does this for it, when it starts.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from logging import Logger
 
 ROUNDS = 4
 """The commands must have worked this many times in a row."""
@@ -40,12 +46,13 @@ def wait_for_the_end(descriptors: list[int]) -> None:
             left -= 1
 
 
-def commands_in(file: Path) -> list[list[str]]:
-    """The commands that cancel what there is."""
+def read(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Whose file it is, as marks of processes, and the commands that cancel what there is."""
     try:
-        return [[str(word) for word in argv] for argv in json.loads(file.read_bytes())]
-    except OSError:
-        return []
+        left = json.loads(file.read_bytes())
+        return left["holders"], left["commands"]
+    except (OSError, ValueError, KeyError, TypeError):  # it is gone, or nobody's
+        return [], []
 
 
 def run(argv: list[str]) -> str:
@@ -61,14 +68,9 @@ def run(argv: list[str]) -> str:
     return done.stderr.decode(errors="replace").strip() or f"{argv[0]} ended with exit code {done.returncode}"
 
 
-def cancel(file: Path, pause_s: float = PAUSE_S) -> None:
+def cancel(file: Path, log: Logger, pause_s: float = PAUSE_S) -> None:
     """Cancel everything, for certain if it can be done at all; begin with pauses of `pause_s` seconds."""
-    from pilotflow.runtime.limits import log_to  # hardly ever needed
-
-    log = log_to(file.parent / "pilotflow.log", "guard")
-    commands = commands_in(file)
-    if commands:
-        log.error("program and interchange of this run are gone: cancelling its blocks")
+    _, commands = read(file)
     deadline = time.monotonic() + PATIENCE_S
     good, said = 0, ""
     while commands and good < ROUNDS:
@@ -78,24 +80,49 @@ def cancel(file: Path, pause_s: float = PAUSE_S) -> None:
             log.warning("blocks cannot be cancelled, and it is tried again: %s", problem)
         said = problem
         if problem and time.monotonic() >= deadline:
-            log.error("blocks of this run may be left: %s", "; ".join(map(" ".join, commands)))
+            log.error("blocks may be left: %s", "; ".join(map(" ".join, commands)))
             return
         if good < ROUNDS:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
     file.unlink(missing_ok=True)
     if good:
-        log.info("its blocks have been cancelled")
+        log.info("the blocks of %s have been cancelled", file.parent)
+
+
+def cancel_those_of_others(own: Path, pause_s: float = PAUSE_S) -> None:
+    """Cancel what runs beside this one have left, of which nobody lives who would."""
+    for file in own.parent.parent.glob(f"*/{own.name}"):
+        holders, commands = read(file)
+        if file == own or not commands:
+            continue
+        from pilotflow.runtime.leftovers import is_dead  # hardly ever needed
+
+        if holders and all(map(is_dead, holders)):
+            log = log_of(own, about=file)
+            log.warning("%s was killed with all who look after it: cancelling its blocks", file.parent)
+            cancel(file, log, pause_s)
+
+
+def log_of(own: Path, about: Path) -> Logger:
+    """Where the run of the first file tells what is done about the second."""
+    from pilotflow.runtime.limits import log_to  # hardly ever needed
+
+    return log_to(own.parent / "pilotflow.log", "guard", f"guard of {about}")
 
 
 def main() -> int:
     """Wait, and do what is left to do."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # of the terminal that it outlives
-    file, *descriptors = sys.argv[1:]
-    wait_for_the_end([int(word) for word in descriptors])
     os.chdir("/")
-    cancel(Path(file))
+    file = Path(sys.argv[1])
+    cancel_those_of_others(file)
+    wait_for_the_end([int(word) for word in sys.argv[2:]])
+    if read(file)[1]:
+        log = log_of(file, about=file)
+        log.error("program and interchange of this run are gone: cancelling its blocks")
+        cancel(file, log)
     return 0
 
 

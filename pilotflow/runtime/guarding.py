@@ -13,10 +13,11 @@ from typing import Final
 
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.providers.base import Provider
-from pilotflow.runtime import rundir
+from pilotflow.runtime import leftovers, rundir
 
 FILE: Final = "cancel.json"
-"""In the run directory: argument lists of commands that cancel all blocks, those that are being handed in included."""
+"""In the run directory: argument lists of commands that cancel all blocks, those that are being handed in included, and
+marks of the processes that would see to that."""
 
 
 class BlockGuard:
@@ -32,9 +33,12 @@ class BlockGuard:
     def __init__(self, directory: Path, interchange_pid: int, providers: Sequence[Provider]) -> None:
         self._file = directory.absolute() / FILE
         self._written: Sequence[tuple[str, ...]] = ()
+        self._holders: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         if any(provider.elsewhere for provider in providers):
             self._process = self._start(interchange_pid)
+            pids = (os.getpid(), interchange_pid, self._process.pid)
+            self._holders = [leftovers.mark(directory.name, pid) for pid in pids]
 
     def _start(self, interchange_pid: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **rundir.import_path()}
@@ -66,7 +70,7 @@ class BlockGuard:
             return
         aside = self._file.with_suffix(".new")
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(commands, file)
+            json.dump({"holders": self._holders, "commands": commands}, file)
         aside.replace(self._file)
         self._written = tuple(commands)
 

@@ -44,6 +44,12 @@ def durable_mark(run_id: str) -> str:
     return f"{run_id}:{_place()}:durable:0"
 
 
+def is_dead(mark: str) -> bool:
+    """Whether a mark names a process of this place, and that is gone."""
+    place, pid, start = mark.split(":")[1:]
+    return place == _place() and pid.isdigit() and _start_time(int(pid)) != start
+
+
 def end_those_of_dead_programs(log: logging.Logger) -> list[int]:
     """End our user's processes that belong to runs whose program is gone; returns their pids.
 
