@@ -23,6 +23,12 @@ Jobs = Annotated[
 Cpus = Annotated[int | None, typer.Option(min=1, help="Cores to offer; all by default.")]
 MemoryGb = Annotated[float | None, typer.Option(min=0.001, help="Memory to offer, in GiB; what there is by default.")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to offer; all by default.")]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=AMOUNT", help="What else jobs ask for that each node has, such as licence=2; may be given again."
+    ),
+]
 Depth = Annotated[int | None, typer.Option(min=1, help="Run so many jobs at once, whatever they ask for.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; it survives logout.")]
 NoLocal = Annotated[bool, typer.Option("--no-local", help="Run nothing here: jobs wait for runners.")]
@@ -50,6 +56,7 @@ def run(
     num_cpus: Cpus = None,
     memory_gb: MemoryGb = None,
     num_gpus: Gpus = None,
+    resources: Resources = None,
     max_parallel_jobs: Depth = None,
     detach: Detach = False,
     no_local: NoLocal = False,
@@ -69,7 +76,7 @@ def run(
     with errors_in_words():
         if dry_run:
             return _say_what_would_be_done(workflow, site, json)
-        machine = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local)
+        machine = (num_cpus, memory_gb, num_gpus, resources or (), max_parallel_jobs, no_local)
         options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
         raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
 
@@ -79,6 +86,7 @@ def submit(
     num_cpus: Cpus = None,
     memory_gb: MemoryGb = None,
     num_gpus: Gpus = None,
+    resources: Resources = None,
     max_parallel_jobs: Depth = None,
     no_local: NoLocal = False,
     keep: Keep = "1h",
@@ -97,7 +105,7 @@ def submit(
     with errors_in_words():
         if dry_run:
             return _say_what_would_be_done(workflow, site, json)
-        machine = (num_cpus, memory_gb, num_gpus, max_parallel_jobs, no_local)
+        machine = (num_cpus, memory_gb, num_gpus, resources or (), max_parallel_jobs, no_local)
         options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
         raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
 
@@ -197,6 +205,7 @@ def runner(
     num_cpus: Cpus = None,
     memory_gb: MemoryGb = None,
     num_gpus: Gpus = None,
+    resources: Resources = None,
     max_parallel_jobs: Depth = None,
     scheduler: Annotated[str | None, typer.Option(help="Serve jobs that are bound to this scheduler, too.")] = None,
     label: Annotated[str | None, typer.Option(help="Serve jobs with this label, too.")] = None,
@@ -211,7 +220,8 @@ def runner(
 
     with errors_in_words():
         limit, idle = (None if text is None else parse_duration(text) for text in (time_limit, idle_limit))
-        offered = Offered(num_cpus, memory_gb, num_gpus, max_parallel_jobs, scheduler, label, limit, idle, output_dir)
+        offer = (num_cpus, memory_gb, num_gpus, resources or (), max_parallel_jobs)
+        offered = Offered(*offer, scheduler, label, limit, idle, output_dir)
         raise typer.Exit(run_runner(run, run_dir, offered))
 
 

@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pilotflow.cli.runs import find_directory
-from pilotflow.cli.workflow_runs import GIB
+from pilotflow.cli.workflow_runs import GIB, parse_amounts
 from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.ids import RUN_VARIABLE
 from pilotflow.runtime import leftovers, rundir
@@ -39,6 +40,7 @@ class Offered(NamedTuple):
     num_cpus: int | None
     memory_gb: float | None
     num_gpus: int | None
+    resources: Sequence[str]
     max_parallel_jobs: int | None
     scheduler: str | None
     label: str | None
@@ -132,6 +134,7 @@ def _argv(directory: Path, name: str, offered: Offered, left_s: float | None) ->
         num_cpus=offered.num_cpus,
         memory_bytes=memory,
         num_gpus=offered.num_gpus,
+        resources=tuple(parse_amounts(offered.resources).items()),
         pin=False,  # others may be on this machine
     )
     executor = offered.label or offered.scheduler or LABEL

@@ -20,6 +20,7 @@ from pilotflow.config.here import effective_here, tell_message, within_policy
 from pilotflow.config.settings import option_of
 from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
+from pilotflow.requests import parse_request
 from pilotflow.units import did_you_mean, parse_duration
 from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
 from pilotflow.workflow.engine import Engine
@@ -45,6 +46,7 @@ class Options(NamedTuple):
 
     Attributes:
         num_cpus, memory_gb, num_gpus, max_parallel_jobs: of this machine.
+        resources: what else each node has, as NAME=AMOUNT.
         no_local: run nothing here.
         keep: how long results are kept for another program.
         auto_recover: help jobs by itself.
@@ -56,6 +58,7 @@ class Options(NamedTuple):
     num_cpus: int | None = None
     memory_gb: float | None = None
     num_gpus: int | None = None
+    resources: Sequence[str] = ()
     max_parallel_jobs: int | None = None
     no_local: bool = False
     keep: str = "1h"
@@ -119,6 +122,7 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         num_cpus=options.num_cpus,
         memory_bytes=None if options.memory_gb is None else int(options.memory_gb * GIB),
         num_gpus=options.num_gpus,
+        resources=parse_amounts(options.resources),
         max_parallel_jobs=options.max_parallel_jobs,
         local=not (options.no_local or slurm or by_site),
         slurm=slurm or by_site,
@@ -130,6 +134,22 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         own = Supplies(workflow, made)
         within_policy(own.config(), own.most_blocks(), own.origins())
     return made
+
+
+def parse_amounts(words: Sequence[str]) -> dict[str, int]:
+    """Amounts by name, as `--resources NAME=AMOUNT` gives them.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    found: dict[str, int] = {}
+    for word in words:
+        name, _, amount = (part.strip() for part in word.partition("="))
+        if not amount.isdecimal() or name in found:
+            raise ConfigError(f"--resources {word}: write each name once with its amount, such as licence=2.")
+        found[name] = int(amount)
+    parse_request(resources=found or None)  # names and amounts are those of requests
+    return found
 
 
 def _words(settings: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         num_cpus, memory_bytes, num_gpus: what this machine offers, instead of what is measured.
+        resources: what else each node offers that jobs ask for.
         max_parallel_jobs: run so many at once and ignore what they ask for.
         local: whether this machine runs jobs at all; else all come from runners.
         slurm: whether the workflow's Slurm schedulers are used.
@@ -30,6 +31,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     num_cpus: int | None = None
     memory_bytes: int | None = None
     num_gpus: int | None = None
+    resources: dict[str, int] = {}
     max_parallel_jobs: int | None = None
     local: bool = True
     slurm: bool = False

@@ -60,7 +60,7 @@ class Supplies:
         if workflow.runners.idle_s is not None and self._labels:
             shared["max_idletime"] = workflow.runners.idle_s
         if self._site is not None:
-            executors = [dataclasses.replace(executor, **self._limits()) for executor in self._site.executors]
+            executors = [dataclasses.replace(executor, **self._common()) for executor in self._site.executors]
             return dataclasses.replace(self._site, executors=executors, **shared)
         executors = [self._executor(kind, label) for kind, label in self._labels.items()]
         return Config(executors=executors or [self._here()], **shared)
@@ -121,7 +121,7 @@ class Supplies:
             launcher=SrunLauncher(mpi=workflow.execution.srun_mpi),
             mode=_MODES[workflow.execution.mode],
             max_parallel_jobs=kind.max_parallel_jobs,
-            **self._limits(),
+            **self._common(),
         )
 
     def _here(self) -> ExecutorConfig:
@@ -133,15 +133,16 @@ class Supplies:
             memory=options.memory_bytes,
             num_gpus=options.num_gpus,
             max_parallel_jobs=options.max_parallel_jobs,
-            **self._limits(),
+            **self._common(),
         )
 
-    def _limits(self) -> dict[str, Any]:
+    def _common(self) -> dict[str, Any]:
         execution = self._workflow.execution
-        return {
+        limits: dict[str, Any] = {
             "memory_margin": 0.05 if execution.limit_resources else 10.0,
             "runtime_grace": execution.sigterm_lead_s + GRACE_MARGIN_S,
         }
+        return {**limits, "resources": self._options.resources} if self._options.resources else limits
 
 
 def _plain(name: str) -> str:

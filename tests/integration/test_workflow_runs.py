@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -143,6 +144,28 @@ def test_commands_that_are_shown_can_be_pasted_whatever_the_names(cli: Cli, tmp_
     done = cli("run", _file(tmp_path, """name: odd\njobs: [{name: "it's $HOME", command: exit 1}]"""), code=1)
     shown = next(line for line in done.stdout.splitlines() if "see: pilotflow logs" in line)
     assert shlex.split(shown)[-1] == "it's $HOME"
+
+
+LICENSED = """
+name: licensed
+jobs:
+  - {name: "j{n}", command: "date +%s%N; sleep 0.3; date +%s%N", resource_requirements: one, parameters: {n: "1:3"}}
+resource_requirements:
+  - {name: one, num_cpus: 0.1, memory: 1m, resources: {licence: 1}}
+"""
+
+
+def test_what_a_site_counts_is_offered_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    file = _file(tmp_path, LICENSED)
+    assert "It asks for 1 of 'licence' a node; the largest node has none" in cli("run", file, code=1).stdout
+    for wrong in ("licence", "licence=0"):
+        assert "resources" in cli("run", file, "--resources", wrong, code=2).stderr
+    cli("run", file, "--resources", "licence=1")
+    spans = sorted(tuple(map(int, cli("logs", "last", f"j{n}", "--stdout").stdout.split())) for n in (1, 2, 3))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)), "two jobs had the one licence"
+    cli("submit", file, "--no-local")
+    cli("runner", "last", "--resources", "licence=2", "--resources", "dongle=1")
+    assert json.loads(cli("status", "last", "--json").stdout)["state"] == "succeeded"
 
 
 WIDE = """
