@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.places import Places
 from pilotflow.config.plugins import load_launcher, load_provider
-from pilotflow.config.policy import LocatedPolicy, Use, check_fixed, check_uses, refusals
-from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
+from pilotflow.config.policy import Held, LocatedPolicy, Use, check_fixed, check_uses, refusals
+from pilotflow.config.settings import NAMES, Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
 from pilotflow.config.site import Partition, Site
 from pilotflow.config.site_file import SiteFile
 from pilotflow.config.sites import Catalog, needed, read_catalog, settled
@@ -287,6 +287,26 @@ def _gentleness(policies: Sequence[LocatedPolicy]) -> dict[str, Any]:
     pauses = [float(one.min_poll_interval) for one in limits if one.min_poll_interval is not None]
     out: dict[str, Any] = {"submit_rate": min(rates)} if rates else {}
     return {**out, "min_poll_interval": max(pauses)} if pauses else out
+
+
+def held_by(config: Config, where: Callable[[str, str], str]) -> Iterator[Held]:
+    """What a configuration has as settings that admins may fix: of the run, and of each executor with batch jobs.
+
+    Args:
+        config: the configuration.
+        where: who says a setting, by the executor's label (empty for the run) and the setting.
+    """
+    for key in _RUN_KEYS:
+        yield Held(key, getattr(config, key), Config.__dataclass_fields__[key].default, where("", key))
+    for executor in config.block_executors:
+        provider: Any = executor.provider
+        if isinstance(provider, LocalProvider) or not dataclasses.is_dataclass(executor.provider):
+            continue
+        values = {field.name: (getattr(provider, field.name), field.default) for field in dataclasses.fields(provider)}
+        values["walltime"] = provider.walltime_s, None
+        for key in NAMES:
+            if key in values and key not in ("worker_init", "scheduler_options"):  # a site's are put into other words
+                yield Held(key, *values[key], where(executor.label, key))
 
 
 def gentle(executor: ExecutorConfig, policies: Sequence[LocatedPolicy]) -> ExecutorConfig:

@@ -83,6 +83,8 @@ def within_policy(
     blocks: Mapping[str, int] | None = None,
     origins: Mapping[str, Mapping[str, str]] | None = None,
     places: Places | None = None,
+    *,
+    is_own: bool = True,
 ) -> Config:
     """A configuration that did not come from settings, if this machine's admins allow it; as gently as they want it.
 
@@ -93,6 +95,7 @@ def within_policy(
         blocks: how many an executor may come to have, by its label, if that is more than its provider says.
         origins: who says what of an executor, by its label, see `Use`.
         places: where the admins' file is.
+        is_own: whether it may be held against what is fixed; not if a site's file made it.
 
     Raises:
         ConfigError: their file is wrong.
@@ -102,8 +105,8 @@ def within_policy(
     executors = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
     if not executors or not may_exist(places.admin):
         return config
-    from pilotflow.config.compose import gentle, use_of
-    from pilotflow.config.policy import check_uses
+    from pilotflow.config.compose import gentle, held_by, use_of
+    from pilotflow.config.policy import check_fixed_in, check_uses
     from pilotflow.config.sites import read_catalog
 
     policies = read_catalog(places, lambda _: False).policies(None)
@@ -117,6 +120,13 @@ def within_policy(
         )
         for use in uses
     ]
+    by_label = {use.executor: use for use in uses}
+
+    def where(label: str, key: str) -> str:
+        return by_label[label].origin(key) if label else "the configuration"
+
+    if is_own:
+        check_fixed_in(policies, list(held_by(config, where)))
     check_uses(policies, uses, {})
     kept = [executor if executor not in executors else gentle(executor, policies) for executor in config.executors]
     return dataclasses.replace(config, executors=kept)
@@ -138,7 +148,7 @@ def more_within_policy(
     """
     more = {**asked, label: asked.get(label, 0) + count}
     most = {one.label: one.provider.max_blocks + more.get(one.label, 0) for one in config.block_executors}
-    within_policy(config, most, places=places)
+    within_policy(config, most, places=places, is_own=False)
     return more
 
 

@@ -25,7 +25,7 @@ class LocatedPolicy:
         policy: the limits.
         site: name of the site.
         places: `FILE:LINE` of each limit, by its name.
-        defaults: the site's own settings, which `fixed` ones must keep.
+        defaults: the site's own settings and what its network has of such, which `fixed` ones must keep.
     """
 
     policy: Policy
@@ -67,18 +67,58 @@ def check_fixed(policies: Sequence[LocatedPolicy], layers: Sequence[Layer]) -> N
     Raises:
         PolicyExceeded: naming each such setting, its value and place, and the policy's.
     """
-    problems: list[str] = []
-    for located in policies:
-        for key in located.policy.fixed:
-            wanted = located.defaults.get(key)
-            for layer in layers:
-                if layer.name != "site" and layer.values.get(key) not in (None, wanted):
-                    held = "left as it is" if wanted is None else show(wanted)
-                    problems.append(
-                        f"{key}={show(layer.values[key])} ({layer.origins.get(key, layer.name)}) cannot be set: it is "
-                        f"{held} by the policy 'fixed' of site '{located.site}'{_at(located, 'fixed')}."
-                    )
+    _refuse(
+        [
+            _fixed(located, key, layer.values[key], layer.origins.get(key, layer.name))
+            for located in policies
+            for key in located.policy.fixed
+            for layer in layers
+            if layer.name != "site" and layer.values.get(key) not in (None, located.defaults.get(key))
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a configuration of a user's own has as a setting.
+
+    Attributes:
+        key: the setting.
+        value: what it is.
+        default: what it is where nobody says anything.
+        where: who says so.
+    """
+
+    key: str
+    value: object
+    default: object
+    where: str
+
+
+def check_fixed_in(policies: Sequence[LocatedPolicy], held: Sequence[Held]) -> None:
+    """See that a configuration of a user's own has what admins have fixed, or its default where they say no value.
+
+    Raises:
+        PolicyExceeded: naming each such setting, its value and place, and the policy's.
+    """
+    problems = [
+        _fixed(located, one.key, one.value, one.where)
+        for located in policies
+        for one in held
+        if one.key in located.policy.fixed
+        and one.value != located.defaults.get(one.key)
+        and (located.defaults.get(one.key) is not None or one.value != one.default)
+    ]
     _refuse(problems)
+
+
+def _fixed(located: LocatedPolicy, key: str, value: object, where: str) -> str:
+    wanted = located.defaults.get(key)
+    held = "left as it is" if wanted is None else show(wanted)
+    return (
+        f"{key}={show(value)} ({where}) cannot be set: it is {held} by the policy 'fixed' of site "
+        f"'{located.site}'{_at(located, 'fixed')}."
+    )
 
 
 def check_uses(policies: Sequence[LocatedPolicy], uses: Sequence[Use], settings: Mapping[str, Setting]) -> None:

@@ -74,7 +74,9 @@ class Catalog:
 def _located(file: SiteFile) -> LocatedPolicy:
     names = [field.name for field in dataclasses.fields(file.site.policy)]
     places = {name: file.places[f"policy.{name}"] for name in names if f"policy.{name}" in file.places}
-    return LocatedPolicy(file.site.policy, file.site.name, places, dict(file.site.defaults))
+    network = {"ports": file.site.network.ports, "address": file.site.network.address}
+    said = {key: value for key, value in network.items() if value is not None}
+    return LocatedPolicy(file.site.policy, file.site.name, places, {**said, **file.site.defaults})
 
 
 def read_catalog(places: Places, shipped: Callable[[Path], bool] = lambda _: True) -> Catalog:

@@ -141,7 +141,9 @@ def _live(
         number=directory.name,
         home=Path(facts["home"]),
         supplies=supplies,
-        config=within_policy(supplies.config(), supplies.most_blocks(), supplies.origins()),
+        config=within_policy(
+            supplies.config(), supplies.most_blocks(), supplies.origins(), is_own=options.settings is None
+        ),
         keep_s=options.keep_s,
         open=options.open or not (options.local or options.slurm),
         auto_recover=options.auto_recover,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 from pathlib import Path
@@ -370,6 +371,39 @@ def test_a_configuration_of_one_s_own_is_as_gentle_as_the_machine_s_admins_want(
     assert isinstance(fast.provider, SlurmProvider)
     assert (fast.provider.submit_rate, fast.provider.min_poll_s) == (0.5, 15.0)
     assert (kept, here) == (executors[1], executors[2])
+
+
+def test_what_is_fixed_holds_for_a_configuration_of_one_s_own(tmp_path: Path) -> None:
+    site = "name: hill\ndefaults: {qos: slow}\npolicy: {fixed: [encrypted, qos, ports]}\n"
+    where = places(tmp_path, admin=site)
+    for qos, encrypted, ports in (("fast", False, "50000-50001"), ("slow", True, None)):
+        provider = SlurmProvider(qos=qos)
+        config = Config(executors=[ExecutorConfig(label="x", provider=provider)], encrypted=encrypted, ports=ports)
+        if qos == "slow":
+            assert within_policy(config, places=where) == config
+            continue
+        with pytest.raises(PolicyExceeded) as caught:
+            within_policy(config, places=where)
+        assert [line.partition(" cannot be set: ")[0] for line in str(caught.value).splitlines()] == [
+            "encrypted=False (the configuration)",
+            "ports='50000-50001' (the configuration)",
+            "qos='fast' (executor 'x')",
+        ]
+        assert f"it is 'slow' by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:3)." in str(caught.value)
+
+
+def test_ports_that_are_fixed_are_those_of_the_site_s_network(tmp_path: Path) -> None:
+    site = "name: hill\npartitions: [{name: cpu}]\nnetwork: {ports: 50000-50100}\npolicy: {fixed: [ports]}\n"
+    found = settle(tmp_path, {}, site)
+    assert found.config.ports == "50000-50100"
+    for ports in ("50000-50100", "60000-60001"):
+        config = Config(executors=[ExecutorConfig(provider=SlurmProvider())], ports=ports)
+        with (
+            contextlib.nullcontext()
+            if ports == found.config.ports
+            else pytest.raises(PolicyExceeded, match="50000-50100")
+        ):
+            within_policy(config, places=places(tmp_path))
 
 
 def test_a_user_s_own_tighter_policy_holds_for_configurations_too(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ policy:
   max_submissions_per_minute: 60
   min_poll_interval: 2s
   partitions: [debug, "gp*"]
-  fixed: [encrypted]
+  fixed: [encrypted, ports]
 message: Down on Tuesday.
 """
 JOBS = """\
