@@ -214,6 +214,7 @@ def test_a_killed_manager_has_its_block_replaced_at_once_while_work_waits(tmp_pa
         assert "signal" in keeper.describe()[0].reason or "137" in keeper.describe()[0].reason
 
 
+@pytest.mark.soak  # the time that it takes is that of core.blocks, whose tests show the same
 def test_a_block_whose_managers_are_lost_but_which_lives_on_is_ended_and_replaced(tmp_path: Path) -> None:
     with keeping(tmp_path / "run", kept(tmp_path)) as (keeper, client):
         pid = manager_pid(client, tmp_path, "cpu-0")

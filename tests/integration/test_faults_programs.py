@@ -224,7 +224,8 @@ def test_ctrl_c_of_a_terminal_reaches_the_whole_group_and_ends_the_run_as_usual(
         until(lambda: not program.left(), 60.0)
 
 
-def test_a_stopped_program_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stops", [1, pytest.param(5, marks=pytest.mark.soak)])
+def test_a_stopped_program_loses_nothing(tmp_path: Path, stops: int) -> None:
     """A reader stalled under load: results pile up on their way, and none is dropped."""
     source = """
         with pf.load(config(HERE, heartbeat_limit=2)) as run:
@@ -236,10 +237,11 @@ def test_a_stopped_program_loses_nothing(tmp_path: Path) -> None:
     """
     with Program(tmp_path, source) as program:
         program.said("submitted")
-        program.process.send_signal(signal.SIGSTOP)
-        stopped = time.monotonic()
-        until(lambda: time.monotonic() - stopped > 2.5)
-        program.process.send_signal(signal.SIGCONT)
+        for _ in range(stops):
+            program.process.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            until(lambda stopped=stopped: time.monotonic() - stopped > 2.5)  # type: ignore[misc]
+            program.process.send_signal(signal.SIGCONT)
         assert program.said("blocks") == "1"
         assert program.end() == 0, program.text
 

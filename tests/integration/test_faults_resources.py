@@ -7,6 +7,7 @@ import os
 import resource
 import stat
 import subprocess
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,9 +140,10 @@ def test_interchange_and_managers_raise_their_soft_limit_and_tasks_keep_it(tmp_p
         assert program.end() == 0
 
 
-def test_more_big_payloads_than_a_process_may_have_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [1_500, pytest.param(4_500, marks=pytest.mark.soak)])
+def test_more_big_payloads_than_a_process_may_have_files(tmp_path: Path, again: int) -> None:
     """Each is a memory file; the client holds back what the interchange could not keep open."""
-    source = """
+    source = f"AGAIN = {again}\n" + textwrap.dedent("""
         value = bytes(70_000)
         with pf.load(config(HERE)) as run:
             futures = [sized(value, str(HERE / "go")) for _ in range(4_500)]
@@ -154,11 +156,11 @@ def test_more_big_payloads_than_a_process_may_have_files(tmp_path: Path) -> None
             futures += [blob(70_000, i % 256) for i in range(4_500)]
             assert [future.result() for future in futures[:4_500]] == [70_000] * 4_500
             assert all(future.result() == bytes([i % 256]) * 70_000 for i, future in enumerate(futures[4_500:]))
-            again = [sized(future) for future in futures[7_500:]]
-            assert [future.result() for future in again] == [70_000] * 1_500
+            again = [sized(future) for future in futures[-AGAIN:]]
+            assert [future.result() for future in again] == [70_000] * AGAIN
             say("blocks", len(run.blocks()))
         say("dropped" if "dropped" in (run.directory / "pilotflow.log").read_text() else "clean")
-    """
+    """)
     with Program(tmp_path, source, before=("sh", "-c", 'ulimit -n 4096; exec "$@"', "sh")) as program:
         assert program.said("blocks") == "1"
         assert program.end() == 0, program.text
