@@ -68,6 +68,22 @@ def test_the_table_is_the_same_wherever_the_sweep_runs(both: tuple[Path, Path]) 
     assert (both[0] / ("sweep.parquet" if importlib.util.find_spec("pyarrow") else "sweep.csv")).exists()
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_table_is_parquet_if_that_can_be_written_else_csv(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    else:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    monkeypatch.syspath_prepend(str(SWEEP))
+    report = importlib.import_module("report")
+    rows = [{"target": "tgt_000", "sampler": "walk", "error": 0.25}, {"target": "é", "sampler": "x,y", "error": 1e-9}]
+    assert report.write_table(rows, tmp_path) == tmp_path / f"sweep.{kind}"
+    read = rows_of(tmp_path)
+    assert [{**row, "error": float(row["error"])} for row in read] == rows
+
+
 def test_the_plot_has_a_bar_for_each_row(both: tuple[Path, Path]) -> None:
     plot = ET.parse(both[0] / "sweep.svg").getroot()
     bars = [part for part in plot.iter() if part.tag.endswith("rect") and part.get("x")]

@@ -56,3 +56,18 @@ def test_the_five_minutes_of_the_page_are_as_it_says(cluster: Cluster, tmp_path:
     script = cluster.run(*run, "-m", "pilotflow", "slurm", "script", "slurm.yaml").stdout
     shown = [line for line in parts("console")[1].splitlines() if line.startswith("#SBATCH")]
     assert [line for line in script.replace(str(tmp_path), "/home/you").splitlines() if "#SBATCH" in line] == shown
+
+
+def test_the_example_s_sweep_runs_as_batch_jobs_with_its_configuration(cluster: Cluster, tmp_path: Path) -> None:
+    sweep = Path(__file__).parents[2] / "examples" / "sweep"
+    text = (sweep / "slurm.yaml").read_text()
+    for theirs, ours in (("partition: normal ", "partition: debug "), ("mem_per_node: 8 ", "mem_per_node: 0.5 ")):
+        assert text.count(theirs) == 1
+        text = text.replace(theirs, ours)
+    (tmp_path / "slurm.yaml").write_text(text)
+    words = ("--config", "slurm.yaml", "--targets", "2", "--draws", "400", "--promote")
+    done = cluster.run("env", f"--chdir={tmp_path}", sys.executable, str(sweep / "sweep.py"), *words)
+    assert any(line.startswith("4 rows in") for line in done.stdout.splitlines()), done.stdout
+    assert len(list((tmp_path / "results/gallery").glob("tgt_*.json"))) == 2
+    assert (tmp_path / "results/logs/build/tgt_001.log").read_text().startswith("building tgt_001")
+    assert not cluster.jobs()
