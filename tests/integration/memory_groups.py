@@ -12,15 +12,22 @@ import pytest
 
 from tests.integration.faults import until
 
+VERSIONS = (
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.swappiness"),
+    ("/sys/fs/cgroup", "memory.max", "memory.swap.max"),
+)
+"""Of each version: where groups are, and the files for the limit and for swapping, which would put off the kill."""
+
 
 @contextmanager
 def memory_group(nbytes: int) -> Iterator[Path]:
     """A group that may use so much; its processes are ended, and it is removed, after the body."""
-    for root, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+    for root, file, swap in VERSIONS:
         group = Path(root) / f"pilotflow-test-{os.getpid()}"
         try:
             group.mkdir()
             (group / file).write_text(str(nbytes))
+            (group / swap).write_text("0")
         except OSError:
             if group.exists():
                 group.rmdir()
