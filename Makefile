@@ -11,7 +11,7 @@ SOAK_REPORT := .pytest_cache/soak.xml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format soak bench bench-slurm bench-faults test-all clean
+.PHONY: help venv demo test check format soak bench bench-slurm bench-workflows bench-faults test-all clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -57,6 +57,9 @@ bench-slurm: $(STAMP) ## measure on a real Slurm cluster of 16 nodes, write its 
 	$(PY) benchmarks/slurm.py $(BENCH_ARGS)
 
 # Tests of faults wait 10 times a stated limit, so that a slow machine passes; here the limits hold.
+bench-workflows: $(STAMP) ## measure workflows of commands on this machine, write their section of docs/benchmarks.md
+	$(PY) benchmarks/workflows.py $(BENCH_ARGS)
+
 bench-faults: $(STAMP) ## faults with their stated time limits, real times printed
 	$(PY) benchmarks/faults.py $(BENCH_ARGS)
 
