@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +188,71 @@ def test_output_cannot_go_to_a_url_and_that_is_told(ftp: Server) -> None:
         pf.ConfigError, match=r"stdout takes a path .*not File\('ftp://me:\*\*\*@.*promise it in outputs"
     ):
         count(inputs=[], stdout=pf.File(f"{ftp.url}/out.txt"))
+
+
+# ---- every way to say where files are -------------------------------------------------------
+
+TARGETS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "str": (str, ""),
+    "path": (lambda path: path, ""),
+    "pair": (lambda path: (str(path), "a"), ""),
+    "anew": (lambda path: (path, "w"), "old\n"),
+    "File": (pf.File, ""),
+    "File anew": (lambda path: (pf.File(path), "w"), "old\n"),
+    "auto": (lambda _: pf.AUTO_LOGNAME, ""),
+}
+"""What `stdout` and `stderr` may be, and what is overwritten."""
+
+
+@pf.python_app
+def work(number: int, inputs: list[pf.File], outputs: list[object], code: int = 0) -> int:
+    print("out", number)
+    print("err", number, file=sys.stderr)
+    for output in outputs:
+        Path(output).write_text("".join(Path(path).read_text() for path in inputs))  # type: ignore[arg-type]
+    if code:
+        raise ValueError(number)
+    return 0
+
+
+@pf.bash_app
+def work_in_bash(number: int, inputs: list[pf.File], outputs: list[object], code: int = 0) -> str:
+    copies = "".join(f"cat {' '.join(map(str, inputs))} > {output}; " for output in outputs)
+    return f"echo out {number}; echo err {number} >&2; {copies}exit {code}"
+
+
+@pytest.mark.parametrize("app", [work, work_in_bash], ids=["python", "bash"])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_inputs_outputs_and_streams_go_together_in_every_form(
+    app: Any, kind: str, web: Server, ftp: Server, tmp_path: Path
+) -> None:
+    make, before = TARGETS[kind]
+    (tmp_path / "local.txt").write_text("local\n")
+    streams = {"stdout": tmp_path / "deep" / "out.txt", "stderr": tmp_path / "err.txt"}
+    for path in streams.values():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(before)
+    inputs = [pf.File(f"{web.url}/data.txt"), pf.File(f"{ftp.url}/data.txt"), pf.File(tmp_path / "local.txt")]
+    outputs = [str(tmp_path / "a"), tmp_path / "b", pf.File(tmp_path / "c"), pf.File(f"{ftp.url}/d")]
+    where = {word: make(path) for word, path in streams.items()}
+    future = app(1, inputs=inputs, outputs=outputs, **where)
+    assert future.result(60) == 0
+    content = "one\ntwo\nthree\nfrom ftp\nlocal\n"
+    assert [read(pf.File(Path(made.result()))).result()[0] for made in future.outputs] == [content] * 4
+    assert (ftp.root / "d").read_text() == content
+    if kind != "auto":
+        assert (future.stdout, future.stderr) == tuple(map(str, streams.values()))
+    assert (Path(future.stdout).read_text(), Path(future.stderr).read_text()) == ("out 1\n", "err 1\n")
+    failed = app(2, inputs=inputs, outputs=[], code=3, **where)
+    with pytest.raises(ValueError if app is work else pf.BashExitError) as caught:
+        failed.result(60)
+    assert "err 2\n" in Path(failed.stderr).read_text()
+    if isinstance(caught.value, pf.BashExitError):
+        assert (caught.value.exit_code, caught.value.stderr) == (3, failed.stderr)
+        assert caught.value.stderr_tail.endswith("err 2")
+    with pytest.raises(pf.DependencyError, match="err 2") as chain:
+        read(failed).result(60)
+    assert failed.stderr in str(chain.value)
 
 
 # ---- in the cache ---------------------------------------------------------------------------
