@@ -118,9 +118,20 @@ def parse_options(who: str, words: Mapping[str, Any]) -> AppOptions:
     return AppOptions(**fields)
 
 
+_ELSEWHERE: Final = {
+    "data_flow_kernel": "an app belongs to whatever run is loaded, see pilotflow.load.",
+    "parsl_resource_specification": "say num_cpus, memory, num_gpus, num_nodes, ranks_per_node or priority.",
+    "resource_specification": "say num_cpus, memory, num_gpus, num_nodes, ranks_per_node or priority.",
+    "walltime": "say timeout for the limit of a task, or runtime for one that is planned with.",
+}
+"""Keywords that people bring along from elsewhere, none of which is like what it is called here."""
+
+
 def no_keyword(who: str, word: str, valid: Sequence[str]) -> ConfigError:
     """The error of a keyword that does not exist, with the nearest one that does."""
     close = nearest(word, sorted(valid))
+    if word in _ELSEWHERE:
+        return ConfigError(f"{who} has no keyword '{word}': {_ELSEWHERE[word]}")
     hint = f" Did you mean {close}?" if close else f" Valid here: {', '.join(sorted(valid))}."
     return ConfigError(f"{who} has no keyword '{word}'.{hint}")
 
