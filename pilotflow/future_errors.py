@@ -19,7 +19,7 @@ from pilotflow.errors import (
     WalltimeExceeded,
     WorkerLost,
 )
-from pilotflow.messages import Excess, Status, decode_excess
+from pilotflow.messages import ENDED_WHILE_IT_RAN, Excess, Status, decode_excess
 from pilotflow.missing import explain_surroundings
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime.tails import tail
@@ -59,9 +59,14 @@ def error_of(status: Status, packed: Packed, name: str) -> BaseException:
     if status is Status.LOST:
         history = "\n".join(f"  {line}" for line in lines)
         tries = "once" if len(lines) == 1 else f"{len(lines)} times"
+        advice = "Look for crashes or memory exhaustion in the task; raise crash_limit if the nodes are at fault."
+        if lines and ENDED_WHILE_IT_RAN in lines[-1]:
+            advice = (
+                "It is never run twice, since its crash_limit is 1. Say its `runtime`, so that it starts only where "
+                "there is time for it, or raise crash_limit if it may run again."
+            )
         return WorkerLost(
-            f"The worker running '{name}' was lost {tries}, which is its crash limit:\n{history}\n"
-            "Look for crashes or memory exhaustion in the task; raise crash_limit if the nodes are at fault.",
+            f"The worker running '{name}' was lost {tries}, which is its crash limit:\n{history}\n{advice}",
             tuple(lines),
         )
     if status is Status.TOO_LARGE:

@@ -40,6 +40,10 @@ PROTOCOL: Final = 1
 """Raised whenever the meaning or shape of any message changes."""
 
 
+ENDED_WHILE_IT_RAN: Final = "ended while it ran"
+"""What the history of a task says of an attempt that a planned end has cut."""
+
+
 class Status(IntEnum):
     """How an attempt at a task ended."""
 

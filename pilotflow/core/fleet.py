@@ -11,6 +11,7 @@ from pilotflow.core.peers import Peer
 from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import Manager
 from pilotflow.messages import (
+    ENDED_WHILE_IT_RAN,
     AliveReply,
     BadMessage,
     Begun,
@@ -337,7 +338,7 @@ class Fleet(Ledger):
                 continue
             if classes[task.cls].crash_limit == 1:
                 self.scheduler.release(peer.manager, task)
-                self._crashed(task, f"{where(peer.manager)} ended while it ran: {message.reason}")
+                self._crashed(task, f"{where(peer.manager)} {ENDED_WHILE_IT_RAN}: {message.reason}")
             elif i < len(message.ran_s) and classes[task.cls].request.runtime_s is None:
                 self._cut_by_walltime(peer, task, message.ran_s[i])
         self._lose(peer, message.reason, planned=True)

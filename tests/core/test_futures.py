@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pilotflow.errors import DependencyError, SerializationError
@@ -20,7 +21,7 @@ from pilotflow.future_errors import dependency_failed
 from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.messages import Status
 from pilotflow.remote_errors import pack_exception
-from pilotflow.serialize import pack
+from pilotflow.serialize import Packed, pack
 
 
 class ClientThatCancels:
@@ -386,3 +387,14 @@ def wait_for(future: AppFuture[Any], limit: float | None) -> Any:
         return future.result(limit)
     except concurrent.futures.TimeoutError:
         return "late"
+
+
+def test_a_task_that_may_run_once_and_was_cut_by_its_blocks_end_is_told_what_to_do_about_that() -> None:
+    line = "attempt 1: manager on n1 (block b-0) ended while it ran: its block's walltime is over"
+    cut = new()
+    cut.settle(Status.LOST, Packed(msgspec.msgpack.encode([line])))
+    assert "never run twice" in str(cut.exception())
+    assert "Look for crashes" not in str(cut.exception())
+    died = new()
+    died.settle(Status.LOST, Packed(msgspec.msgpack.encode(["attempt 1: worker on n1 was killed by signal 9"])))
+    assert "Look for crashes" in str(died.exception())
