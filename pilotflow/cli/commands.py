@@ -206,13 +206,14 @@ def explain(
     task: Annotated[
         str | None, typer.Argument(metavar="TASK", help="A task's number, or its name.", show_default=False)
     ] = None,
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
     json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Say why a task is not running, where it runs, or how it has ended; asks the run from another terminal."""
     from pilotflow.cli.explain import show_explanation
 
     with errors_in_words("Interrupted. The run was not touched."):
-        show_explanation(run, task, json)
+        show_explanation(run, task, run_dir, json)
 
 
 add_slurm_commands(app)

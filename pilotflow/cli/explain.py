@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from pilotflow.runtime.explaining import explain
 from pilotflow.workflow.history import is_workflow
 
 
-def show_explanation(first: str | None, second: str | None, as_json: bool) -> None:
+def show_explanation(first: str | None, second: str | None, base: Path, as_json: bool) -> None:
     """Ask a run about a task, and print the answer.
 
     Args:
         first, second: where the run is (see `find_run`) and the task's number or name; or the task
-            alone, and the newest run in `runs/` is meant.
+            alone, and the newest run in `base` is meant.
+        base: where run directories are.
         as_json: print it for programs.
 
     Raises:
@@ -29,8 +31,8 @@ def show_explanation(first: str | None, second: str | None, as_json: bool) -> No
     """
     if first is None or (second is None and Path(first).is_dir()):
         raise ConfigError("Name a task by its number or its name, such as `pilotflow explain 17`.")
-    where, task = ("runs", first) if second is None else (first, second)
-    directory = find_directory(where, Path("runs")) if where in LAST or where.isdecimal() else Path(where)
+    where, task = (os.fspath(base), first) if second is None else (first, second)
+    directory = find_directory(where, base) if where in LAST or where.isdecimal() else Path(where)
     found = next((each for each in (directory, directory / "latest") if is_workflow(each)), None)
     if found is not None:
         from pilotflow.workflow.explaining import explain_job

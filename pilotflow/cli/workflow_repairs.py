@@ -28,6 +28,7 @@ from pilotflow.workflow.recovering import Recovery, plan_recovery, write_request
 from pilotflow.workflow.repair import Rerun, apply, plan_changed, plan_failed, plan_jobs
 from pilotflow.workflow.spec import read_workflow
 from pilotflow.workflow.store import FILE, JobStore
+from pilotflow.workflow.usage import MEASURED_S
 
 SHOWN: Final = 20
 
@@ -150,7 +151,10 @@ def _show_recovery(recovery: Recovery, *, as_json: bool) -> None:
 
 
 def _asked(request: Request | None) -> dict[str, Any]:
-    return {} if request is None else {"memory_bytes": request.memory_bytes, "runtime_s": request.runtime_s}
+    if request is None:
+        return {}
+    amounts = {"memory_bytes": request.memory_bytes, "runtime_s": request.runtime_s}
+    return {"num_cpus": request.cpus_milli / 1000, **amounts}
 
 
 def correct(file: Path, run: str, base: Path, *, output: Path | None, as_json: bool) -> None:
@@ -170,8 +174,9 @@ def correct(file: Path, run: str, base: Path, *, output: Path | None, as_json: b
         print(json.dumps(data, indent=2))
     else:
         rows = [(name, *_words(was), *_words(now)) for name, (was, now) in changes.items()]
-        header = ("requirement", "memory", "runtime", "right memory", "right runtime")
-        print_table(_console(), header, rows, (1, 2, 3, 4))
+        kinds = ("cores", "memory", "runtime")
+        header = ("requirement", *kinds, *(f"right {kind}" for kind in kinds))
+        print_table(_console(), header, rows, range(1, len(header)))
     if output is None:
         return
     import yaml
@@ -183,6 +188,8 @@ def correct(file: Path, run: str, base: Path, *, output: Path | None, as_json: b
             entry["memory"] = f"{-(-now.memory_bytes // (1 << 20))}m" if now.memory_bytes else entry.get("memory")
             if now.runtime_s is not None:
                 entry["runtime"] = f"PT{-(-int(now.runtime_s) // 60)}M"
+            if now.cpus_milli % 1000 == 0:
+                entry["num_cpus"] = now.cpus_milli // 1000
     with output.open("w", encoding="utf-8") as target:
         yaml.safe_dump(value, target, sort_keys=False, allow_unicode=True, width=120)
     sys.stderr.write(f"written: {output}\n")
@@ -197,14 +204,16 @@ def _fitting(history: History) -> dict[str, tuple[Request, Request]]:
         name = workflow.jobs[row.job].requirements
         if name is not None and row.how == "completed":
             asked[name] = workflow.jobs[row.job].request
-            facts.setdefault(name, []).append(Fact("", 0, row.peak_bytes, row.duration_us / 1e6))
+            cores = row.cpu_us / row.duration_us if row.duration_us >= MEASURED_S * 1e6 else 0.0
+            facts.setdefault(name, []).append(Fact("", 0, row.peak_bytes, row.duration_us / 1e6, cores))
     fits = {name: (asked[name], fitting(asked[name], found)) for name, found in facts.items()}
     return {name: pair for name, pair in fits.items() if pair[0] != pair[1]}
 
 
 def _words(request: Request) -> Sequence[str]:
     memory = format_memory(request.memory_bytes) if request.memory_bytes else "-"
-    return memory, format_duration(request.runtime_s) if request.runtime_s is not None else "-"
+    runtime = format_duration(request.runtime_s) if request.runtime_s is not None else "-"
+    return f"{request.cpus_milli / 1000:g}", memory, runtime
 
 
 def _at_rest(run: str, base: Path) -> Path:

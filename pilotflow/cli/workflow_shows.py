@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from pilotflow.cli.layout import print_table
 from pilotflow.cli.runs import find_directory, run_directories
 from pilotflow.cli.workflow_summary import as_data, in_words, print_stages, word_of
 from pilotflow.units import format_duration, format_memory
-from pilotflow.workflow.history import EventLine, History, Summary, is_workflow, open_history
+from pilotflow.workflow.history import EventLine, History, Summary, is_workflow, open_history, why_damaged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,8 @@ def show_list(base: Path, *, as_json: bool) -> None:
         if is_workflow(directory):
             with open_history(directory) as history:
                 found.append(history.summary(stages=False))
+        elif why := why_damaged(directory):
+            sys.stderr.write(f"Run {directory.name} is left out. {why}\n")
     if as_json:
         keys = ("run", "name", "state", "jobs", "began", "ended")
         data = [

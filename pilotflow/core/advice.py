@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import msgspec
@@ -16,6 +17,8 @@ FIT_MARGIN: Final = 1.2
 KILLED: Final = 137
 NEAR: Final = 0.8
 """A killed job that had used so much of its memory has been killed for it."""
+CORES_NOISE: Final = 0.1
+"""A job that is busy on so little more than some number of cores fits on these: starting and waiting costs, too."""
 MIB: Final = 1 << 20
 ROUND_MEMORY: Final = 64 * MIB
 
@@ -28,12 +31,14 @@ class Fact(NamedTuple):
         exit_code: None if there is none.
         peak_bytes: 0 if it was not measured.
         duration_s: how long it ran.
+        cores: how many it kept busy on average; 0 if it was too short to tell.
     """
 
     cause: str
     exit_code: int | None
     peak_bytes: int
     duration_s: float
+    cores: float = 0.0
 
 
 class Advice(NamedTuple):
@@ -80,10 +85,14 @@ def _out_of_memory(request: Request, fact: Fact) -> bool:
 
 
 def fitting(request: Request, facts: list[Fact]) -> Request:
-    """A request with the memory and runtime that these attempts, which ended well, have needed."""
+    """A request with the memory, the runtime and the cores that these attempts, which ended well, have needed."""
     peak = max((fact.peak_bytes for fact in facts), default=0)
     longest = max((fact.duration_s for fact in facts), default=0.0)
     changed = request
+    busiest = max((fact.cores for fact in facts), default=0.0)
+    if busiest and request.num_nodes == 1 and request.cpus_milli >= 1000:
+        milli = 1000 * math.ceil(busiest - CORES_NOISE)
+        changed = msgspec.structs.replace(changed, cpus_milli=max(1000, milli))
     if peak:
         changed = msgspec.structs.replace(changed, memory_bytes=_rounded(int(FIT_MARGIN * peak)))
     if longest and request.runtime_s is not None:

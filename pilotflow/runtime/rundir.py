@@ -34,6 +34,7 @@ def make(base: Path) -> tuple[Path, str]:
     Raises:
         ConfigError: it cannot be made or written; says why and what to do.
     """
+    directory: Path | None = None
     try:
         base.mkdir(parents=True, exist_ok=True)
         directory = _next(base.absolute())
@@ -46,6 +47,10 @@ def make(base: Path) -> tuple[Path, str]:
             os.fsync(file.fileno())
         probe.write_bytes(b"")
     except OSError as error:
+        if directory is not None:
+            import shutil  # all processes of a run import this module
+
+            shutil.rmtree(directory, ignore_errors=True)  # nothing has run in it
         raise cannot_write(base.absolute(), error) from None
     _point_latest(base, directory)
     return directory, f"{directory.name}-{secrets.token_hex(4)}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -74,6 +75,7 @@ def create(workflow: Workflow, options: RunOptions, base: Path) -> Path:
         store.create(workflow, facts)
         store.close(10.0)
     except (sqlite3.Error, OSError) as error:
+        shutil.rmtree(directory, ignore_errors=True)  # nothing has run in it
         raise ConfigError(f"Cannot make the run store {directory / FILE}: {error}. Free space there.") from None
     finally:
         log.removeHandler(handler)

@@ -259,13 +259,22 @@ def open_history(directory: Path) -> Iterator[History]:
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT_S)
         kind = database.execute("SELECT value FROM run WHERE key = 'kind'").fetchone()
     except sqlite3.Error as error:
-        raise ConfigError(f"Cannot read the run store {path}: {error}.") from None
+        raise ConfigError(f"Cannot read the run store {path}: {error}.") from error
     try:
         if kind is None:
             raise ConfigError(f"{directory} is the run of a Python program, not of a workflow.")
         yield History(directory, database)
     finally:
         database.close()
+
+
+def why_damaged(directory: Path) -> str:
+    """In words, why nobody can tell what a run directory is of; empty if its store can be read."""
+    try:
+        with open_history(directory):
+            return ""
+    except ConfigError as error:
+        return str(error) if isinstance(error.__cause__, sqlite3.Error) else ""
 
 
 def is_workflow(directory: Path) -> bool:

@@ -39,3 +39,16 @@ def test_a_request_fits_what_was_measured_with_some_room() -> None:
     facts = [Fact("", 0, 900 * MIB, 100.0), Fact("", 0, 1000 * MIB, 200.0)]
     assert fitting(wide, facts) == Request(memory_bytes=1216 * MIB, runtime_s=240.0)
     assert fitting(wide, []) == wide
+
+
+def test_a_request_fits_the_cores_that_were_busy() -> None:
+    def cores(*busy: float, num_nodes: int = 1) -> int:
+        request = Request(cpus_milli=8000, num_nodes=num_nodes)
+        return fitting(request, [Fact("", 0, 0, 10.0, each) for each in busy]).cpus_milli
+
+    assert cores(0.97, 2.6) == 3000
+    assert cores(0.2) == 1000
+    assert cores(4.05) == 4000, "starting costs, too"
+    assert cores(9.5) == 10_000
+    assert cores(0.0) == 8000, "too short to tell"
+    assert cores(2.0, num_nodes=2) == 8000, "of several nodes only one is measured"

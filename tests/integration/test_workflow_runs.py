@@ -133,6 +133,30 @@ def test_a_run_whose_disk_is_full_ends_with_words_and_goes_on_when_there_is_room
     assert "has succeeded: 300 completed" in cli("resume").stdout
 
 
+def test_a_disk_without_room_for_a_run_leaves_no_run_behind(cli: Cli, tmp_path: Path) -> None:
+    few = ["prlimit", "--fsize=8192", sys.executable, "-m", "pilotflow", "run", _file(tmp_path, DIAMOND)]
+    done = subprocess.run(few, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Cannot make the run store" in done.stderr
+    assert not list((tmp_path / "runs").glob("0*"))
+    assert "has succeeded" in cli("run", "workflow.yaml").stdout
+
+
+def test_the_list_says_which_runs_it_cannot_read_and_tasks_are_explained_wherever_runs_are(
+    cli: Cli, tmp_path: Path
+) -> None:
+    file = _file(tmp_path, DIAMOND)
+    cli("run", file, "--run-dir", "there")
+    cli("run", file, "--run-dir", "there")
+    (tmp_path / "there" / "0001" / "run.db").write_bytes(b"no database" * 1000)
+    done = cli("list", "--run-dir", "there", "--json")
+    assert [run["run"] for run in json.loads(done.stdout)] == ["0002"]
+    assert done.stderr.startswith("Run 0001 is left out. Cannot read the run store")
+    name = json.loads(cli("jobs", "--run-dir", "there", "--json").stdout)[0]["name"]
+    for words in ((name,), ("2", name), ("last", name)):
+        assert name in cli("explain", *words, "--run-dir", "there").stdout
+
+
 def test_a_run_in_which_nothing_is_left_to_do_stays_as_it_is_when_resumed(cli: Cli, tmp_path: Path) -> None:
     cli("run", _file(tmp_path, DIAMOND))
     before = json.loads(cli("status", "--json").stdout)
