@@ -114,7 +114,7 @@ def test_an_interchange_that_ends_while_it_is_asked_is_a_run_that_is_over(listen
 
 
 def test_a_run_of_another_host_says_where_to_ask() -> None:
-    with pytest.raises(InfrastructureError, match="listens on host far-away only"):
+    with pytest.raises(InfrastructureError, match="listens for commands on host far-away only"):
         ask_status(connection_to("unix:/nowhere", host="far-away"), 1.0)
 
 
