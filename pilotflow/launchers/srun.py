@@ -13,16 +13,12 @@ Seen on Slurm 22.05 with three and four nodes:
   launched using srun") while SLURM_STEP_ID is set, so tasks could not import mpi4py; managers drop it.
 - `--distribution=arbitrary` puts ranks on nodes in exactly the order of `--nodelist`, with `--exact`,
   `--ntasks-per-node` and `--mpi=pmix`; the default sorts the nodes.
-- With `--mpi=pmix` over three nodes with two ranks on each, on a busy machine, 4 of 40 programs in C hung at their
-  start: the last fence of MPI_Init never ended on one of the nodes, while the ranks on the others had left it and
-  tried to connect to those. Fences without data go by a tree of nodes (SLURM_PMIX_FENCE is "mixed"), and so it was
-  with "tree"; with "ring" none of 140 hung.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +35,6 @@ _LATE_S: Final = 60.0
 
 # SLURM_JOB_GPUS is about the job's first node; on the others nothing says that it is not theirs.
 _FORGET_STEP: Final = "unset SLURM_STEP_ID SLURM_STEPID SLURM_JOB_GPUS"
-_FENCE: Final = {"SLURM_PMIX_FENCE": "ring"}
 _INDEX: Final = 'export PILOTFLOW_NODE_INDEX="$SLURM_NODEID"'
 _ALONE: Final = {
     "SLURM_JOB_NODELIST": "$SLURMD_NODENAME",
@@ -142,10 +137,6 @@ class SrunLauncher(Launcher):
         if self.mpi is not None:
             argv.append(f"--mpi={self.mpi}")
         return [*argv, *self.options, *self.step_options, *rank_command(command, step)]
-
-    def environment(self, step: Step, inherited: Mapping[str, str]) -> dict[str, str]:
-        """See `Launcher.environment`. How Slurm's PMIx plugin collects is said, unless it is said already."""
-        return _FENCE | super().environment(step, inherited)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def run_mixed(folder: str, launcher: str, mode: str, memory: float | None, wide:
     with pf.load(config(provider, executor)):
         for at in range(wide):
             nodes, ranks = SHAPES[at % len(SHAPES)]
-            shape: dict[str, Any] = {"num_nodes": nodes, "ranks_per_node": ranks}
+            # MPI itself hangs at its start now and then (Slurm 22.05's pmix, a busy machine): it is ended and tried again.
+            shape: dict[str, Any] = {"num_nodes": nodes, "ranks_per_node": ranks, "runtime": 25, "retries": 3}
             if (at % 2 == 0) == (launcher == "srun"):
                 in_python.append((at, nodes * ranks, allreduce.options(**shape)(at)))
             else:
