@@ -322,7 +322,6 @@ class Client(ClientCalls):
     def _record(self) -> None:
         rows = self._book.rows
         if rows:
-            self._book.attempts += len(rows)
             if self._store is not None:
                 self._store.tasks(rows)
             self._book.rows = []

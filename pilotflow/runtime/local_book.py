@@ -183,6 +183,7 @@ class LocalBook(TaskBook):
             duration_us=duration_us,
             started_us=started_us,
         )
+        self.attempts += 1
         self.rows.append(
             (result.id, future.fn, result.attempt, status, started_us, duration_us, LOCAL, 0, 0, None, (), ())
         )

@@ -53,7 +53,7 @@ class TaskBook:
         rows: ended attempts, to be recorded.
         ends: those of tasks that have not ended well, in words.
         retried: attempts whose task was tried again.
-        attempts: how many were in `rows`, once they are recorded.
+        attempts: how many attempts have ended, counted before their futures end: who sees one end sees it counted.
         concluded: tasks that ended well without an attempt.
         tries: pauses before tasks are tried again.
     """
@@ -180,6 +180,7 @@ class TaskBook:
     def take_results(self, batch: ResultBatch, frames: Sequence[Any], at: int) -> int:
         """Settle the futures of a batch, whose payload frames begin at `at`; returns where they end."""
         graph, rows = self.graph, self.rows
+        self.attempts += len(batch.results)
         for result in batch.results:
             id, layout = result.id, result.layout
             parts: Sequence[Any] = ()
@@ -189,6 +190,7 @@ class TaskBook:
                 at += n
             future = graph.pending.get(id)
             if future is None:
+                self.attempts -= 1
                 continue
             status = result.status
             rows.append(
@@ -303,9 +305,9 @@ class TaskBook:
         if isinstance(end, BaseException):
             future.fail(end)
         else:
+            self.concluded += end[0] is Status.OK
             future.settle(*end)
             if end[0] is Status.OK:
-                self.concluded += 1
                 self.graph.supply(future.task_id, end[1])
                 self._fail_oversized()
                 return
