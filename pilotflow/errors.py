@@ -266,6 +266,10 @@ class RemoteTraceback(Exception):
         self.text = text
         self._keep = keep
 
+    def append(self, line: str) -> None:
+        """Have it show one more line."""
+        self.text = f"{self.text.rstrip()}\n{line}\n"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.text,)
 

@@ -21,7 +21,7 @@ from pilotflow.errors import (
 )
 from pilotflow.messages import ENDED_WHILE_IT_RAN, Excess, Status, decode_excess
 from pilotflow.missing import explain_surroundings
-from pilotflow.remote_errors import unpack_exception
+from pilotflow.remote_errors import add_note, unpack_exception
 from pilotflow.runtime.tails import tail
 from pilotflow.serialize import Packed
 from pilotflow.units import format_duration, format_memory
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 _CHAIN_MAX: Final = 9
 """Tasks that a `DependencyError` names."""
+_HAS_RUN: Final = (Status.LOST, Status.EXCEEDED)
+"""How tasks end that have run, and of which we say how they ended."""
 
 
 class TaskFuture(Future[T], Generic[T]):
@@ -47,6 +49,33 @@ class TaskFuture(Future[T], Generic[T]):
     label: str | None = None
     stdout: str | None = None
     stderr: str | None = None
+
+
+def failure_of(future: TaskFuture[Any], status: Status, packed: Packed) -> BaseException:
+    """The exception of a task that has ended so; it tells where the task's output is, if that went to files.
+
+    What the task raised stays as it is, and has that as a note. In what we say ourselves it is the last line.
+    """
+    error = error_of(status, packed, future.name)
+    output = _output_of(future, error)
+    if output and status is Status.ERROR:
+        add_note(error, output)
+    elif output and status in _HAS_RUN:
+        error.args = (f"{error}\n{output}", *error.args[1:])
+    return error
+
+
+def _output_of(future: TaskFuture[Any], error: BaseException) -> str:
+    """Where a task's output is, in words; empty if it went to no file, or the error tells already."""
+    out, err = future.stdout, future.stderr
+    if isinstance(error, BashExitError) and error.stderr is not None:
+        err = None
+    task = f"of {_named(future)}"
+    if out is not None and err is not None:
+        return f"The stdout {task} is in {out}, its stderr in {err}" if out != err else f"The output {task} is in {out}"
+    if out is None and err is None:
+        return ""
+    return f"The stdout {task} is in {out}" if err is None else f"The stderr {task} is in {err}"
 
 
 def error_of(status: Status, packed: Packed, name: str) -> BaseException:

@@ -19,7 +19,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotflow.errors import SerializationError
-from pilotflow.future_errors import TaskFuture, dependency_failed, error_of
+from pilotflow.future_errors import TaskFuture, dependency_failed, failure_of
 from pilotflow.messages import Status
 from pilotflow.notebook import table
 from pilotflow.runtime.tasks import part
@@ -331,7 +331,7 @@ class AppFuture(TaskFuture[T]):
             if status is Status.OK:
                 self._result = unpack(*packed)
             else:
-                self._exception = error_of(status, packed, self.name)
+                self._exception = failure_of(self, status, packed)
         except SerializationError as error:
             self._exception = SerializationError(f"the result of '{self.name}' cannot be read here: {error}")
             self._exception.__cause__ = error.__cause__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -14,6 +15,7 @@ from pilotflow.serialize import Packed, pack, unpack
 _CHAIN_MAX = 20
 _FRAMES_MAX = 100
 """Frames of a traceback that travel, half of them from each end."""
+_LINKS = ("__traceback__", "__cause__", "__context__")
 _OURS = frozenset({"pilotflow.runtime.worker", "pilotflow.runtime.tasks"})
 
 
@@ -74,20 +76,35 @@ def unpack_exception(payload: Any, layout: Any = (), frames: Any = ()) -> BaseEx
     for pickled, described, tb, link in reversed(chain):
         error = _restored(pickled, described).with_traceback(_walkable(tb, makers))
         if outer is not None and chain_link == "cause":
-            error.__cause__ = outer
+            _set(error, "__cause__", outer)
         elif outer is not None:
-            error.__context__ = outer
+            _set(error, "__context__", outer)
         outer, chain_link = error, link
     assert outer is not None
     remote = RemoteTraceback(text, makers)
     remote.__cause__ = outer.__cause__
-    outer.__cause__ = remote
+    _set(outer, "__cause__", remote)
     return outer
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Have a traceback of this exception show one more line; its type, arguments and text stay as they are.
+
+    It is in `__notes__`, as its own `add_note` has it. Before Python 3.11 tracebacks do not show these, and it is the
+    last line of the remote text.
+    """
+    remote = error.__cause__
+    if sys.version_info < (3, 11) and isinstance(remote, RemoteTraceback):
+        remote.append(note)
+        return
+    notes = vars(error).setdefault("__notes__", [])  # its class may forbid to set attributes
+    if isinstance(notes, list):
+        notes.append(note)
 
 
 def _pickled(error: BaseException) -> bytes | None:
     """The exception alone; many classes pickle but do not unpickle, so this tries both."""
-    bare = error.__traceback__, error.__cause__, error.__context__
+    bare = [getattr(error, name) for name in _LINKS]
     try:
         for form in (error, _Rebuilt(type(error), error.args, vars(error).copy())):
             try:
@@ -98,8 +115,14 @@ def _pickled(error: BaseException) -> bytes | None:
             if type(restored) is type(error):
                 return pickle.dumps(tuple(packed), 5)
     finally:
-        error.__traceback__, error.__cause__, error.__context__ = bare
+        for name, value in zip(_LINKS, bare, strict=True):
+            _set(error, name, value)
     return None
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    """Set an attribute that every exception has, also where the class forbids to set any, as frozen dataclasses do."""
+    BaseException.__setattr__(error, name, value)
 
 
 class _Rebuilt:
@@ -114,7 +137,7 @@ class _Rebuilt:
 
 def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     error = cls.__new__(cls, *args)
-    error.args = args
+    _set(error, "args", args)
     vars(error).update(state)
     return error
 

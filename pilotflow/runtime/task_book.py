@@ -16,7 +16,7 @@ from pilotflow.core.graph import Graph, Kept, Oversized
 from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
 from pilotflow.errors import ConfigError, PilotflowError, SerializationError
-from pilotflow.future_errors import dependency_failed, error_of
+from pilotflow.future_errors import dependency_failed, failure_of
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import keepable
 from pilotflow.messages import Cancelled, CancelTasks, Result, ResultBatch, Status, Task
@@ -236,7 +236,7 @@ class TaskBook:
         packed = Packed(result.payload, result.layout, tuple(parts))
         try:
             pause = self.tries.pause_s(
-                kept, kept.policy, future.name, result, lambda: error_of(result.status, packed, future.name)
+                kept, kept.policy, future.name, result, lambda: failure_of(future, result.status, packed)
             )
         except ConfigError as error:
             self.graph.finish(result.id)

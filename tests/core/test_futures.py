@@ -6,7 +6,9 @@ import asyncio
 import concurrent.futures
 import logging
 import resource
+import sys
 import threading
+import traceback
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
@@ -17,7 +19,7 @@ import msgspec
 import pytest
 
 from pilotflow.errors import DependencyError, SerializationError
-from pilotflow.future_errors import dependency_failed
+from pilotflow.future_errors import dependency_failed, failure_of
 from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.messages import Status
 from pilotflow.remote_errors import pack_exception
@@ -255,6 +257,31 @@ def test_the_error_of_a_dependent_shows_where_the_first_failure_has_written(tmp_
     assert (error.stderr, error.stderr_tail) == (a.stderr, "first\nwhat went wrong")
     Path(a.stderr).unlink()
     assert str(dependency_failed(a, b)).endswith(f"({a.stderr}) is empty, or cannot be read here.")
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "told"),
+    [
+        ("/o", None, "The stdout of 'f' (task 1) is in /o"),
+        (None, "/e", "The stderr of 'f' (task 1) is in /e"),
+        ("/o", "/e", "The stdout of 'f' (task 1) is in /o, its stderr in /e"),
+        ("/oe", "/oe", "The output of 'f' (task 1) is in /oe"),
+    ],
+)
+def test_an_exception_notes_where_its_task_s_output_is(out: str | None, err: str | None, told: str) -> None:
+    future = new()
+    future.stdout, future.stderr = out, err
+    future.settle(Status.ERROR, pack_exception(ValueError("text", 3)))
+    error = future.exception()
+    assert isinstance(error, ValueError)
+    assert error.args == ("text", 3)
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    assert lines.count(told) == 1
+    assert (lines[-1] == told) is (sys.version_info >= (3, 11)), "Python 3.10 shows no notes; the remote text has it"
+    lost = failure_of(future, Status.LOST, Packed(msgspec.msgpack.encode(["it crashed"])))
+    assert str(lost).endswith(f"\n{told}")
+    never = failure_of(future, Status.TOO_LARGE, Packed(msgspec.msgpack.encode(["it is too large"])))
+    assert told not in "".join(traceback.format_exception(never)), "it has never run"
 
 
 def test_parts_of_a_result_are_futures_too() -> None:

@@ -6,12 +6,13 @@ import io
 import pdb  # noqa: T100
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from pilotflow.errors import BashExitError, RemoteTraceback, SerializationError, WorkerLost
-from pilotflow.remote_errors import pack_exception, unpack_exception
+from pilotflow.remote_errors import add_note, pack_exception, unpack_exception
 from tests.integration import call_tasks
 
 
@@ -44,6 +45,24 @@ def test_the_cause_is_the_remote_text_and_its_cause_the_remote_cause() -> None:
     assert "direct cause" in str(remote)
     assert type(remote.__cause__) is ValueError
     assert frames(remote.__cause__)[-1][1] == "fail"
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def test_exceptions_whose_attributes_cannot_be_set_come_home_and_take_notes() -> None:
+    def fail() -> None:
+        raise Frozen(3) from ValueError("inner")
+
+    error = travel(fail)
+    assert isinstance(error, Frozen)
+    assert error.code == 3
+    assert isinstance(error.__cause__, RemoteTraceback)
+    assert isinstance(error.__cause__.__cause__, ValueError)
+    add_note(error, "a note")
+    assert "".join(traceback.format_exception(error)).count("a note") == 1
 
 
 def test_a_debugger_can_walk_the_frames() -> None:

@@ -7,6 +7,7 @@ import concurrent.futures
 import itertools
 import os
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -520,6 +521,39 @@ def test_the_failure_of_a_dependency_shows_the_stderr_of_the_first_failure(run: 
     assert str(caught.value).endswith(where)
     assert "ValueError: no data" in str(caught.value)
     assert caught.value.stderr == bad.stderr
+
+
+def test_the_traceback_of_a_python_app_shows_where_its_output_is_and_the_exception_is_the_user_s_own(
+    tmp_path: Path,
+) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    future = fail("no data", stdout=out, stderr=err)
+    error = future.exception()
+    assert isinstance(error, ValueError)
+    assert (type(error), str(error), error.args) == (ValueError, "no data", ("no data",))
+    shown = "".join(traceback.format_exception(error))
+    assert shown.count(f"The stdout of 'fail' (task {future.task_id}) is in {out}, its stderr in {err}") == 1
+    plain = fail("no data").exception()
+    assert not hasattr(plain, "__notes__")
+    assert "The stdout" not in "".join(traceback.format_exception(plain))
+
+
+def test_a_command_that_fails_shows_where_its_stdout_is_as_well_and_a_lost_task_all(tmp_path: Path) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    future = shell("exit 3", stdout=out, stderr=err)
+    shown = "".join(traceback.format_exception(future.exception()))
+    assert shown.count(f"The stdout of 'shell' (task {future.task_id}) is in {out}") == 1
+    assert shown.count(str(err)) == shown.count(f"Its stderr ({err}) is empty"), "that says it already"
+
+    @pf.python_app(crash_limit=1, stderr=err)
+    def crash() -> None:
+        os.write(2, b"Fatal error\n")
+        os.abort()
+
+    lost = crash().exception()
+    assert isinstance(lost, pf.WorkerLost)
+    assert str(lost).endswith(f"is in {err}")
+    assert "Fatal error" in err.read_text()
 
 
 # ---- options and surroundings ---------------------------------------------------------------
