@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pilotflow.app_options import AppOptions
-from pilotflow.app_output import AUTO_LOGNAME, STREAMS
+from pilotflow.app_output import AUTO_LOGNAME, STREAMS, is_elsewhere
 from pilotflow.caching.keys import AppKey, Call
 from pilotflow.caching.values import cache_key
 from pilotflow.errors import ConfigError
@@ -73,11 +73,17 @@ class AppCache:
             self._known = (run, AppKey(self._name, self._kind, self._function, options.version, ignored))
         if "outputs" in kwargs:  # what is in them now does not count
             kwargs = {**kwargs, "outputs": self._paths(kwargs["outputs"])}
+        kwargs = {**kwargs, **{word: _without_content(kwargs[word]) for word, _ in STREAMS if word in kwargs}}
         return self._known[1].call(args, kwargs, self._others(given))
 
     def files_of(self, future: AppFuture[Any], given: Mapping[str, Any]) -> tuple[str, ...]:
         """Paths of files that belong to a call's result: it is of use only while they are as they were."""
-        streams = [getattr(future, word) for word, _ in STREAMS if self._is_named(self._target(word, given))]
+        targets = {word: self._target(word, given) for word, _ in STREAMS}
+        streams = [
+            getattr(future, word)
+            for word, target in targets.items()
+            if self._is_named(target) and not is_elsewhere(target)
+        ]
         outputs = given.get("outputs", ())
         here = [output for output in outputs if not (isinstance(output, File) and output.is_remote)]
         return (*streams, *self._paths(here))
@@ -93,7 +99,7 @@ class AppCache:
         for word, _ in STREAMS:
             target = self._target(word, given)
             if self._is_named(target) and word not in self._parameters:
-                others[word] = target
+                others[word] = _without_content(target)
         if options.env:
             others["env"] = dict(options.env)
         if options.cwd is not None:
@@ -117,6 +123,13 @@ class AppCache:
     def _is_named(target: Any) -> bool:
         """Whether a stream goes to a file that the user has named."""
         return target is not None and target is not AUTO_LOGNAME
+
+
+def _without_content(target: Any) -> Any:
+    """A stream's target with the path or URL for a `File`: what is in that now does not count."""
+    if isinstance(target, tuple):
+        return (_without_content(target[0]), target[1])
+    return str(target.url) if isinstance(target, File) else target
 
 
 def _path(output: Any, cwd: str | None) -> str:

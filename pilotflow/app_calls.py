@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pilotflow.app_options import AppOptions
-from pilotflow.app_output import STREAMS, check_label, place_of
+from pilotflow.app_output import STREAMS, check_label, is_elsewhere, place_of
 from pilotflow.errors import ConfigError
 from pilotflow.files import File
 from pilotflow.futures import AppFuture, PartFuture
@@ -70,6 +70,7 @@ class Manner:
         }
         redirected = is_command or options.redirects or any(self._defaults.get(word) for word, _ in STREAMS)
         elsewhere = options.has_setting or bool(self._defaults.get("outputs"))
+        elsewhere = elsewhere or any(is_elsewhere(self._target(word, {})) for word, _ in STREAMS)
         self.least = (REDIRECTED if redirected else PLAIN) | (IN_SETTING if elsewhere else PLAIN)
         """The shape of a call without any words of ours."""
         has_label = options.label is not None
@@ -87,6 +88,8 @@ class Manner:
         shape = self.least
         if "stdout" in given or "stderr" in given:
             shape |= REDIRECTED
+            if any(is_elsewhere(given.get(word)) for word, _ in STREAMS):
+                shape |= IN_SETTING
         if given.get("outputs") or ("inputs" in given and "inputs" not in self.parameters):
             shape |= IN_SETTING
         return shape, given
@@ -124,26 +127,32 @@ class Manner:
             run.record_label(future.task_id, future.label)
         before: tuple[Any, ...] = ()
         ours: tuple[str, ...] = ()
+        streams: tuple[File, ...] = ()
+        if shape & REDIRECTED:
+            args, output, streams = self._redirected(run, future, given, args, kwargs)
+            before, ours = (output,), ("output",)
         if shape & IN_SETTING:
             waits = "inputs" in given and "inputs" not in self.parameters
             inputs = _listed(given["inputs"], "inputs") if waits else []  # only waited for: the worker drops them
             cwd = None if self._options.cwd is None else os.path.abspath(self._options.cwd)
             args, outputs, uploads = self._with_outputs(run, future, given, cwd, args, kwargs)
-            setting = Setting(cwd, self._options.env, outputs, uploads, self._options.scratch)
-            before, ours = (setting, inputs), ("setting", "inputs")
-        if shape & REDIRECTED:
-            args, output = self._redirected(run, future, given, args, kwargs)
-            before, ours = (*before, output), (*ours, "output")
+            setting = Setting(cwd, self._options.env, outputs, uploads, self._options.scratch, streams)
+            before, ours = (setting, inputs, *before), ("setting", "inputs", *ours)
         return Arguments((*before, *args), kwargs, ours)
 
     def _redirected(
         self, run: Run, future: AppFuture[Any], given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], Output]:
-        """The arguments with paths where the function asks for them, and where output goes."""
+    ) -> tuple[tuple[Any, ...], Output, tuple[File, ...]]:
+        """The arguments with paths where the function asks for them, where output goes, and what of it is stored elsewhere."""
         label = future.label
         places: dict[str, tuple[str, str] | None] = {}
+        streams: dict[Any, File] = {}  # by URL, which may be that of both
         for word, suffix in STREAMS:
-            target = given.get(word, self._defaults.get(word) or getattr(self._options, word))
+            target = self._target(word, given)
+            if is_elsewhere(target):
+                file, mode = target if isinstance(target, tuple) else (target, "a")
+                made = streams.setdefault(file.url, file.promised(run.directory, future.task_id, word)[0])
+                target = (made, mode)
             place = place_of(target, run.directory / "tasks" / self._name, future.task_id, label, suffix, word)
             places[word] = place
             if place is None or word not in self.parameters:
@@ -152,7 +161,11 @@ class Manner:
         output = Output(**places)
         future.stdout = output.stdout[0] if output.stdout else None
         future.stderr = output.stderr[0] if output.stderr else None
-        return args, output
+        return args, output, tuple(streams.values())
+
+    def _target(self, word: str, given: dict[str, Any]) -> Any:
+        """What was said about a stream: in the call, as the parameter's default, or for all calls."""
+        return given.get(word, self._defaults.get(word) or getattr(self._options, word))
 
     def _with_outputs(
         self,

@@ -44,9 +44,12 @@ def check_target(target: Any, where: str) -> None:
     pair = isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], (str, os.PathLike))
     if not whole and not (pair and target[1] in ("a", "a+", "w", "w+")):
         raise ConfigError(f"{where} takes a path, (path, 'a' or 'w'), or AUTO_LOGNAME, not {show(target)}")
-    path = target[0] if pair else target
-    if isinstance(path, File) and path.is_remote:
-        raise ConfigError(f"{where} takes a path on this system, not {path!r}; write a file and promise it in outputs")
+
+
+def is_elsewhere(target: Any) -> bool:
+    """Whether what goes to such a `stdout` or `stderr` is to be stored at a URL."""
+    path = target[0] if isinstance(target, tuple) else target
+    return isinstance(path, File) and path.is_remote
 
 
 def check_label(label: Any, where: str) -> None:

@@ -185,11 +185,11 @@ class File(os.PathLike[str]):
             shutil.copyfile(source, target)
         return str(target)
 
-    def promised(self, run_directory: Path, task_id: int, number: int) -> tuple[File, File]:
+    def promised(self, run_directory: Path, task_id: int, part: int | str) -> tuple[File, File]:
         """The file as the task gets it that makes it, and as others do who take it from that task."""
         if not self.is_remote:
             return self, self
-        made = str(run_directory / FILES / "made" / f"{task_id:06d}" / str(number) / self.filename)
+        made = str(run_directory / FILES / "made" / f"{task_id:06d}" / str(part) / self.filename)
         words = (self.url, self.stage, self.cache_by, made)
         return File(*words, True), File(*words)
 

@@ -80,8 +80,8 @@ def _call(call: CallFile, frames: list[Any], directory: Path, rank: int) -> Any:
     frames.clear()
     args = _shared_output(args, directory, rank)
     # A rank that ends first cannot see what others have promised to write: the last one looks.
-    promise = next((arg for arg in args if type(arg) is Setting and arg.outputs), None)
-    args = tuple(arg._replace(outputs=(), uploads=()) if type(arg) is Setting else arg for arg in args)
+    promise = next((arg for arg in args if type(arg) is Setting and (arg.outputs or arg.streams)), None)
+    args = tuple(arg._replace(outputs=(), uploads=(), streams=()) if type(arg) is Setting else arg for arg in args)
     if call.seat is not None:
         task = Task(call.task, call.attempt, 0, 0, b"")
         RUNNING.set((task, time.time_ns(), call.seat, {0: call.name}))
@@ -100,7 +100,8 @@ def _keep(promise: Setting, name: str) -> None:
         with contextlib.suppress(OSError):  # opening a directory brings a network file system's view of it up to date
             os.close(os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
-        promise.keep_promise(name)
+        with promise.with_streams_stored():
+            promise.keep_promise(name)
     except PilotflowError as error:
         raise _Broken from error
 

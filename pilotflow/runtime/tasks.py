@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
-from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs
+from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs, StagingError
 from pilotflow.launchers.nesting import refuse_nested
+from pilotflow.remote_errors import add_note
 from pilotflow.runtime.tails import tail
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
@@ -123,6 +124,7 @@ class Setting(NamedTuple):
         outputs: paths of files that it promises to make.
         uploads: those of them that are to be stored elsewhere (`pilotflow.files.File`).
         scratch: whether it gets a directory of its own, which is also where it runs unless `cwd` says otherwise.
+        streams: files of its stdout and stderr that are to be stored elsewhere, like `uploads`.
     """
 
     cwd: str | None = None
@@ -130,6 +132,7 @@ class Setting(NamedTuple):
     outputs: tuple[str, ...] = ()
     uploads: tuple[Any, ...] = ()
     scratch: bool = False
+    streams: tuple[Any, ...] = ()
 
     def keep_promise(self, name: str) -> None:
         """See that what was promised is there, and store what belongs elsewhere.
@@ -146,6 +149,28 @@ class Setting(NamedTuple):
             raise MissingOutputs(name, missing, socket.gethostname())
         for file in self.uploads:
             file.store()
+
+    @contextlib.contextmanager
+    def with_streams_stored(self) -> Iterator[None]:
+        """Store what was printed where it belongs, also if the task fails.
+
+        Raises:
+            StagingError: it cannot be stored; if the task fails as well, its exception has a note of that.
+        """
+        try:
+            yield
+        except BaseException as error:
+            try:
+                self._store_streams()
+            except (StagingError, ConfigError) as problem:
+                add_note(error, str(problem))
+            raise
+        self._store_streams()
+
+    def _store_streams(self) -> None:
+        for file in self.streams:
+            if os.path.exists(file):  # else it could not be opened
+                file.store()
 
 
 class InSetting:
@@ -167,9 +192,10 @@ class InSetting:
             with scratch_directory(self.name) as path:
                 env = (*setting.env, (SCRATCH_VARIABLE, str(path)))
                 return self(setting._replace(env=env, cwd=setting.cwd or str(path), scratch=False), _, *args, **kwargs)
-        with _environment(setting.env), _directory(setting.cwd, self.name):
-            value = self.function(*args, **kwargs)
-        setting.keep_promise(self.name)
+        with setting.with_streams_stored():
+            with _environment(setting.env), _directory(setting.cwd, self.name):
+                value = self.function(*args, **kwargs)
+            setting.keep_promise(self.name)
         return value
 
 

@@ -179,12 +179,13 @@ class InThread(OtherForm):
         if self._with_output:
             output, *rest = args
             args = tuple(rest)
-        if self._command is not None:
-            value = self._run(self._command, setting, output, self._function(*args, **kwargs))
-        else:
-            with printed_to(output):
-                value = self._function(*args, **kwargs)
-        setting.keep_promise(self._name)
+        with setting.with_streams_stored():
+            if self._command is not None:
+                value = self._run(self._command, setting, output, self._function(*args, **kwargs))
+            else:
+                with printed_to(output):
+                    value = self._function(*args, **kwargs)
+            setting.keep_promise(self._name)
         return value
 
     @property

@@ -135,6 +135,9 @@ class Noted:
         self.path = path
         self.place = place
 
+    def __fspath__(self) -> str:
+        return self.path
+
     def store(self) -> None:
         with open(self.path, encoding="utf-8") as made, open(self.place, "a", encoding="utf-8") as place:
             place.write(f"{made.read()};")

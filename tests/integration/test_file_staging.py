@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tests.integration.file_servers import Server, ftp_server, http_server
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pf.Run]:
-    with pf.load(pf.Config.for_this_machine(max_workers=2, run_dir=tmp_path_factory.mktemp("runs"))) as run:
+    cpu, threads = pf.ExecutorConfig(label="cpu", max_workers_per_node=2), pf.ThreadExecutorConfig(label="threads")
+    with pf.load(pf.Config(run_dir=tmp_path_factory.mktemp("runs"), executors=[cpu, threads])) as run:
         yield run
 
 
@@ -183,11 +185,31 @@ def test_what_cannot_be_stored_is_told(web: Server) -> None:
         write("text", outputs=[pf.File(f"{web.url}/new.txt")]).result()
 
 
-def test_output_cannot_go_to_a_url_and_that_is_told(ftp: Server) -> None:
-    with pytest.raises(
-        pf.ConfigError, match=r"stdout takes a path .*not File\('ftp://me:\*\*\*@.*promise it in outputs"
-    ):
-        count(inputs=[], stdout=pf.File(f"{ftp.url}/out.txt"))
+@pytest.mark.parametrize("executor", ["cpu", "threads"])
+@pytest.mark.parametrize("kind", ["python", "bash"])
+def test_output_is_stored_at_a_url_however_the_task_ends(kind: str, executor: str, ftp: Server) -> None:
+    plain: Any = work if kind == "python" else work_in_bash
+    app = plain.options(executors=executor, stdout=pf.File(f"{ftp.url}/out"), stderr=(pf.File(f"{ftp.url}/err"), "w"))
+    future = app(1, inputs=[], outputs=[])
+    assert future.result(60) == 0
+    assert [(ftp.root / name).read_text() for name in ("out", "err")] == ["out 1\n", "err 1\n"]
+    assert Path(future.stdout).read_text() == "out 1\n", "it is in the run directory as well"
+    with pytest.raises(ValueError if kind == "python" else pf.BashExitError):
+        app(2, inputs=[], outputs=[], code=3).result(60)
+    assert [(ftp.root / name).read_text() for name in ("out", "err")] == ["out 2\n", "err 2\n"]
+    both = pf.File(f"{ftp.url}/both")
+    assert plain(3, inputs=[], outputs=[], stdout=both, stderr=both).result(60) == 0
+    assert sorted((ftp.root / "both").read_text().splitlines()) == ["err 3", "out 3"]
+
+
+def test_output_that_cannot_be_stored_is_told_with_what_the_task_has_raised(web: Server) -> None:
+    nowhere = pf.File(f"{web.url}/out")
+    with pytest.raises(pf.StagingError, match=r"http://.*/out cannot be stored on \S+"):
+        work(1, inputs=[], outputs=[], stdout=nowhere).result(60)
+    error = work(2, inputs=[], outputs=[], code=3, stdout=nowhere).exception(60)
+    assert isinstance(error, ValueError)
+    assert error.args == (2,)
+    assert "out cannot be stored on" in "".join(traceback.format_exception(error))
 
 
 # ---- every way to say where files are -------------------------------------------------------
@@ -295,6 +317,16 @@ def test_a_cached_call_that_makes_a_file_runs_again_when_that_is_gone(tmp_path: 
     assert read(again.outputs[0]).result()[0] == "remote"
     until(lambda: len(ftp.seen) > 1, what="the note of what was read")
     assert [line.split()[0] for line in ftp.seen] == ["STOR", "RETR"]
+
+
+def test_where_output_goes_counts_in_the_cache_and_not_what_is_there(tmp_path: Path, ftp: Server) -> None:
+    app = work.options(cache=True)
+    for target in (pf.File(tmp_path / "out"), (pf.File(f"{ftp.url}/out"), "w")):
+        first, second = (app(1, inputs=[], outputs=[], stdout=target) for _ in range(2))
+        assert (first.result(60), second.result(60)) == (0, 0)
+        assert not pf.why_not_cached(first).cached
+        assert pf.why_not_cached(app(1, inputs=[], outputs=[], stdout=target)).cached
+    assert (tmp_path / "out").read_text() == (ftp.root / "out").read_text() == "out 1\n"
 
 
 # ---- plug-ins -------------------------------------------------------------------------------

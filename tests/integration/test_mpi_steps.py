@@ -339,6 +339,19 @@ def test_what_ranks_have_made_is_stored_once(tmp_path: Path) -> None:
     assert (tmp_path / "stored").read_text() == "made;"
 
 
+def test_what_ranks_have_printed_is_stored_once(tmp_path: Path) -> None:
+    def talk(*_: str) -> None:
+        print("said", flush=True)
+
+    out = tmp_path / "out"
+    stream = tasks.Noted(str(out), str(tmp_path / "stored"))
+    setting, output = Setting(streams=(stream,)), Output((str(out), "w"), None)
+    call = call_of(talk, setting, [], output)
+    call = dataclasses.replace(call, body=pack_function(InSetting(PythonCall(talk), "talk")))
+    value_of(outcome(runner(tmp_path).call(local(nodes=3), call, time.monotonic())))
+    assert (tmp_path / "stored").read_text() == "said\nsaid\nsaid\n;"
+
+
 def test_a_rank_that_leaves_before_others_can_look_for_its_files_is_an_error(tmp_path: Path) -> None:
     def leave(path: str) -> None:
         Path(path).touch()
