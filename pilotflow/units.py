@@ -206,6 +206,11 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f" (did you mean '{match}'?)" if match is not None else ""
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things in words: "1 job", "2,000 jobs"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def show(value: object) -> str:
     """A value as it goes into a message: its repr, cut if it is long."""
     try:

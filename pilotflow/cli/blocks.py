@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from pilotflow.cli.layout import print_pairs, print_table
+from pilotflow.cli.runs import find_connection
 from pilotflow.errors import InfrastructureError
 from pilotflow.runtime.block_report import VERB, BlockLine, BlockReport, read_report
 from pilotflow.runtime.connection import Connection, read_connection
@@ -21,11 +22,11 @@ _HEADER: Final = ("block", "batch id", "state", "for", "nodes", "managers", "tas
 _NUMBERS: Final = (5, 6)
 
 
-def show_blocks(where: Path, as_json: bool, every: bool) -> None:
+def show_blocks(run: str, base: Path, as_json: bool, every: bool) -> None:
     """Ask a run for its blocks, and print them.
 
     Args:
-        where: a run directory, or a directory of run directories (then its newest is meant).
+        run, base: which run, and where run directories are; see `find_directory`.
         as_json: print them for programs.
         every: those that have ended, too.
 
@@ -33,9 +34,7 @@ def show_blocks(where: Path, as_json: bool, every: bool) -> None:
         ConfigError: there is no run.
         RunClosed, InfrastructureError: it is over, or does not answer.
     """
-    from pilotflow.cli.status import find_run
-
-    report = ask_blocks(read_connection(find_run(where, "blocks runs/0001")))
+    report = ask_blocks(read_connection(find_connection(run, base)))
     if as_json:
         print(json.dumps(msgspec.to_builtins(report), indent=2))
         return

@@ -20,6 +20,7 @@ from typing import Annotated, Final
 import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, complain, errors_in_words, import_from_here
+from pilotflow.cli.options import BASE, Base, Json, RunName, WorkflowFile
 from pilotflow.cli.plan_commands import add_commands as add_plan_commands
 from pilotflow.cli.site_commands import add_site_commands
 from pilotflow.cli.slurm_commands import add_commands as add_slurm_commands
@@ -28,7 +29,6 @@ from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
 
 OUTPUT_FAILED: Final = 1
-_WORKFLOW_FILE: Final = "A workflow's file: YAML, JSON, JSON5 or KDL; - is standard input."
 
 app = typer.Typer(
     name="pilotflow",
@@ -138,7 +138,7 @@ def schema(
 
 @app.command()
 def create(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help=_WORKFLOW_FILE, show_default=False)],
+    workflow: WorkflowFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="What this does anyway: nothing is started.")] = True,  # noqa: ARG001
     config: Annotated[
         str | None,
@@ -159,7 +159,7 @@ def create(
 
 @app.command()
 def graph(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help=_WORKFLOW_FILE, show_default=False)],
+    workflow: WorkflowFile,
     format: Annotated[str | None, typer.Option(help="svg, dot or mermaid; else as --output ends.")] = None,  # noqa: A002
     by: Annotated[str, typer.Option(help="Draw each job, or each stage; auto: jobs if they can be seen.")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file to write instead.")] = None,
@@ -173,7 +173,7 @@ def graph(
 
 @app.command()
 def convert(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help=_WORKFLOW_FILE, show_default=False)],
+    workflow: WorkflowFile,
 ) -> None:
     """Print a workflow's file (JSON, JSON5, KDL) as YAML."""
     from pilotflow.cli.create import convert as print_as_yaml
@@ -184,30 +184,28 @@ def convert(
 
 @app.command()
 def status(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="`last`, a number, a run directory, or where run directories are.")
-    ] = "runs",
-    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
-    json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
+    run: RunName = "last",
+    run_dir: Base = BASE,
+    json: Json = False,
 ) -> None:
-    """Say, from another terminal, what waits and what works in a run; the newest run in runs/ by default."""
+    """Say, from another terminal, what waits and what works in a run."""
     from pilotflow.cli.status import show_status
 
     with errors_in_words("Interrupted. The run was not touched."):
         show_status(run, run_dir, json)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def explain(
     run: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN_DIR", help="A run directory; the newest in runs/ by default.", show_default=False),
+        str | None, typer.Argument(metavar="RUN", help="As for `status`; the last by default.", show_default=False)
     ] = None,
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="A task's number, or its name.", show_default=False)
+        str | None,
+        typer.Argument(metavar="TASK", help="The number or the name of a task or job.", show_default=False),
     ] = None,
-    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
-    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    run_dir: Base = BASE,
+    json: Json = False,
 ) -> None:
     """Say why a task is not running, where it runs, or how it has ended; asks the run from another terminal."""
     from pilotflow.cli.explain import show_explanation

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from pilotflow.cli.runs import LAST, find_directory
-from pilotflow.cli.status import find_run
+from pilotflow.cli.runs import LAST, find_connection, find_directory
 from pilotflow.errors import ConfigError
 from pilotflow.explanation import NEXT_STEP, Explanation
 from pilotflow.runtime.explaining import explain
+from pilotflow.units import did_you_mean
 from pilotflow.workflow.history import is_workflow
 
 
@@ -19,8 +18,8 @@ def show_explanation(first: str | None, second: str | None, base: Path, as_json:
     """Ask a run about a task, and print the answer.
 
     Args:
-        first, second: where the run is (see `find_run`) and the task's number or name; or the task
-            alone, and the newest run in `base` is meant.
+        first, second: the run (see `find_directory`) and the task's number or name; or the task alone, and the
+            newest run in `base` is meant. They may be options that there are not.
         base: where run directories are.
         as_json: print it for programs.
 
@@ -29,23 +28,33 @@ def show_explanation(first: str | None, second: str | None, base: Path, as_json:
         RunClosed: the run is over, and its record does not have the task.
         InfrastructureError: nobody who would know answers.
     """
-    if first is None or (second is None and Path(first).is_dir()):
+    if first is None or (second is None and (first in LAST or Path(first).is_dir())):
         raise ConfigError("Name a task by its number or its name, such as `pilotflow explain 17`.")
-    where, task = (os.fspath(base), first) if second is None else (first, second)
-    directory = find_directory(where, base) if where in LAST or where.isdecimal() else Path(where)
-    found = next((each for each in (directory, directory / "latest") if is_workflow(each)), None)
-    if found is not None:
+    run, task = ("last", first) if second is None else (first, second)
+    for word in filter(None, (first, second)):
+        _refuse_option(word)
+    directory = find_directory(run, base)
+    if is_workflow(directory):
         from pilotflow.workflow.explaining import explain_job
         from pilotflow.workflow.history import open_history
 
-        with open_history(found.resolve()) as history:
+        with open_history(directory) as history:
             explanation = explain_job(history, task)
     else:
-        explanation = explain(find_run(directory, "explain runs/0001 17"), task)
+        explanation = explain(find_connection(run, base), task)
     if as_json:
         print(json.dumps(as_data(explanation), indent=2))
     else:
         _print(explanation)
+
+
+def _refuse_option(word: str) -> None:
+    """Say what is wrong with a word that looks like an option; `-1` is a mistaken number."""
+    if word[1:].isdecimal() and word.startswith("-"):
+        raise ConfigError(f"There is no task {word}: tasks are counted from 1. See them with `pilotflow jobs`.")
+    if len(word) > 1 and word.startswith("-"):
+        hint = did_you_mean(word, ("--json", "--run-dir", "--help"))
+        raise ConfigError(f"There is no option {word}{hint}. See `pilotflow explain --help`.")
 
 
 def as_data(explanation: Explanation) -> dict[str, Any]:

@@ -8,19 +8,27 @@ from typing import Annotated
 import typer
 
 from pilotflow.cli.in_words import errors_in_words
-
-Base = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
-BASE = Path("runs")
+from pilotflow.cli.options import (
+    BASE,
+    Account,
+    Base,
+    FromRun,
+    Json,
+    Partitions,
+    QueueWait,
+    RunName,
+    SiteName,
+    WorkflowFile,
+)
 
 
 def plan(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="A workflow's file.", show_default=False)],
-    site: Annotated[str | None, typer.Option(help="The site; this one by default.")] = None,
-    partition: Annotated[list[str] | None, typer.Option(help="Only this partition; may be given again.")] = None,
-    queue_wait: Annotated[str | None, typer.Option(help="How long batch jobs wait, such as 10m; or probe.")] = None,
-    from_run: Annotated[str | None, typer.Option("--from", help="A run whose measured times count.")] = None,
-    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
+    workflow: WorkflowFile,
+    site: SiteName = None,
+    partition: Partitions = None,
+    queue_wait: QueueWait = None,
+    from_run: FromRun = None,
+    account: Account = None,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
@@ -33,7 +41,7 @@ def plan(
 
 
 def resources(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")] = "last",
+    run: RunName = "last",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page with plots: HTML.")] = None,
     run_dir: Base = BASE,
     json: Json = False,

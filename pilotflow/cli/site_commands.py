@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, INFRASTRUCTURE_FAILED, errors_in_words
+from pilotflow.cli.options import BASE, Base, Json, RunName
 
 site_app = typer.Typer(name="site", help="What is known of this machine and of others.", no_args_is_help=True)
 config_app = typer.Typer(name="config", help="What holds here, and who says so.", no_args_is_help=True)
 
 Name = Annotated[str | None, typer.Argument(metavar="SITE", help="A site; this one by default.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 @site_app.command("list")
@@ -117,18 +117,17 @@ def show_config(
 
 
 def support_bundle(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="A run directory, or where run directories are.")
-    ] = Path("runs"),
+    run: RunName = "last",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write to this file, which must not exist.")
     ] = None,
+    run_dir: Base = BASE,
 ) -> None:
     """Put what an admin needs to help with a run into one file, without its secrets, arguments and results."""
     from pilotflow.cli.support_bundle import write_bundle
 
     with errors_in_words():
-        target = write_bundle(run, output)
+        target = write_bundle(run, run_dir, output)
         print(f"{target} written. Look through it before you send it: tar -tzf {target}")
 
 

@@ -8,27 +8,38 @@ from typing import Annotated
 import typer
 
 from pilotflow.cli.in_words import errors_in_words, import_from_here
+from pilotflow.cli.options import (
+    BASE,
+    Account,
+    Base,
+    FromRun,
+    Json,
+    Partitions,
+    QueueWait,
+    RunName,
+    SiteName,
+    WorkflowFile,
+)
 
 slurm_app = typer.Typer(name="slurm", help="What Slurm is given.", no_args_is_help=True)
 
 
 def blocks(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or where run directories are.")] = Path(
-        "runs"
-    ),
+    run: RunName = "last",
     every: Annotated[bool, typer.Option("--all", help="Also the blocks that have ended.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the blocks as JSON.")] = False,
+    run_dir: Base = BASE,
+    json: Json = False,
 ) -> None:
     """Show the blocks of a run: batch ids, states, why they wait, nodes, time left, load."""
     from pilotflow.cli.blocks import show_blocks
 
     with errors_in_words("Interrupted. The run was not touched."):
-        show_blocks(run, json, every)
+        show_blocks(run, run_dir, json, every)
 
 
 @slurm_app.command("schedule-nodes")
 def schedule_nodes(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")] = "last",
+    run: RunName = "last",
     scheduler: Annotated[
         str | None, typer.Option(help="Which entry of slurm_schedulers; the only one by default.")
     ] = None,
@@ -36,8 +47,8 @@ def schedule_nodes(
     max_parallel_jobs: Annotated[
         int | None, typer.Option(min=1, help="Those whose managers run so many jobs at once, as an action says.")
     ] = None,
-    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    run_dir: Base = BASE,
+    json: Json = False,
 ) -> None:
     """Have a running workflow ask for more allocations of one of its schedulers."""
     from pilotflow.cli.workflow_runs import schedule_blocks
@@ -62,15 +73,15 @@ def script(
 
 @slurm_app.command("generate")
 def generate(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="A workflow's file.", show_default=False)],
-    site: Annotated[str | None, typer.Option(help="The site; this one by default.")] = None,
-    partition: Annotated[list[str] | None, typer.Option(help="Only this partition; may be given again.")] = None,
-    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
-    queue_wait: Annotated[str | None, typer.Option(help="How long batch jobs wait, such as 10m; or probe.")] = None,
-    from_run: Annotated[str | None, typer.Option("--from", help="A run whose measured times count.")] = None,
+    workflow: WorkflowFile,
+    site: SiteName = None,
+    partition: Partitions = None,
+    account: Account = None,
+    queue_wait: QueueWait = None,
+    from_run: FromRun = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the schedulers that the file has.")] = False,
-    run_dir: Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")] = Path("runs"),
+    run_dir: Base = BASE,
 ) -> None:
     """Print a workflow with the schedulers and actions that `plan` recommends, and submit nothing."""
     from pilotflow.cli.workflow_plan import Wanted, generate

@@ -23,8 +23,8 @@ from typing import Final
 import msgspec
 
 from pilotflow.cli.redaction import is_sensitive, redacted, without_output
+from pilotflow.cli.runs import find_connection
 from pilotflow.cli.site_shows import show_settings
-from pilotflow.cli.status import find_run
 from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.ids import VERSION
 from pilotflow.runtime.connection import read_connection
@@ -50,17 +50,17 @@ _PACKAGES: Final = (
 )
 
 
-def write_bundle(where: Path, output: Path | None) -> Path:
+def write_bundle(run_name: str, base: Path, output: Path | None) -> Path:
     """Write the bundle of a run; returns its path.
 
     Args:
-        where: as for `status`: a run directory, or a directory of such.
+        run_name, base: which run, and where run directories are; see `find_directory`.
         output: the file to write, which must not exist; pilotflow-support-RUN.tar.gz by default.
 
     Raises:
         ConfigError: there is no run, or the file exists or cannot be written.
     """
-    connection = read_connection(find_run(where, "support-bundle runs/0001"))
+    connection = read_connection(find_connection(run_name, base))
     run = Path(connection.directory)
     secrets = [value for value in msgspec.structs.astuple(connection.keys) if value]
     secrets += [value for name, value in os.environ.items() if is_sensitive(name)]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pilotflow.cli.in_words import errors_in_words
+from pilotflow.cli.options import BASE, Account, Base, Json, RunName, SiteName
 
 _UNTOUCHED = "Interrupted. The run was not touched."
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")]
-Base = Annotated[Path, typer.Option("--run-dir", help="Where run directories are.")]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+WorkflowPath = Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")]
 Jobs = Annotated[
     str | None,
     typer.Option(
@@ -38,21 +38,17 @@ AutoRecover = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, as `create` does.")]
 Here = Annotated[bool, typer.Option("--here", help="Run all jobs on this machine, whatever the file or the site say.")]
-SiteName = Annotated[
-    str | None, typer.Option("--site", help="The site whose partitions to use; found out if not given.")
-]
-Account = Annotated[str | None, typer.Option("--account", help="What batch jobs are charged to.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="NAME=VALUE", help="Another setting of the site, such as partition; may be given again."
     ),
 ]
-BASE = Path("runs")
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")]
 
 
 def run(
-    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")],
+    workflow: WorkflowPath,
     num_cpus: Cpus = None,
     memory_gb: MemoryGb = None,
     num_gpus: Gpus = None,
@@ -81,33 +77,10 @@ def run(
         raise typer.Exit(start(workflow, options, run_dir, detached=detach, as_json=json))
 
 
-def submit(
-    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")],
-    num_cpus: Cpus = None,
-    memory_gb: MemoryGb = None,
-    num_gpus: Gpus = None,
-    resources: Resources = None,
-    max_parallel_jobs: Depth = None,
-    no_local: NoLocal = False,
-    keep: Keep = "1h",
-    auto_recover: AutoRecover = False,
-    here: Here = False,
-    site: SiteName = None,
-    account: Account = None,
-    settings: Settings = None,
-    dry_run: DryRun = False,
-    run_dir: Base = BASE,
-    json: Json = False,
-) -> None:
+@wraps(run)
+def submit(**options: Any) -> None:
     """Run a workflow in the background; the same as `run --detach`."""
-    from pilotflow.cli.workflow_runs import Options, start
-
-    with errors_in_words():
-        if dry_run:
-            return _say_what_would_be_done(workflow, site, json)
-        machine = (num_cpus, memory_gb, num_gpus, resources or (), max_parallel_jobs, no_local)
-        options = Options(*machine, keep, auto_recover, here, site, account, settings or ())
-        raise typer.Exit(start(workflow, options, run_dir, detached=True, as_json=json))
+    run(**{**options, "detach": True})
 
 
 def _say_what_would_be_done(workflow: Path, site: str | None, as_json: bool) -> None:
@@ -159,7 +132,7 @@ def results(run: RunName = "last", select: Jobs = None, run_dir: Base = BASE, js
 def logs(
     run: RunName = "last",
     job: Annotated[str | None, typer.Argument(metavar="JOBS", help="Which jobs; those that failed by default.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    follow: Follow = False,
     lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines of each file.")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt; the last by default.")] = None,
     stderr: Annotated[bool, typer.Option("--stderr", help="Only what went to stderr.")] = False,
@@ -176,7 +149,7 @@ def logs(
 
 def events(
     run: RunName = "last",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    follow: Follow = False,
     run_dir: Base = BASE,
     json: Annotated[bool, typer.Option("--json", help="Print each as a line of JSON.")] = False,
 ) -> None:
@@ -272,7 +245,7 @@ def recover(
 
 
 def correct(
-    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow's file.")],
+    workflow: WorkflowPath,
     from_run: Annotated[str, typer.Option("--from", help="The run whose measures count.")] = "last",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the corrected file, as YAML.")] = None,
     run_dir: Base = BASE,
@@ -286,7 +259,7 @@ def correct(
 
 
 def delete(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="`last`, a number, or a run directory.")],
+    run: RunName,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="It is meant.")] = False,
     run_dir: Base = BASE,
 ) -> None:
@@ -322,9 +295,9 @@ def import_run(
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
+    app.command("run")(run)
+    app.command("submit", help="Run a workflow in the background; the same as `run --detach`.")(submit)
     commands: dict[str, Any] = {
-        "run": run,
-        "submit": submit,
         "resume": resume,
         "attach": attach,
         "list": list_runs,

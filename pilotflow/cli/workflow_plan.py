@@ -20,7 +20,7 @@ from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.cli.runs import find_directory
 from pilotflow.errors import ConfigError
 from pilotflow.resources import Capacity
-from pilotflow.units import format_duration, format_memory, parse_duration
+from pilotflow.units import counted, format_duration, format_memory, parse_duration
 from pilotflow.workflow.history import open_history
 from pilotflow.workflow.plan_files import Sections, as_lines, dump, sections, walltime_text, whole_file
 from pilotflow.workflow.plans import (
@@ -212,7 +212,7 @@ def show_plan(path: str, wanted: Wanted, *, as_json: bool) -> int:
     console = Console(highlight=False)
     where = f" on site '{found.site.name}'" if found.site is not None else ""
     count = len(found.workflow.jobs)
-    jobs = f"{count:,} job{'' if count == 1 else 's'}"
+    jobs = counted(count, "job")
     console.print(f"{path}: workflow '{found.workflow.name}', {jobs}{where}\n", markup=False, soft_wrap=True)
     best = found.plan.best
     rows = [_row(choice, "*" if choice is best else "") for choice in _worth_showing(found.plan)]

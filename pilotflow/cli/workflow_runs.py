@@ -28,7 +28,7 @@ from pilotflow.workflow.history import open_history
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.inbox import CancelJobs
 from pilotflow.workflow.options import RunOptions
-from pilotflow.workflow.orders import order_blocks, order_cancel
+from pilotflow.workflow.orders import Cancelled, order_blocks, order_cancel
 from pilotflow.workflow.planned import planned_settings
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.spec import read_workflow
@@ -224,8 +224,8 @@ def _finish(directory: Path, *, as_json: bool) -> int:
     return _CODES.get(summary.state, 3)
 
 
-def _cancel_all(directory: Path) -> int:
-    """Cancel what is left of a run that nobody has; what still runs for it is ended. Returns how many jobs."""
+def _cancel_all(directory: Path) -> Cancelled:
+    """Cancel what is left of a run that nobody has; what still runs for it is ended."""
     with open_history(directory) as history:
         counts = history.summary(stages=False).counts
     left = counts.total - counts.ended
@@ -236,7 +236,7 @@ def _cancel_all(directory: Path) -> int:
         yield
 
     go_on(directory, beside)
-    return left
+    return Cancelled(left)
 
 
 def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> None:
@@ -250,15 +250,22 @@ def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> 
         numbers = history.select(selector) if selector is not None else None
         state = history.summary(stages=False).state
     if state == "running":
-        count = order_cancel(directory, numbers)
-    elif state in ("died", "interrupted", "new") and numbers is None:
-        count = _cancel_all(directory)
-    else:
+        cancelled = order_cancel(directory, numbers)
+    elif state not in ("died", "interrupted", "new"):
         raise ConfigError(f"Run {directory.name} is not running (it is {state}); there is nothing to cancel.")
-    if as_json:
-        print(json.dumps({"run": directory.name, "cancelled": count}))
+    elif numbers is None:
+        cancelled = _cancel_all(directory)
     else:
-        print(f"{count:,} job{'' if count == 1 else 's'} of run {directory.name} cancelled, and what depends on them.")
+        raise ConfigError(
+            f"Run {directory.name} is not running (it is {state}). Cancel some of its jobs while it runs "
+            f"(`pilotflow resume {directory.name} --detach`), or the whole run, without --jobs."
+        )
+    if as_json:
+        print(json.dumps({"run": directory.name, "cancelled": cancelled.jobs, "dependents": cancelled.dependents}))
+    elif cancelled.jobs:
+        print(f"Run {directory.name}: cancelled {cancelled.words}.")
+    else:
+        print(f"Run {directory.name}: nothing to cancel; these jobs have ended.")
 
 
 def schedule_blocks(

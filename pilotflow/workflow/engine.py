@@ -43,6 +43,7 @@ from pilotflow.workflow.inbox import (
     TasksEnded,
     TasksLost,
 )
+from pilotflow.workflow.orders import Cancelled
 from pilotflow.workflow.outcomes import HOW, Ended, cut_row, ended, result_row
 from pilotflow.workflow.packing import HELPED_MAX, Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
@@ -108,7 +109,7 @@ class Engine:
         self._touched: dict[int, None] = {}
         self._ready: list[int] = []  # to be handed out, besides what becomes ready
         self._instructions: dict[str, Callable[[Sequence[str]], str]] = {
-            "cancel": lambda words: str(self._cancel(numbers_in(words) if words else None)),
+            "cancel": lambda words: self._cancel(numbers_in(words) if words else None).as_text(),
             "schedule": lambda words: self._asked.order(self.run, words),
         }
         self._waiting: list[int] = []  # committed as handed out before there was a run
@@ -344,19 +345,18 @@ class Engine:
 
         self._due.answers.append(answer)
 
-    def _cancel(self, numbers: Iterable[int] | None) -> int:
-        now, count = time.time(), 0
-        for number in range(len(self._jobs)) if numbers is None else numbers:
-            was = self.graph.states[number]
-            if self.graph.cancel(number):
-                count += 1
-                if was in (S.PENDING, S.RUNNING):
-                    row = cut_row(number, self._tries.attempts[number], "cancelled", "cancelled on request", now)
-                    self._changes.results.append(row)
-        for number in [number for number in self._futures if self.graph.states[number] is S.CANCELLED]:
-            self._due.cancel.append(self._futures.pop(number))
-        self._store.event("cancel", "", f"{count} jobs")
-        return count
+    def _cancel(self, numbers: Sequence[int] | None) -> Cancelled:
+        now, states, before = time.time(), self.graph.states, self.graph.counts[S.CANCELLED]
+        chosen = [job for job in (range(len(self._jobs)) if numbers is None else numbers) if states[job] not in ENDED]
+        for number in chosen:
+            if states[number] in (S.PENDING, S.RUNNING):
+                row = cut_row(number, self._tries.attempts[number], "cancelled", "cancelled on request", now)
+                self._changes.results.append(row)
+            self.graph.cancel(number)
+        cancelled = Cancelled(len(chosen), self.graph.counts[S.CANCELLED] - before - len(chosen))
+        self._due.cancel += [self._futures.pop(job) for job in list(self._futures) if states[job] is S.CANCELLED]
+        self._store.event("cancel", "", cancelled.words)
+        return cancelled
 
     # ---- actions ----------------------------------------------------------------------------
 

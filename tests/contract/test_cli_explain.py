@@ -345,7 +345,13 @@ def test_text_is_folded_and_bold_on_terminals_only(tmp_path: Path, gate: Path, c
 def test_names_and_numbers_that_are_wrong_get_one_message_and_exit_code_2(tmp_path: Path, gate: Path) -> None:
     assert refused(cwd=tmp_path) == "Name a task by its number or its name, such as `pilotflow explain 17`.\n"
     assert refused("17", cwd=tmp_path).startswith(
-        "There is no run directory runs. Name one, such as `pilotflow explain runs/0001 17`, or call it where "
+        f"There is no run in {tmp_path}/runs. Start one with `pilotflow run WORKFLOW`, or "
+    )
+    assert refused("-1", cwd=tmp_path) == (
+        "There is no task -1: tasks are counted from 1. See them with `pilotflow jobs`.\n"
+    )
+    assert refused("last", "--jsn", cwd=tmp_path) == (
+        "There is no option --jsn (did you mean '--json'?). See `pilotflow explain --help`.\n"
     )
     with pf.load(config(tmp_path)) as run:
         tasks = [pf.python_app(wait_for)(str(gate)) for _ in range(3)]

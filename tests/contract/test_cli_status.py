@@ -52,16 +52,35 @@ def test_a_run_says_what_waits_and_works_until_it_is_over(tmp_path: Path) -> Non
 def test_a_place_without_a_run_is_exit_code_2_with_words(tmp_path: Path) -> None:
     done = status(cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("There is no run directory runs. Name one, such as `pilotflow status runs/0001`")
-    (tmp_path / "runs").mkdir()
+    assert done.stderr.startswith(f"There is no run in {tmp_path}/runs. Start one with `pilotflow run WORKFLOW`, or ")
+    (tmp_path / "runs" / "0001").mkdir(parents=True)
     done = status("runs", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("runs is not the directory of a run: it has no connection.json.")
-    (tmp_path / "runs" / "connection.json").write_text("{}")
+    assert done.stderr.startswith(f"{tmp_path}/runs/0001 is not the directory of a run that has begun: it has no conn")
+    (tmp_path / "runs" / "0001" / "connection.json").write_text("{}")
     done = status("runs", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("runs/connection.json is not a connection file of this pilotflow: ")
+    assert done.stderr.startswith(f"{tmp_path}/runs/0001/connection.json is not a connection file of this pilotflow: ")
     assert "Traceback" not in done.stderr
+
+
+ASKING = ["status", "explain", "blocks", "support-bundle", "jobs", "results", "logs", "events", "resources", "attach"]
+
+
+@pytest.mark.parametrize("verb", ASKING)
+def test_all_commands_have_the_same_words_for_runs_that_are_not_there(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "runs" / "0002").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    how = "Name a run by its number, as `last`, or by its directory; `pilotflow list` shows those of workflows.\n"
+    for name, words in (
+        ("9", f"There is no run 9 in {tmp_path}/runs. The last one is 0002. {how}"),
+        ("lst", f"There is no run lst. Did you mean last? {how}"),
+        ("nowhere/0001", f"There is no run nowhere/0001. {how}"),
+        ("empty", f"There is no run in {tmp_path}/empty. Start one with `pilotflow run WORKFLOW`, or say where "),
+    ):
+        done = pilotflow(verb, name, *(["1"] if verb == "explain" else []), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(words)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_bundle_of_a_workflow_has_how_jobs_ended_and_nothing_that_they_said(tm
 def test_what_exists_is_not_overwritten_and_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = pilotflow("support-bundle", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "There is no run directory runs." in done.stderr
+    assert "There is no run in " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,20 @@ def test_a_run_in_the_background_is_seen_cancelled_and_attached_to(cli: Cli, tmp
     assert cli("cancel", code=2).stderr.count("not running") == 1
 
 
+def test_cancelling_jobs_tells_how_many_others_depended_on_them(cli: Cli, tmp_path: Path) -> None:
+    text = "name: line\njobs:\n  - {name: a, command: sleep 60}\n  - {name: other, command: sleep 60}\n" + "".join(
+        f"  - {{name: {name}, command: 'true', depends_on: [{before}]}}\n" for before, name in (("a", "b"), ("b", "c"))
+    )
+    run = Path(json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)["directory"])
+    tools.until(lambda: tools.states(run).get("running"), "a job runs")
+    assert cli("cancel", "-j", "a,b").stdout == "Run 0001: cancelled 2 jobs, and 1 that depended on them.\n"
+    assert cli("cancel", "-j", "a").stdout == "Run 0001: nothing to cancel; these jobs have ended.\n"
+    assert "cancel    2 jobs, and 1 that depended on them" in cli("events").stdout
+    said = json.loads(cli("cancel", "--json").stdout)
+    assert said == {"run": "0001", "cancelled": 1, "dependents": 0}
+    cli("attach", code=1)
+
+
 def test_jobs_know_who_they_are(cli: Cli, tmp_path: Path) -> None:
     names = "TORC_WORKFLOW_ID TORC_JOB_ID TORC_JOB_NAME TORC_ATTEMPT_ID PILOTFLOW_JOB_NAME PILOTFLOW_ATTEMPT"
     command = "; ".join(f"echo ${name}" for name in names.split())
