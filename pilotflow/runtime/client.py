@@ -67,7 +67,7 @@ class Client(ClientCalls):
         connection: where the interchange is.
         interchange_pid: its process, watched for its death.
         listener: called in the loop's thread with each `Load`, `ManagerUp`, `ManagerDown`, `SetupFailed`
-            and `LookUp` (which it must `answer`), and with the `InterchangeLost` that ended the run.
+            and `LookUp` (which it must `answer`), and last with the `InterchangeLost` that ended the run.
         store: where ended tasks are recorded, or None.
         log: the run's log.
 
@@ -93,6 +93,7 @@ class Client(ClientCalls):
         self._asleep = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed: BaseException | None = None
+        self._lost: InterchangeLost | None = None
         self._pid = os.getpid()
         weakref.finalize(self, os.close, self._wake_fd)
         self.welcome = threading.Event()
@@ -278,11 +279,15 @@ class Client(ClientCalls):
                 self._asleep = False
         except Exception as error:  # noqa: BLE001  the loop's top: everything pending must still end
             self._log.exception("the client loop ends because of a bug")
-            self._fail_all(InterchangeLost(f"pilotflow's client loop failed: {error!r}; its log has more"))
-        finally:
+            self._lost = InterchangeLost(f"pilotflow's client loop failed: {error!r}; its log has more")
+            self._closed = self._closed or self._lost
+        try:
             self._take_inbox()
             self._fail_all(self._closed or RunClosed("the run was closed"))
             self._close_sockets()
+        finally:
+            if self._lost is not None:  # told last: what was heard before has been recorded
+                self._listener(self._lost)
 
     def _take_inbox(self) -> None:
         inbox, add = self._inbox, self._book.add
@@ -390,10 +395,9 @@ class Client(ClientCalls):
             return
         text = f"The run's interchange is lost: {why}. Its log is {self._connection.directory}/pilotflow.log."
         error = InterchangeLost(f"{text} Tasks that were pending have failed; a new run can be loaded.")
-        self._closed = error
+        self._closed = self._lost = error
         self._stopping = True
         self._log.error("%s", text)
-        self._listener(error)
 
     def _fail_all(self, error: BaseException) -> None:
         self._closed = self._closed or error

@@ -281,6 +281,8 @@ def main(argv: list[str]) -> int:
     except PilotflowError as error:
         sys.stderr.write(f"{error}\n")
         return INFRASTRUCTURE if isinstance(error, InfrastructureError) else 2
+    except KeyboardInterrupt:  # before the run had begun, or when it was over
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

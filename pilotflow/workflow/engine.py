@@ -284,9 +284,9 @@ class Engine:
 
     def _ended(self, row: TaskRow) -> None:
         number = row[0] - 1
-        future = self._futures.pop(number, None)
-        if future is None or not future.done():
+        if (future := self._futures.get(number)) is None or not future.done():
             return
+        del self._futures[number]
         self._apply(number, ended(future, self._workflow.execution), row)
 
     def _apply(self, number: int, end: Ended, row: TaskRow) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import psutil
 import pytest
 
 from pilotflow.core.job_states import JobState
+from pilotflow.workflow.coordinator import go_on
+from pilotflow.workflow.engine import Engine
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
 
@@ -148,6 +152,44 @@ def _check(run: Path, jobs: int, code: int, killed_max: int) -> int:
         assert len(set(attempts)) == len(attempts), f"attempts at {name} cannot be told apart: {attempts}"
     tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
     return len(failed)
+
+
+def test_results_that_come_in_one_moment_with_the_loss_of_the_interchange_do_not_hang_the_run(
+    tmp_path: Path, runs: list[Path]
+) -> None:
+    run = a_run(tmp_path, a_workflow(*(a_job(n, f"{MARK}; sleep 0.02") for n in range(60))))
+    runs.append(run)
+    program = Program(run)
+    tools.until(lambda: tools.ended(run) >= 2, "jobs end")
+    program.process.send_signal(signal.SIGSTOP)  # what comes now is heard together
+    more = len(tools.marks(run)) + 20
+    tools.until(lambda: len(tools.marks(run)) >= more, "jobs end of which the program has not heard")
+    for pid in tools.marked(run, b""):  # so that nobody tells these results once more
+        tools.kill(pid)
+    program.process.send_signal(signal.SIGCONT)
+    assert program.wait() == 0
+    assert tools.states(run) == {"completed": 60}
+
+
+def test_a_bug_in_the_client_loop_is_followed_by_another_loop(tmp_path: Path, runs: list[Path]) -> None:
+    run = a_run(tmp_path, a_workflow(*(a_job(n, f"{MARK}; sleep 0.02") for n in range(40))))
+    runs.append(run)
+
+    def break_it(engine: Engine) -> None:
+        tools.until(lambda: tools.ended(run) >= 2, "jobs end")
+        assert engine.run is not None
+        engine.run.client.call(lambda: int("no number"))  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def beside(engine: Engine) -> Iterator[None]:
+        breaking = threading.Thread(target=break_it, args=[engine])
+        breaking.start()
+        yield
+        breaking.join()
+
+    assert go_on(run, beside) == 0
+    assert tools.states(run) == {"completed": 40}
+    assert "the client loop ends because of a bug" in (run / "pilotflow.log").read_text()
 
 
 def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_has_the_results(
