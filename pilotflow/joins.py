@@ -99,14 +99,14 @@ class _Join:
         """All that it needs has ended: what was passed to the function, or what that has returned."""
         client, future = self._run.client, self._future
         if self._made is None:
-            client.run_body(self._body)
+            client.run_body(future, self._body)
             return
         value, _ = self._made
         self._made = None
         if isinstance(value, AppFuture):
             client.end_local_as(future, value)
         else:
-            client.run_body(lambda: self._finish(value))
+            client.run_body(future, lambda: self._finish(value))
 
     def cancel(self) -> None:
         """Nobody wants the result: what the function has started is cancelled too."""

@@ -31,6 +31,7 @@ from pilotflow.errors import CacheKeyError, PilotflowError, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import buffer_of
 from pilotflow.messages import Status
+from pilotflow.runtime.own_threads import start_thread
 from pilotflow.runtime.tickets import Ticket
 from pilotflow.serialize import Packed, pack, unpack
 
@@ -154,7 +155,10 @@ class Memo:
 
         Raises:
             CacheKeyError: it has no key.
+            InfrastructureError: there can be no thread for what is to be done later.
         """
+        if self._thread is None:
+            self._start()  # now, where that can be told to somebody
         if call.needs:
             first = call.needs[0]
             ticket = Ticket(first.task_id, first.name) if isinstance(first, AppFuture) else Ticket()
@@ -293,11 +297,11 @@ class Memo:
     def _do(self, action: Callable[[], None]) -> None:
         """Have the cache's thread do this."""
         self._work.put(action)
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="pilotflow-cache", daemon=True)
-                    self._thread.start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = start_thread(self._run, "pilotflow-cache")
 
     def _run(self) -> None:
         while (action := self._work.get()) is not None:

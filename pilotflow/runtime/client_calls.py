@@ -91,9 +91,9 @@ class ClientCalls:
         if self._closed is not None:  # meanwhile, and perhaps nobody looks into the inbox any more
             future.fail(self._closed)
 
-    def run_body(self, body: Callable[[], None]) -> None:
-        """Call this in a thread in which it may wait for tasks; from the loop's thread."""
-        self._threads.run(body)
+    def run_body(self, future: AppFuture[Any], body: Callable[[], None]) -> None:
+        """Call this for a task in a thread in which it may wait for others; from the loop's thread."""
+        self._threads.run(body, lambda problem: self.fail_local(future, problem))
 
     def end_local(self, future: AppFuture[Any], value: Any) -> None:
         """A task that ran in this program has this result."""

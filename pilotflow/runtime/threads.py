@@ -14,11 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import msgpack
+
 from pilotflow.context import RUNNING
-from pilotflow.messages import Result, Task
+from pilotflow.errors import InfrastructureError
+from pilotflow.messages import Result, Status, Task
 from pilotflow.resources import Request
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.definitions import Definitions
+from pilotflow.runtime.own_threads import start_thread
 from pilotflow.runtime.thread_calls import Running, ThreadCalls
 
 
@@ -83,9 +87,19 @@ class ThreadPool:
             if self._idle:
                 self._changed.notify()
             elif self._threads < self._max:
-                self._threads += 1
-                name = f"pilotflow-{self._label}-{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._start(task)
+
+    def _start(self, task: Task) -> None:
+        """Start a thread for this task. If there can be none, those that are there will do it, or it ends with that."""
+        try:
+            start_thread(self._work, f"pilotflow-{self._label}-{self._threads + 1}")
+        except InfrastructureError as error:
+            if not self._threads:
+                del self._queued[task.id]
+                words = f"Executor '{self._label}' has no thread. {error}"
+                self._done(Result(task.id, task.attempt, Status.UNSTARTABLE, msgpack.encode([words])), ())
+        else:
+            self._threads += 1
 
     def withdraw(self, id: int) -> bool:
         """Drop a task; False if it has begun."""

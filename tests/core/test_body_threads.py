@@ -5,13 +5,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from pilotflow.runtime.body_threads import EAGER, STUCK_S, BodyThreads
+from pilotflow.errors import InfrastructureError
+from pilotflow.runtime.body_threads import EAGER, PATIENCE_S, STUCK_S, BodyThreads
+from pilotflow.runtime.own_threads import start_thread
 
 LIMIT_S = 30.0
+
+
+def refused(problem: InfrastructureError) -> None:
+    raise AssertionError(problem)
+
+
+class Starter:
+    """Starts so many threads and no more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, target: Callable[[], None], name: str) -> None:
+        if not self.left:
+            raise InfrastructureError("there are too many")
+        self.left -= 1
+        start_thread(target, name)
 
 
 def test_functions_that_all_wait_do_not_hold_up_the_one_that_they_wait_for() -> None:
@@ -23,8 +43,8 @@ def test_functions_that_all_wait_do_not_hold_up_the_one_that_they_wait_for() -> 
         done.release()
 
     for _ in range(3 * EAGER):
-        threads.run(wait)
-    threads.run(go.set)
+        threads.run(wait, refused)
+    threads.run(go.set, refused)
     end = time.monotonic() + LIMIT_S
     while not go.wait(STUCK_S) and time.monotonic() < end:
         if time.monotonic() >= threads.due_at:
@@ -43,7 +63,7 @@ def test_threads_are_used_again_and_end_when_they_are_closed() -> None:
 
     for _ in range(50):
         done = threading.Event()
-        threads.run(partial(note, done))
+        threads.run(partial(note, done), refused)
         assert done.wait(LIMIT_S)
     assert len(seen) <= EAGER
     names = {thread.name for thread in threading.enumerate()}
@@ -58,12 +78,51 @@ def test_threads_are_used_again_and_end_when_they_are_closed() -> None:
 def test_a_function_that_breaks_its_promise_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     threads = BodyThreads(logging.getLogger("test"))
     done = threading.Event()
-    threads.run(partial(divmod, 1, 0))
+    threads.run(partial(divmod, 1, 0), refused)
     for _ in range(EAGER):
-        threads.run(done.set)
+        threads.run(done.set, refused)
     assert done.wait(LIMIT_S)
     end = time.monotonic() + LIMIT_S
     while "ZeroDivisionError" not in caplog.text:
         assert time.monotonic() < end
         time.sleep(0.01)
+    threads.close()
+
+
+def test_what_no_thread_can_be_started_for_is_run_when_there_can_be_one(caplog: pytest.LogCaptureFixture) -> None:
+    starter, done = Starter(0), threading.Semaphore(0)
+    threads = BodyThreads(logging.getLogger("test"), starter)
+    for _ in range(3):
+        threads.run(done.release, refused)
+    begun = time.monotonic()
+    threads.grow(begun + 2 * STUCK_S)
+    assert threads.due_at == begun + 3 * STUCK_S, "it is tried again"
+    assert [record.getMessage() for record in caplog.records] == ["functions of join_apps wait: there are too many"]
+    starter.left = 1
+    threads.grow(begun + 4 * STUCK_S)
+    assert all(done.acquire(timeout=LIMIT_S) for _ in range(3))
+    threads.close()
+
+
+def test_what_no_thread_has_come_free_for_is_refused_and_the_others_go_on() -> None:
+    threads = BodyThreads(logging.getLogger("test"), Starter(2))
+    go, waiting, problems = threading.Event(), threading.Semaphore(0), list[InfrastructureError]()
+
+    def wait() -> None:
+        waiting.release()
+        assert go.wait(LIMIT_S)
+
+    for _ in range(2):
+        threads.run(wait, refused)
+        assert waiting.acquire(timeout=LIMIT_S)
+    threads.run(go.set, problems.append)
+    now = time.monotonic()
+    threads.grow(now + PATIENCE_S / 2)
+    assert problems == []
+    threads.grow(now + PATIENCE_S + 1.0)
+    assert [str(problem) for problem in problems] == ["there are too many"]
+    go.set()
+    done = threading.Event()
+    threads.run(done.set, refused)
+    assert done.wait(LIMIT_S)
     threads.close()
