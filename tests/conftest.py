@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 # `make test &` and nohup start us with Ctrl-C ignored, which the programs under test would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Containers often set this. Thousands of processes would each compile the package again, a quarter second each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False

@@ -51,7 +51,7 @@ def fresh(wheel: Path) -> Path:
 
 
 def install(wheel: Path, *where: str | Path) -> None:
-    options = ("--quiet", "--no-deps", "--no-index", "--ignore-installed", "--no-warn-script-location")
+    options = ("--quiet", "--no-deps", "--no-index", "--no-compile", "--ignore-installed", "--no-warn-script-location")
     said(sys.executable, "-m", "pip", "install", *options, *where, wheel, cwd=wheel.parent)
 
 
