@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from pilotflow.providers.processes import Ending
 from pilotflow.workflow.inbox import ActionEnded
 from pilotflow.workflow.records import Action, Deed
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pilotflow.workflow.setting import Setting
 
 AT_ONCE: Final = 8
+END_POLL_S: Final = 0.05
 
 
 class Deeds:
@@ -41,6 +45,7 @@ class Deeds:
         self._setting = setting
         self._log = log
         self._threads = ThreadPoolExecutor(AT_ONCE, "pilotflow-actions")
+        self._beginning = threading.Lock()  # a command begins before `_over`, and is in `_running`, or does not
         self._running: set[subprocess.Popen[bytes]] = set()
         self._over = False
 
@@ -71,16 +76,23 @@ class Deeds:
         failed: list[str] = []
         output = self._setting.directory / f"action-{number}.log"
         for command in action.commands:
-            if self._over:
+            process = self._begin(command, env, output)
+            if process is None:
                 return "cut: the run's program ended"
-            code = self._command(command, env, output)
+            try:
+                code = process.wait()
+            finally:
+                self._running.discard(process)
             self._log.info("action %d: `%s` ended with exit code %d", number, command, code)
             if code:
                 failed.append(f"`{command}` failed with exit code {code}")
         return f"{'; '.join(failed)}; see {output}" if failed else "done"
 
-    def _command(self, command: str, env: dict[str, str], output: Any) -> int:
-        with open(output, "ab") as file:
+    def _begin(self, command: str, env: dict[str, str], output: Path) -> subprocess.Popen[bytes] | None:
+        """Start a command; None if it is too late for that."""
+        with self._beginning, open(output, "ab") as file:
+            if self._over:
+                return None
             process = subprocess.Popen(
                 ["/bin/bash", "-c", command],
                 cwd=self._setting.home,
@@ -90,11 +102,8 @@ class Deeds:
                 stderr=file,
                 start_new_session=True,
             )
-        self._running.add(process)
-        try:
-            return process.wait()
-        finally:
-            self._running.discard(process)
+            self._running.add(process)
+        return process
 
     def schedule(self, action: Action) -> str:
         """Say what is asked for; the engine asks when it hears that this has been carried out."""
@@ -107,10 +116,9 @@ class Deeds:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over = True
-        for process in list(self._running):
-            try:
-                os.killpg(process.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+        with self._beginning:
+            self._over = True
+            endings = [Ending(process.pid, time.monotonic()) for process in self._running]
+        while endings := [ending for ending in endings if not ending.step(time.monotonic())]:
+            time.sleep(END_POLL_S)
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -17,6 +17,7 @@ import pytest
 from pilotflow.core.job_states import JobState
 from pilotflow.workflow.coordinator import go_on
 from pilotflow.workflow.engine import Engine
+from pilotflow.workflow.records import Action, Deed, Trigger
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
 
@@ -190,6 +191,19 @@ def test_a_bug_in_the_client_loop_is_followed_by_another_loop(tmp_path: Path, ru
     assert go_on(run, beside) == 0
     assert tools.states(run) == {"completed": 40}
     assert "the client loop ends because of a bug" in (run / "pilotflow.log").read_text()
+
+
+def test_a_command_of_an_action_that_ignores_its_end_does_not_keep_an_interrupted_program(
+    tmp_path: Path, runs: list[Path]
+) -> None:
+    stubborn = "trap '' TERM; touch begun; while :; do sleep 0.1; done"
+    action = Action(trigger=Trigger.ON_WORKFLOW_START, deed=Deed.RUN_COMMANDS, commands=(stubborn,))
+    run = a_run(tmp_path, a_workflow(a_job(0), actions=(action,)))
+    runs.append(run)
+    program = Program(run)
+    tools.until((tmp_path / "begun").exists, "the command runs")
+    program.process.send_signal(signal.SIGTERM)
+    assert program.wait() == 130
 
 
 def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_has_the_results(
