@@ -9,17 +9,12 @@ What a command needs is imported when it runs, so that `pilotflow --version` ans
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import suppress
-from errno import EPIPE
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from pilotflow.cli.in_words import CONFIG_WRONG, complain, errors_in_words, import_from_here
+from pilotflow.cli.in_words import CONFIG_WRONG, errors_in_words, import_from_here
 from pilotflow.cli.options import BASE, Base, Json, RunName, WorkflowFile
 from pilotflow.cli.plan_commands import add_commands as add_plan_commands
 from pilotflow.cli.site_commands import add_site_commands
@@ -27,8 +22,6 @@ from pilotflow.cli.slurm_commands import add_commands as add_slurm_commands
 from pilotflow.cli.workflow_commands import add_commands
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
-
-OUTPUT_FAILED: Final = 1
 
 app = typer.Typer(
     name="pilotflow",
@@ -41,34 +34,6 @@ app = typer.Typer(
 
 
 add_site_commands(app)
-
-
-def run() -> None:
-    """Run the command line in `sys.argv`; ends in `SystemExit`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path of other bytes must not stop a message
-    try:
-        os.getcwd()
-    except OSError:
-        complain("The directory that you are in has been removed. Go to one that is there (cd), and call this again.")
-        sys.exit(CONFIG_WRONG)
-    try:
-        try:
-            app(prog_name="pilotflow")
-        finally:
-            if sys.stdout is not None:  # it may be closed
-                sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None:  # a file that may not be read, say
-            complain(f"{error.filename}: {error.strerror}. See that you may read and write it.")
-            sys.exit(CONFIG_WRONG)
-        # Otherwise our own output: a full disk, or a reader that has left.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's end would try again
-        if error.errno != EPIPE:
-            complain(f"The output cannot be written: {error.strerror or error}.")
-        sys.exit(OUTPUT_FAILED)
 
 
 def _print_version(wanted: bool) -> None:
@@ -189,10 +154,9 @@ def status(
     json: Json = False,
 ) -> None:
     """Say, from another terminal, what waits and what works in a run."""
-    from pilotflow.cli.status import show_status
+    from pilotflow.cli.status import say_status
 
-    with errors_in_words("Interrupted. The run was not touched."):
-        show_status(run, run_dir, json)
+    say_status(run, run_dir, json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

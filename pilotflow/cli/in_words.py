@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-import typer
-
 from pilotflow.cli.interrupts import INTERRUPTED, leave_quietly, raise_again
 from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError
 
@@ -36,10 +34,10 @@ def errors_in_words(interrupted: str = "Interrupted.") -> Iterator[None]:
                 leave_quietly()
     except PilotflowError as error:
         complain(str(error))
-        raise typer.Exit(_exit_code(error)) from None
+        raise SystemExit(_exit_code(error)) from None
     except KeyboardInterrupt:
         complain(interrupted)
-        raise typer.Exit(INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _exit_code(error: PilotflowError) -> int:

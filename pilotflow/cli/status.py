@@ -1,14 +1,47 @@
 """`pilotflow status`: how a run stands, from another terminal.
 
-It is called again and again, and beside runs that need the cores: what the answer does not need is not imported.
+It is called again and again, and beside runs that need the cores. So what the answer does not need is not imported,
+and words that are plain are read here: the library that reads command lines takes three times as long as the answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from pilotflow.cli.in_words import errors_in_words
 from pilotflow.cli.runs import find_connection, find_directory
 from pilotflow.workflow.history import is_workflow
+
+
+class Asked(NamedTuple):
+    """What is asked: of which run, where run directories are, and whether the answer is for programs."""
+
+    run: str = "last"
+    base: Path = Path("runs")
+    as_json: bool = False
+
+
+def plainly_asked(words: Sequence[str]) -> Asked | None:
+    """What these words after `status` ask; None for all but the plainest, which `commands` reads, or refuses."""
+    asked, runs, rest = Asked(), list[str](), iter(words)
+    for word in rest:
+        if word == "--json":
+            asked = asked._replace(as_json=True)
+        elif word == "--run-dir" and (base := next(rest, "")) and not base.startswith("-"):
+            asked = asked._replace(base=Path(base))
+        elif word.startswith("-") or not word or runs:
+            return None
+        else:
+            runs.append(word)
+    return asked._replace(run=runs[0]) if runs else asked
+
+
+def say_status(run: str, base: Path, as_json: bool) -> None:
+    """Print how a run stands; ends in `SystemExit` with words if nobody can tell. See `show_status`."""
+    with errors_in_words("Interrupted. The run was not touched."):
+        show_status(run, base, as_json)
 
 
 def show_status(run: str, base: Path, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.workflow.history import is_workflow
 from pilotflow.workflow.holding import is_held
-from pilotflow.workflow.store import FILE
+from pilotflow.workflow.rows import FILE
 
 ANSWER_S: Final = 5.0
 """An interchange that lives answers within this time."""

@@ -26,8 +26,9 @@ from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.recovering import Recovery, plan_recovery, write_requests
 from pilotflow.workflow.repair import Rerun, apply, plan_changed, plan_failed, plan_jobs
+from pilotflow.workflow.rows import FILE
 from pilotflow.workflow.spec import read_workflow
-from pilotflow.workflow.store import FILE, JobStore
+from pilotflow.workflow.store import JobStore
 from pilotflow.workflow.usage import MEASURED_S
 
 SHOWN: Final = 20

@@ -38,8 +38,9 @@ from pilotflow.workflow.holding import holder, is_held, lock
 from pilotflow.workflow.inbox import Stop
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.rows import FILE
 from pilotflow.workflow.setting import Setting
-from pilotflow.workflow.store import FILE, JobStore, read_definition, restore
+from pilotflow.workflow.store import JobStore, read_definition, restore
 from pilotflow.workflow.supplies import Supplies
 
 SUCCEEDED: Final = 0

@@ -7,15 +7,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pilotflow.core.job_states import ENDED, JobState
 from pilotflow.errors import ConfigError
 from pilotflow.units import did_you_mean
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.ranges import ranges
-from pilotflow.workflow.records import Workflow
-from pilotflow.workflow.store import FILE, Life, ResultRow, read_definition
+from pilotflow.workflow.rows import FILE, Life, ResultRow
+
+if TYPE_CHECKING:
+    from pilotflow.workflow.records import Workflow
 
 STATES: Final = tuple(state.word for state in JobState)
 FAILED_STATES: Final = (JobState.FAILED, JobState.TERMINATED, JobState.CANCELLED, JobState.PENDING_FAILED)
@@ -107,6 +109,8 @@ class History:
 
     def workflow(self) -> Workflow:
         """What is run."""
+        from pilotflow.workflow.store import read_definition  # `status` starts sooner without it
+
         return read_definition(self.database)
 
     def summary(self, *, stages: bool = True) -> Summary:

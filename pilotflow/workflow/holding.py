@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ def lock(directory: Path) -> Iterator[None]:
                 f"See it with `pilotflow attach {directory.name}`, or end it with `pilotflow cancel {directory.name}`."
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()} {socket.gethostname()}\n")
+        file.write(f"{os.getpid()} {os.uname().nodename}\n")
         file.flush()
         yield
 

@@ -20,7 +20,7 @@ from pilotflow.futures import AppFuture
 from pilotflow.runtime.job_task import JobFailed, Outcome
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.records import ExecutionConfig
-from pilotflow.workflow.store import ResultRow
+from pilotflow.workflow.rows import ResultRow
 
 LOST_CODE: Final = 255
 """Exit code, for failure handlers, of an attempt that was lost with its worker for the last time."""

@@ -17,8 +17,9 @@ from pilotflow.serialize import Packed, pack_call
 from pilotflow.units import format_duration
 from pilotflow.workflow.calls import Calls, make_task
 from pilotflow.workflow.records import Job
+from pilotflow.workflow.rows import JobRow
 from pilotflow.workflow.setting import Setting
-from pilotflow.workflow.store import JobRow, Restored
+from pilotflow.workflow.store import Restored
 
 HELPED: Final = ("memory", "runtime", "walltime")
 HELPED_MAX: Final = 3

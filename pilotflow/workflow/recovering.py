@@ -13,7 +13,8 @@ from pilotflow.core.job_states import JobState
 from pilotflow.core.workflow import JobGraph
 from pilotflow.resources import Request
 from pilotflow.workflow.history import History
-from pilotflow.workflow.store import JobStore, ResultRow, read_requests
+from pilotflow.workflow.rows import ResultRow
+from pilotflow.workflow.store import JobStore, read_requests
 
 HELPLESS: Final = (JobState.FAILED, JobState.TERMINATED, JobState.PENDING_FAILED)
 

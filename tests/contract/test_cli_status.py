@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ import msgspec
 import pytest
 
 import pilotflow as pf
+from pilotflow.cli.status import Asked, plainly_asked
 from pilotflow.errors import InfrastructureError, RunClosed
 from pilotflow.messages import Envelope, Refused, encode
 from pilotflow.runtime.connection import Connection, Keys, read_connection, write_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.runtime.packets import new_buffer, receive, send
-from tests.command_line import pilotflow
+from tests.command_line import ROOT, pilotflow
 
 
 def status(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -81,6 +83,46 @@ def test_all_commands_have_the_same_words_for_runs_that_are_not_there(tmp_path: 
         done = pilotflow(verb, name, *(["1"] if verb == "explain" else []), cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], Asked()),
+        (["3", "--json"], Asked("3", as_json=True)),
+        (["--run-dir", "there", "last"], Asked("last", Path("there"))),
+        (["--run-dir"], None),
+        (["--run-dir", "--json"], None),
+        (["--run-dir=there"], None),
+        (["1", "2"], None),
+        (["--jsn"], None),
+        (["-h"], None),
+        ([""], None),
+        (["--", "1"], None),
+    ],
+)
+def test_plain_words_are_read_at_once_and_all_others_by_who_knows_all_options(
+    words: list[str], asked: Asked | None
+) -> None:
+    assert plainly_asked(words) == asked
+
+
+def test_the_status_of_a_workflow_needs_few_imports_and_is_the_same_however_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(
+        "name: w\njobs:\n  - {name: a, command: 'true'}\n  - {name: b, command: 'false'}\n"
+    )
+    assert pilotflow("run", "w.yaml", cwd=tmp_path).returncode == 1
+    program = (
+        "import sys; from pilotflow.cli.main import main; sys.argv = ['pilotflow', 'status', '--json']; main();"
+        "assert not {'typer', 'pydantic', 'rich', 'msgspec', 'zmq', 'yaml'} & set(sys.modules), sorted(sys.modules)"
+    )
+    argv = [sys.executable, "-c", program]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["jobs"]["completed"] == 1
+    assert done.stdout == status("--json", "--run-dir=runs", cwd=tmp_path).stdout
+    assert status("1", cwd=tmp_path).stdout == status("--", "1", cwd=tmp_path).stdout
 
 
 @pytest.fixture
