@@ -15,7 +15,7 @@ from pilotflow.core.fleet import Fleet
 from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.peers import load_of
 from pilotflow.explanation import Explanation, Named
-from pilotflow.messages import BadMessage, ControlMessage, Load, Refused, StatusQuery, StatusReport, Task
+from pilotflow.messages import BadMessage, ControlMessage, Load, Refused, StatusQuery, StatusReport, Task, ToControl
 from pilotflow.questions import (
     ClientView,
     Explained,
@@ -58,7 +58,12 @@ class Desk(Fleet):
 
     def _report(self, key: Hashable, now: float) -> None:
         load = self._load_now(now)
-        self._send(key, StatusReport(self.run_id, self.pid, load.executors, load.blocks, self.dropped))
+        self._reply(key, StatusReport(self.run_id, self.pid, load.executors, load.blocks, self.dropped))
+
+    def _reply(self, key: Hashable, message: ToControl) -> None:
+        """Answer another terminal. It asks one thing and goes, which is not heard over TCP: nothing of it is kept."""
+        self._send(key, message)
+        self._lost.append(key)
 
     def _load_now(self, now: float) -> Load:
         scheduler = self.scheduler
@@ -67,10 +72,10 @@ class Desk(Fleet):
 
     def _instruct(self, key: Hashable, message: Instruct) -> None:
         if self.client is None:
-            self._send(key, Refused("the run's program is gone. Go on with the run: pilotflow resume"))
+            self._reply(key, Refused("the run's program is gone. Go on with the run: pilotflow resume"))
             return
         if len(self._instructions) >= INQUIRIES_MAX:
-            self._send(key, Refused(f"{INQUIRIES_MAX} instructions wait for the program already; try again later"))
+            self._reply(key, Refused(f"{INQUIRIES_MAX} instructions wait for the program already; try again later"))
             return
         self._instructed += 1
         self._instructions[self._instructed] = (key, message.token)
@@ -80,13 +85,13 @@ class Desk(Fleet):
         """The program has done, or refused, what another terminal wanted."""
         key, token = self._instructions.pop(message.token, (None, 0))
         if key is not None:
-            self._send(key, Instructed(token, message.done, message.text))
+            self._reply(key, Instructed(token, message.done, message.text))
 
     def _inquire(self, key: Hashable, message: ExplainTask, now: float) -> None:
         if len(message.task) > NAME_MAX:
             raise BadMessage("a task's name of such a length")
         if len(self.inquiries) >= INQUIRIES_MAX:
-            self._send(key, Refused(f"{INQUIRIES_MAX} questions wait for their answers already; ask again later"))
+            self._reply(key, Refused(f"{INQUIRIES_MAX} questions wait for their answers already; ask again later"))
             return
         number = self.inquiries.add(key, message.token, message.task, now)
         self._send_client(LookUp(number, message.task))
@@ -96,7 +101,7 @@ class Desk(Fleet):
         self.inquiries.forget(key)
         if key == self.client:
             for asker, _ in self._instructions.values():
-                self._send(asker, Refused("the run's program has ended meanwhile"))
+                self._reply(asker, Refused("the run's program has ended meanwhile"))
             self._instructions.clear()
         self._instructions = {number: ask for number, ask in self._instructions.items() if ask[0] != key}
         super().on_hang_up(key, now)
@@ -109,11 +114,11 @@ class Desk(Fleet):
                 answer = self._answer(number, inquiry, now)
             except Exception as error:  # noqa: BLE001  a question must not end the run
                 self.inquiries.close(number)
-                self._send(inquiry.key, Refused(f"a bug of pilotflow: {error!r}. Please report it."))
+                self._reply(inquiry.key, Refused(f"a bug of pilotflow: {error!r}. Please report it."))
                 continue
             if answer is not None:
                 self.inquiries.close(number)
-                self._send(inquiry.key, Explained(inquiry.token, answer))
+                self._reply(inquiry.key, Explained(inquiry.token, answer))
 
     def _answer(self, number: int, inquiry: Inquiry, now: float) -> Explanation | None:
         """The answer; None if there is somebody to wait for."""

@@ -122,6 +122,7 @@ class Fleet(Ledger):
         known = self.peers.get(key)
         if refusal and known is None:
             self._send(key, ManagerRefused(refusal))
+            self._lost.append(key)  # it ends, which is not heard over TCP
             self._send_client(
                 ManagerDown(message.executor, message.block, message.node, refusal, planned=False, refused=True)
             )

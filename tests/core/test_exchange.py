@@ -74,6 +74,7 @@ class Bench:
     def __init__(self, epoch: int = 1) -> None:
         self.exchange = Exchange("r", epoch, "1", "3.11.0")
         self.said: dict[Any, list[Any]] = {}
+        self.lost: list[Any] = []
         self.client(
             Hello("1", "3.11.0", 1, "r", epoch), DefineFunction(1, b"d", b"b"), DefineClass(1, Request(), (), 5)
         )
@@ -89,7 +90,7 @@ class Bench:
 
     def turn(self, key: str, now: float = NOW) -> list[Any]:
         letters = self.exchange.turn(now)
-        self.exchange.take_lost()
+        self.lost += self.exchange.take_lost()
         check_exchange(self.exchange)
         for to, letter in letters.items():
             self.said.setdefault(to, []).extend(letter.messages)
@@ -226,6 +227,7 @@ def test_a_manager_of_another_version_is_refused_with_both_versions() -> None:
     (answer,) = bench.manager(register("m3", python="3.9.1"), key="m3")
     assert isinstance(answer, ManagerRefused)
     assert "Python 3.9.1, the run has 3.11.0" in answer.reason
+    assert bench.lost == ["m2", "m3"], "nothing is kept of them"
 
 
 def test_nothing_is_taken_from_a_client_that_has_not_said_hello() -> None:

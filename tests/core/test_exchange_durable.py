@@ -51,6 +51,7 @@ def test_an_instruction_reaches_the_program_and_its_answer_comes_back() -> None:
     assert (instruction.verb, instruction.words) == ("cancel", ["1-3"])
     bench.client(Obeyed(instruction.token, True, "3"))
     assert bench.said["terminal"] == [Instructed(5, True, "3")]
+    assert bench.lost == ["terminal"], "nothing is kept of who has its answer"
     bench.client(Obeyed(instruction.token, True, "again"))
     assert len(bench.said["terminal"]) == 1
 
