@@ -61,7 +61,7 @@ def dump(value: Any) -> bytes:
         _Pickler(file, protocol=5).dump(value)
     except PilotflowError:
         raise
-    except Exception:
+    except Exception:  # what it refers to is pickled by code of its own, which raises what it likes
         body = _dilled(value)
         if body is None:
             raise
@@ -77,7 +77,7 @@ def _dilled(value: Any) -> bytes | None:
 
     try:
         body: bytes = dill.dumps(value, protocol=5, byref=False, recurse=True)
-    except Exception:  # noqa: BLE001  as above; cloudpickle's reason is the one to show
+    except Exception:  # noqa: BLE001  as in `dump`, which shows cloudpickle's reason
         return None
     return body
 

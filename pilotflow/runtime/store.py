@@ -7,6 +7,7 @@ When the file cannot be written (a full disk, say), that is logged once and the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -194,18 +195,22 @@ class Store:
             if tasks:
                 self._insert(tasks)
             for statement, values in others:
-                self._database.execute(statement, values)
+                self._database.execute(statement, tuple(map(_encodable, values)))
             self._database.execute("COMMIT")
         except Exception as error:  # noqa: BLE001  the writer's top: whatever cannot be written must not end it
-            if not self._broken:
-                self._broken = True
-                text = f"cannot record in {self.path}: {error}; {self.without}"
-                self._log.error("%s", text)
-                sys.stderr.write(f"pilotflow: {text}\n")  # the log may be on the same full disk
-            try:
+            self._cannot_record(error)
+            with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
-            except sqlite3.Error:
-                return
+
+    def _cannot_record(self, error: Exception) -> None:
+        """Say so: once, if it is the disk or the file; a bug each time."""
+        if not isinstance(error, sqlite3.Error):
+            self._log.error("some of the record is lost because of a bug", exc_info=error)
+        if not self._broken:
+            self._broken = True
+            text = f"cannot record in {self.path}: {error}; {self.without}"
+            self._log.error("%s", text)
+            sys.stderr.write(f"pilotflow: {text}\n")  # the log may be on the same full disk
 
     def _insert(self, rows: list[TaskRow]) -> None:
         """Insert rows of tasks, as many as possible with each statement: between two of them Python's lock is taken."""
@@ -219,6 +224,13 @@ class Store:
                     values.append(_as_text(row[-1]))
                 self._database.execute(statement, values)
                 at += count
+
+
+def _encodable(value: Any) -> Any:
+    """The value; of a text with what is no character, as file names may have, one that shows what that was."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 @lru_cache(maxsize=1024)

@@ -31,11 +31,37 @@ def test_a_task_is_in_the_store_soon_after_its_end_while_the_run_goes_on(tmp_pat
 
 def test_what_cannot_be_recorded_does_not_end_the_record(tmp_path: Path) -> None:
     store = Store(tmp_path / "run.db", logging.getLogger("test"))
-    store.label(1, "no text: \udcff")
+    with closing(sqlite3.connect(store.path, timeout=30.0)) as database:
+        database.execute("ALTER TABLE events RENAME TO others")
+        database.commit()
+    store.event("kind", "subject", "detail")
     until(lambda: not store.recording, 30.0)
     store.label(2, "text")
     until(lambda: rows(store.path, "SELECT * FROM labels") == [(2, "text")], 30.0)
     store.close(30.0)
+
+
+def test_a_bug_in_what_is_recorded_is_in_the_log_with_its_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "run.db", logging.getLogger("test"))
+    store.label(1 << 70, "no number of a task")
+    until(lambda: not store.recording, 30.0)
+    store.close(30.0)
+    bug = next(record for record in caplog.records if "because of a bug" in record.getMessage())
+    assert bug.exc_info is not None
+    assert bug.exc_info[0] is OverflowError
+
+
+def test_texts_with_what_is_no_character_are_recorded_with_all_others(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run.db", logging.getLogger("test"))
+    store.label(1, "é \udcff")
+    store.event("kind", "\udcff", "detail")
+    store.tasks([(1, 1, 1, 0, 5, 6, 7, 8, 9, None, (), ())])
+    store.close(30.0)
+    assert store.recording
+    assert rows(store.path, "SELECT label FROM labels") == [("é \\udcff",)]
+    assert rows(store.path, "SELECT task FROM tasks") == [(1,)]
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 63, 1100])
