@@ -90,6 +90,7 @@ def _head(file: SiteFile) -> list[tuple[str, str]]:
     site = file.site
     pairs = [("site", site.name), ("description", site.description), ("file", str(file.path))]
     pairs += [("source", f"{source.url} ({source.date or 'not read'})") for source in site.sources]
+    pairs.append(("recognised by", str(site.detect)))
     account = site.account
     pairs.append(("batch system", site.batch_system))
     pairs.append(

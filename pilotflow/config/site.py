@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pilotflow.config.plugins import name_of
 from pilotflow.core.addresses import parse_ports
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
@@ -57,6 +58,12 @@ class Detection:
 
     def __post_init__(self) -> None:
         check_arguments(self)
+
+    def __str__(self) -> str:
+        """What tells that one is there, in words; empty if nothing does."""
+        signs = [f"{name}={pattern}" for name, pattern in self.environment.items()]
+        signs += [f"host {pattern}" for pattern in self.hosts]
+        return " or ".join([*signs, *(f"file {path}" for path in self.files)])
 
     def reason(self, environment: Mapping[str, str], hosts: Sequence[str], exists: Any) -> str | None:
         """Why this is the site, in words, or None if nothing says so.
@@ -351,7 +358,7 @@ class Site:
 
     def unverified_values(self) -> list[str]:
         """What no public page confirms, each as `where: value`."""
-        out = [f"{key}: {getattr(self, key)}" for key in self.unverified]
+        out = [f"{key}: {_text_of(key, getattr(self, key))}" for key in self.unverified]
         for partition in self.partitions:
             where = f"partition {partition.name}"
             out += [f"{where}, {key}: {_text_of(key, getattr(partition, key))}" for key in partition.unverified]
@@ -361,6 +368,8 @@ class Site:
 def _text_of(key: str, value: Any) -> str:
     if value is None:
         return "not known"
+    if isinstance(value, Launcher):
+        return name_of(type(value))
     if key in ("memory_per_node", "gpu_memory"):
         return format_memory(value)
     return format_duration(value) if key == "max_walltime" else str(value)

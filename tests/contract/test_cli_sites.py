@@ -11,7 +11,8 @@ SITE = """\
 name: hill
 description: a small machine
 sources: [{url: "https://example.org/hill", date: "2026-01-02"}, {url: "https://example.org/more"}]
-detect: {environment: {CLUSTER_OF_TEST: hill}}
+detect: {environment: {CLUSTER_OF_TEST: hill}, hosts: ["hill[0-9]"]}
+unverified: [detect]
 partitions:
   - {name: cpu, nodes: 10, cpus_per_node: 64, memory_per_node: 240g, max_walltime: 2-00:00:00, default: true, unverified: [nodes]}
   - {name: gpu, cpus_per_node: 32, gpus_per_node: 4, max_walltime: 1h, explicit: true}
@@ -47,8 +48,10 @@ def test_a_site_is_shown_with_sources_limits_and_what_is_not_verified(tmp_path: 
     for words in (
         "https://example.org/hill (2026-01-02)",
         "https://example.org/more (not read)",
-        f"max_blocks: 5 ({tmp_path}/hill.yaml:8)",
-        "not verified        partition cpu, nodes: 10",
+        f"max_blocks: 5 ({tmp_path}/hill.yaml:9)",
+        "recognised by       CLUSTER_OF_TEST=hill or host hill[0-9]",
+        "not verified        detect: CLUSTER_OF_TEST=hill or host hill[0-9]",
+        "                    partition cpu, nodes: 10",
         "only if named",
         "consumables         20 matlab",
         "scratch             /fast",
@@ -80,10 +83,10 @@ def test_settings_are_shown_with_who_said_them(tmp_path: Path) -> None:
     assert shown["walltime"] == ["2h", f"{tmp_path}/pilotflow/config.yaml:2"]
     assert shown["qos"] == ["fast", "PILOTFLOW_QOS"]
     assert shown["retries"] == ["3", "--set retries"]
-    assert shown["partition"] == ["cpu", f"{tmp_path}/hill.yaml:5"]
+    assert shown["partition"] == ["cpu", f"{tmp_path}/hill.yaml:6"]
     assert shown["launcher"] == ["srun", "built-in default"]
     wrong = told(tmp_path, "config", "show", "--set", "max_blocks=6", code=2, CLUSTER_OF_TEST="hill")
-    assert f"6 blocks (--set max_blocks): site 'hill' allows max_blocks: 5 ({tmp_path}/hill.yaml:8)." in wrong
+    assert f"6 blocks (--set max_blocks): site 'hill' allows max_blocks: 5 ({tmp_path}/hill.yaml:9)." in wrong
 
 
 def test_settings_that_mean_nothing_without_a_site_are_refused_and_not_ignored(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ defaults: {max_blocks: 3, walltime: 2h}
 policy:
   max_blocks: 8
   max_walltime: 12h
+unverified: [launcher]
 """
 
 LINE = SITE.splitlines().index("  max_blocks: 8") + 1
@@ -62,7 +63,7 @@ def test_a_site_file_says_what_the_machine_is_like(tmp_path: Path) -> None:
     assert (cpu.memory_bytes, cpu.max_walltime_s, cpu.default) == (240 << 30, 2 * 86400.0, True)
     assert (gpu.gpus_per_node, gpu.gpu_type) == (4, "a100")
     assert site.defaults == {"max_blocks": 3, "walltime": 7200.0}
-    assert site.unverified_values() == ["partition cpu, nodes: 10"]
+    assert site.unverified_values() == ["launcher: not known", "partition cpu, nodes: 10"]
     assert file.place("policy.max_blocks") == f"{tmp_path}/site.yaml:{LINE}"
 
 
