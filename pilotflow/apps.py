@@ -70,7 +70,7 @@ class _Numbers:
         number = self._known.get(key)
         if number is None:
             body = pack_function(manner.wrapped(shape))
-            number = self._known[key] = run.define_function(name, body, all_ranks=options.all_ranks)
+            number = self._known[key] = run.define_function(name, body, all_ranks=options.all_ranks, owner=self)
         return number
 
 

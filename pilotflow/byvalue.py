@@ -27,7 +27,9 @@ from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.names import found, importable_function, resolve
 
 _VALUES_MAX = 1000
-"""Bodies whose values a process keeps."""
+"""Bodies whose values a process keeps, at most..."""
+_VALUES_BYTES_MAX = 64 << 20
+"""...and how long they are together, at most."""
 
 _lock = threading.Lock()
 _class_bodies: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
@@ -86,7 +88,7 @@ def load(body: bytes) -> Any:
     """The value of a body; the same object each time in one process."""
     value = _values.get(body)
     if value is None:
-        if len(_values) >= _VALUES_MAX:
+        if len(_values) >= _VALUES_MAX or sum(map(len, _values)) + len(body) > _VALUES_BYTES_MAX:
             _values.clear()
         value = _values[body] = pickle.loads(body)
     return value

@@ -167,6 +167,12 @@ class DefineFunction(_Message, tag=2):
     all_ranks: bool = False
 
 
+class ForgetFunctions(_Message, tag=40):
+    """No task will be of these functions any more. From the client to the interchange, and from there to managers."""
+
+    fns: list[int]
+
+
 class DefineClass(_Message, tag=3):
     """A request class: tasks that ask for the same, may run on the same executors, crash alike.
 
@@ -610,6 +616,7 @@ class StatusReport(_Message, tag=1):
 ClientMessage: TypeAlias = (
     Hello
     | DefineFunction
+    | ForgetFunctions
     | DefineClass
     | DefineExecutors
     | DefineSetup
@@ -651,6 +658,7 @@ ToManager: TypeAlias = (
     Registered
     | ManagerRefused
     | Function
+    | ForgetFunctions
     | Run
     | Class
     | Cancel

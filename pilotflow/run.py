@@ -86,7 +86,6 @@ class Run:
         self._failed: dict[str, str] = {}
         self._warnings: list[str] = []
         self._asked: dict[str, int] = {}
-        self._bodies: dict[tuple[bytes, bool], int] = {}
         self._memo: Memo | None = None
         self._shelf: Shelf | None = None
         self.broken: BaseException | None = None
@@ -346,14 +345,9 @@ class Run:
         """Whether it takes tasks."""
         return not self._closed and os.getpid() == self._pid
 
-    def define_function(self, name: str, body: bytes, *, all_ranks: bool = False) -> int:
-        """Make a function known; the same body has one number."""
-        key = (body, all_ranks)
-        with self._lock:
-            fn = self._bodies.get(key)
-            if fn is None:
-                fn = self._bodies[key] = self.client.definitions.function(name, body, all_ranks=all_ranks)
-        return fn
+    def define_function(self, name: str, body: bytes, *, all_ranks: bool = False, owner: object | None = None) -> int:
+        """Make a function known; see `Definitions.function`."""
+        return self.client.definitions.function(name, body, all_ranks=all_ranks, owner=owner)
 
     @property
     def memo(self) -> Memo:

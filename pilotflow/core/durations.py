@@ -19,6 +19,10 @@ class Durations:
         mean = self._mean_us.get(fn)
         self._mean_us[fn] = duration_us if mean is None else mean + WEIGHT * (duration_us - mean)
 
+    def forget(self, fn: int) -> None:
+        """There will be no task of that function any more."""
+        self._mean_us.pop(fn, None)
+
     def expected_s(self, fn: int) -> float | None:
         """How long a task of the function is expected to take, in seconds; None if that is not known."""
         mean = self._mean_us.get(fn)

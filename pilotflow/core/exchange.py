@@ -41,6 +41,7 @@ from pilotflow.messages import (
     DropBlocks,
     EndsIn,
     FailExecutor,
+    ForgetFunctions,
     Function,
     Hello,
     InterchangeAlive,
@@ -237,6 +238,8 @@ class Exchange(Desk):
     def _administer(self, key: Hashable, message: ClientMessage, now: float) -> None:
         if isinstance(message, ClientAlive):
             self._send_client(InterchangeAlive(self.dropped))
+        elif isinstance(message, ForgetFunctions):
+            self._forget_functions(message.fns)
         elif isinstance(message, DefineSetup):
             self._setups[message.executor] = message.payload
         elif isinstance(message, LiveBlocks):

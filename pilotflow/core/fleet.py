@@ -20,6 +20,7 @@ from pilotflow.messages import (
     Done,
     Drain,
     Excess,
+    ForgetFunctions,
     Leaving,
     ManagerAlive,
     ManagerDown,
@@ -277,6 +278,21 @@ class Fleet(Ledger):
                 letter.frames += self._frames[task.id]
         letter.messages.append(Run(tasks))
         self._load_changed = True
+
+    def _forget_functions(self, fns: Sequence[int]) -> None:
+        """The client has no task of these functions any more; those of which we have none either are forgotten."""
+        self._unused |= self._functions.keys() & set(fns)
+        if self.recovery.active:  # managers may come with tasks that we do not know yet
+            return
+        gone = self._unused - {task.fn for task in self.scheduler.tasks.values()}
+        self._unused -= gone
+        for fn in gone:
+            del self._functions[fn]
+            self.scheduler.durations.forget(fn)
+        for peer in self.peers.values():
+            if known := peer.functions & gone:
+                peer.functions -= known
+                self._send(peer.key, ForgetFunctions(sorted(known)))
 
     def _warn_of_excess(self, peer: Peer) -> None:
         """A depth-limited manager runs tasks that together ask for more than its node has: say so, once an executor."""

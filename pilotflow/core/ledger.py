@@ -85,6 +85,7 @@ class Ledger:
         self._next_manager = (epoch << EPOCH_SHIFT) + 1
         self._out: dict[Hashable, Letter] = {}
         self._functions: dict[int, Function] = {}
+        self._unused: set[int] = set()  # functions that the client has no task of, and we perhaps still have
         self._setups: dict[str, bytes] = {}
         self._frames: dict[int, Sequence[Any]] = {}
         self._history: dict[int, list[str]] = {}

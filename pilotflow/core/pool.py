@@ -23,6 +23,7 @@ from pilotflow.messages import (
     Cancel,
     CancelOutcome,
     Excess,
+    ForgetFunctions,
     Function,
     Leaving,
     NodeReady,
@@ -60,6 +61,14 @@ class Pool(PoolLimits):
     def on_function(self, function: Function) -> None:
         """A function's body has come."""
         self.functions[function.fn] = function
+
+    def on_forget(self, message: ForgetFunctions) -> set[int]:
+        """There will be no more tasks of these functions; which of them are forgotten, since none is here either."""
+        gone = self.functions.keys() & set(message.fns) - {task.fn for task in self._held.values()}
+        for fn in gone:
+            del self.functions[fn]
+            self._durations.forget(fn)
+        return gone
 
     def on_class(self, cls: int, request: Request) -> None:
         """What tasks of a class need."""

@@ -29,6 +29,7 @@ from pilotflow.messages import (
     CancelTasks,
     Close,
     Crashed,
+    ForgetFunctions,
     Hello,
     HelloAgain,
     InterchangeAlive,
@@ -88,7 +89,7 @@ class Client(ClientCalls):
         self._store = store
         self._log = log
         self._ids = itertools.count(1)
-        self.definitions = Definitions(self.say, store)
+        self.definitions = Definitions(self.say, store, lambda fns: self.call(lambda: self._forget(fns)))
         self._inbox: deque[_Submission | Callable[[], None]] = deque()
         self._asleep = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -100,6 +101,7 @@ class Client(ClientCalls):
         self._idle = threading.Condition()
         self._idlers = 0  # threads that wait for that
         self._outstanding = 0
+        self._unused: set[int] = set()  # functions that are to be forgotten when their tasks have ended
         self._beat_at = 0.0
         self._beat_s = max(0.05, connection.heartbeat_limit_s / 4)
         self._stopping = False
@@ -202,6 +204,15 @@ class Client(ClientCalls):
     def say(self, message: Any) -> None:
         """Send the interchange a message."""
         self.call(lambda: self._mail.add(message))
+
+    def _forget(self, fns: list[int]) -> None:
+        """Nobody submits tasks of these functions any more: those of which none is pending are forgotten everywhere."""
+        self._unused.update(fns)
+        gone = self._unused - {future.fn for future in self._book.graph.pending.values()}
+        self._unused -= gone
+        self.definitions.drop(gone)
+        if gone:
+            self._mail.add(ForgetFunctions(sorted(gone)))
 
     def answer(self, question: LookUp, blocks: Sequence[BlockInfo], outlooks: Sequence[Outlook]) -> None:
         """Say what is known of a task, of these blocks and of what becomes of them; called in the loop's thread."""

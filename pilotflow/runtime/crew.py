@@ -6,6 +6,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
 from pilotflow.core.pool import Pool
@@ -68,6 +69,9 @@ class Crew(ABC):
     def set_up(self, payload: bytes) -> None:
         """What every worker calls before its first task."""
         self._setup = payload
+
+    def forget(self, fns: AbstractSet[int]) -> None:  # noqa: B027  workers may know no function for longer than a task
+        """No task will be of these functions."""
 
     def ends_in(self, seconds: float) -> None:
         """Tasks that start from now on are told that they have so long."""

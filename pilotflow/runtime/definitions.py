@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +15,11 @@ from pilotflow.messages import DefineClass, DefineFunction
 from pilotflow.resources import Request
 from pilotflow.runtime.store import Store
 
+FORGOTTEN_AT_ONCE: Final = 1000
+"""So many functions are forgotten together: for that, all pending tasks are looked at..."""
+FORGOTTEN_BYTES: Final = 64 << 20
+"""...or functions whose bodies have so many bytes."""
+
 
 class Definitions:
     """Gives out the numbers, to any thread.
@@ -20,13 +27,21 @@ class Definitions:
     Args:
         say: sends the interchange a message, before every task that is submitted after this.
         store: where names of functions are recorded, or None.
+        forget: is told of functions that nobody submits tasks of any more.
     """
 
-    def __init__(self, say: Callable[[Any], None], store: Store | None) -> None:
+    def __init__(self, say: Callable[[Any], None], store: Store | None, forget: Callable[[list[int]], None]) -> None:
         self._say = say
         self._store = store
+        self._forget = forget
         self._lock = threading.Lock()
         self._functions = 0
+        self.known: dict[tuple[bytes, bool], int] = {}
+        """Numbers of the functions that are not forgotten, by body and whether the results of all ranks are wanted."""
+        self._uses: dict[int, tuple[int, tuple[bytes, bool]]] = {}  # owners of a function, and its key above
+        self._released: deque[int] = deque()  # functions of which an owner is gone
+        self._unused: list[int] = []  # functions without an owner, and how long their bodies are together
+        self._unused_bytes = 0
         self._classes: dict[tuple[Request, tuple[str, ...], int], int] = {}
         self._meanings: list[tuple[Request, tuple[str, ...]]] = []
         self._here: frozenset[str] = frozenset()
@@ -38,17 +53,54 @@ class Definitions:
         """These executors are in this process: nobody else hears of their classes, and bodies are kept for them."""
         self._here = frozenset(executors)
 
-    def function(self, name: str, body: bytes, *, all_ranks: bool = False) -> int:
-        """Make a function known; returns its number. See `messages.DefineFunction`."""
+    def function(self, name: str, body: bytes, *, all_ranks: bool = False, owner: object | None = None) -> int:
+        """Make a function known; returns its number, the same for the same body. See `messages.DefineFunction`.
+
+        Args:
+            name, body, all_ranks: the function.
+            owner: who submits tasks of it. A function is forgotten when all its owners are gone and all its tasks
+                have ended; without an owner never.
+        """
+        key = (body, all_ranks)
         with self._lock:
-            self._functions += 1
-            fn = self._functions
+            self._forget_released()
+            fn = self.known.get(key)
+            if fn is None:
+                fn = self.known[key] = self._new_function(name, body, all_ranks)
+            self._uses[fn] = self._uses.get(fn, (0, key))[0] + 1, key
+        if owner is not None:  # it may go at any moment, in any thread, also in the middle of what is above
+            weakref.finalize(owner, self._released.append, fn).atexit = False
+        return fn
+
+    def _new_function(self, name: str, body: bytes, all_ranks: bool) -> int:
+        self._functions += 1
+        fn = self._functions
         if self._here:
             self.bodies[fn], self.names[fn] = body, name
         self._say(DefineFunction(fn, digest(body), body, name, all_ranks))
         if self._store is not None:
             self._store.function(fn, name)
         return fn
+
+    def _forget_released(self) -> None:
+        while self._released:
+            fn = self._released.popleft()
+            uses, key = self._uses[fn]
+            if uses > 1:
+                self._uses[fn] = uses - 1, key
+                continue
+            del self._uses[fn], self.known[key]
+            self._unused.append(fn)
+            self._unused_bytes += len(key[0])
+        if len(self._unused) >= FORGOTTEN_AT_ONCE or self._unused_bytes >= FORGOTTEN_BYTES:
+            self._forget(self._unused)
+            self._unused, self._unused_bytes = [], 0
+
+    def drop(self, fns: Iterable[int]) -> None:
+        """Nothing here will be a task of these functions any more."""
+        for fn in fns:
+            self.bodies.pop(fn, None)
+            self.names.pop(fn, None)
 
     def local_function(self, name: str) -> int:
         """A number for a function that runs in this program, for records."""

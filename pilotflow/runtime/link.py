@@ -61,6 +61,12 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
     scratch: str = ""
 
 
+class Forget(msgspec.Struct, array_like=True, tag=5):
+    """Manager to worker: no task will be of these functions."""
+
+    fns: list[int]
+
+
 class Ready(msgspec.Struct, array_like=True, tag=1):
     """Worker to manager: give me tasks."""
 
@@ -75,7 +81,7 @@ class SetupRaised(msgspec.Struct, array_like=True, tag=3):
     """Worker to manager: the setup raised; the one payload frame is the pickled exception."""
 
 
-ToWorker: TypeAlias = GiveTask | GiveFunction | Setup | Sit
+ToWorker: TypeAlias = GiveTask | GiveFunction | Setup | Sit | Forget
 FromWorker: TypeAlias = Ready | TaskDone | SetupRaised
 
 encode = msgspec.msgpack.Encoder().encode

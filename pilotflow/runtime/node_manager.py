@@ -21,6 +21,7 @@ from pilotflow.messages import (
     Class,
     Drain,
     EndsIn,
+    ForgetFunctions,
     Function,
     ManagerAlive,
     ManagerRefused,
@@ -115,6 +116,8 @@ class NodeManager:
                 self._pool.on_recorded(message.seqs)
             elif isinstance(message, Function):
                 self._pool.on_function(message)
+            elif isinstance(message, ForgetFunctions):
+                self._crew.forget(self._pool.on_forget(message))
             elif isinstance(message, Class):
                 self._pool.on_class(message.cls, message.request)
             elif isinstance(message, Cancel):

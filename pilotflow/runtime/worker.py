@@ -68,6 +68,10 @@ class Worker(Calls):
                 self._take_function(message, bytes(buffer_of(frames[0])))
             elif type(message) is link.Sit:
                 self._sit(message)
+            elif type(message) is link.Forget:
+                for fn in message.fns:
+                    for known in (self._bodies, self._functions, self._names):
+                        known.pop(fn, None)
             else:
                 self._set_up(bytes(buffer_of(frames[0])))
             del message, frames, packet

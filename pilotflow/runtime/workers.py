@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from pilotflow.core.orders import Give, Worker
@@ -71,6 +72,13 @@ class Workers(Crew):
             super().set_up(payload)
             for number, its_link in self._links.items():
                 self._send(number, its_link, link.Setup(), (payload,))
+
+    def forget(self, fns: AbstractSet[int]) -> None:
+        """See `Crew.forget`; workers that know them are told."""
+        for worker in self._pool.workers.values():
+            if (known := worker.functions & fns) and worker.id in self._links:
+                worker.functions -= known
+                self._send(worker.id, self._links[worker.id], link.Forget(sorted(known)), ())
 
     def kill_all(self) -> None:
         """End every worker and what it has started."""

@@ -15,6 +15,7 @@ from pilotflow.messages import (
     Cancel,
     Class,
     Drain,
+    ForgetFunctions,
     Function,
     ManagerAlive,
     ManagerRefused,
@@ -208,6 +209,8 @@ class SimManager:
             pool.on_recorded(message.seqs)
         elif isinstance(message, Function):
             pool.on_function(message)
+        elif isinstance(message, ForgetFunctions):
+            pool.on_forget(message)
         elif isinstance(message, Class):
             pool.on_class(message.cls, message.request)
         elif isinstance(message, Cancel):

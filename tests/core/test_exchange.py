@@ -29,6 +29,7 @@ from pilotflow.messages import (
     DrainBlocks,
     Envelope,
     FailExecutor,
+    ForgetFunctions,
     Hello,
     Leaving,
     ManagerAlive,
@@ -549,3 +550,24 @@ def test_mutated_messages_with_valid_keys_are_dropped_or_harmless(
         assert set(submitted) <= set(fuzz.ended), f"seed {seed}: an honest peer's tasks have not ended"
         reached += fuzz.reached
     record_property("count", reached)
+
+
+def test_a_function_is_forgotten_when_neither_the_client_nor_a_manager_has_a_task_of_it() -> None:
+    bench = Bench()
+    bench.client(DefineFunction(2, b"e", b"other"))
+    (task,) = bench.submit(7)
+    bench.client(ForgetFunctions([1, 2, HUGE]))
+    assert not any(isinstance(message, ForgetFunctions) for message in bench.said["m1"]), "of one there is a task"
+    with pytest.raises(BadMessage):
+        bench.client(Submit([Task(8, 0, 2, 1, b"")]))
+    bench.manager(done(task))
+    bench.client(ForgetFunctions([]))
+    assert bench.said["m1"][-1] == ForgetFunctions([1])
+    with pytest.raises(BadMessage):
+        bench.client(Submit([Task(9, 0, 1, 1, b"")]))
+
+
+def test_a_function_is_not_forgotten_while_managers_may_come_with_tasks_of_it() -> None:
+    bench = Bench(epoch=2)
+    bench.client(ForgetFunctions([1]))
+    assert [task.id for task in bench.submit(7)] == [7]

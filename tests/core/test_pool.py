@@ -11,6 +11,8 @@ from pilotflow.messages import (
     Cancel,
     CancelOutcome,
     Done,
+    ForgetFunctions,
+    Function,
     Leaving,
     Register,
     Result,
@@ -93,6 +95,17 @@ def test_a_class_that_is_said_again_with_other_needs_does_not_change_what_is_giv
     node.pool.on_class(2, Request(cpus_milli=1))
     node.end(next(w for w in node.workers if w.tasks))
     assert node.pool.room.fits(2)
+
+
+def test_functions_are_forgotten_but_those_of_tasks_that_are_here() -> None:
+    node = Node(slots=2)
+    for fn in (1, 2):
+        node.pool.on_function(Function(fn, b"digest", b"body"))
+    node.run(task(1))
+    assert node.pool.on_forget(ForgetFunctions([1, 2, 3])) == {2}
+    assert list(node.pool.functions) == [1]
+    node.end(next(w for w in node.workers if w.tasks))
+    assert node.pool.on_forget(ForgetFunctions([1])) == {1}
 
 
 def test_workers_are_sent_short_tasks_ahead_evenly() -> None:

@@ -90,10 +90,10 @@ def test_any_callable_can_be_submitted(ex: PilotExecutor) -> None:
 
 
 def test_a_lambda_for_each_call_does_not_pile_up_functions(ex: PilotExecutor) -> None:
-    before = len(ex.run._bodies)
+    before = len(ex.run.client.definitions.known)
     futures = [ex.submit(lambda i=i: i) for i in range(BY_VALUE_MAX + 200)]
     assert sum(future.result() for future in futures) == sum(range(BY_VALUE_MAX + 200))
-    assert len(ex.run._bodies) - before <= BY_VALUE_MAX
+    assert len(ex.run.client.definitions.known) - before <= BY_VALUE_MAX
 
 
 def test_futures_are_dependencies_here_too(ex: PilotExecutor) -> None:

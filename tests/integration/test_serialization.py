@@ -135,11 +135,11 @@ def test_a_result_that_feeds_other_tasks_is_not_unpickled_here() -> None:
 
 
 def test_a_body_is_sent_once_however_many_apps_and_calls_have_it(run: pf.Run) -> None:
-    before = len(run._bodies)
+    before = len(run.client.definitions.known)
     apps = [pf.python_app(call_tasks.value_of) for _ in range(5)]
     boxes = [app(make_counting(i)) for i in range(20) for app in apps]
     assert len({future.fn for future in boxes}) == 1
-    assert len(run._bodies) - before <= 2
+    assert len(run.client.definitions.known) - before <= 2
 
 
 def test_a_wide_fan_in_of_big_and_small_results_arrives_in_order() -> None:
