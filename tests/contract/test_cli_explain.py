@@ -24,7 +24,8 @@ from pilotflow.explanation import Explanation, Kind, State
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus
 from pilotflow.runtime.past import explain_past
 from tests.command_line import ROOT, pilotflow
-from tests.integration.faults import frozen, managers_of, until
+from tests.integration.faults import frozen, managers_of
+from tests.waiting import until
 
 GOLDEN = ROOT / "tests" / "golden"
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from pilotflow.providers import processes
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, script_text
 from pilotflow.providers.local import LocalProvider, main
 from pilotflow.testing.providers import check_provider
+from tests.processes import is_alive
+from tests.waiting import until
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -33,32 +35,18 @@ def job(folder: Path, command: str, name: str = "cpu-0", walltime_s: float | Non
     return BlockJob(name, command, folder / "scripts" / f"{name}.sh", out / "stdout", out / "stderr", 1, walltime_s)
 
 
-def wait(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """What the condition gives once it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.02)
-    return value
-
-
 def final(provider: LocalProvider, batch_id: str) -> BlockStatus:
     def ended() -> BlockStatus | None:
         status = provider.status([batch_id])[batch_id]
         return status if status.state.terminal else None
 
-    status = wait(ended)
+    status = until(ended)
     assert isinstance(status, BlockStatus)
     return status
 
 
 def text_of(path: Path) -> str:
-    return wait(lambda: path.exists() and path.read_text()) or ""
-
-
-def gone(pid: int) -> bool:
-    process = processes.read(pid)
-    return process is None or process.state == "Z"
+    return until(lambda: path.exists() and path.read_text()) or ""
 
 
 # ---- the script -----------------------------------------------------------------------------
@@ -185,7 +173,7 @@ def test_cancelling_ends_descendants_in_groups_and_sessions_of_their_own(tmp_pat
     pids = [int(text_of(tmp_path / "pids" / name)) for name in ("plain", "group", "session")]
     provider.cancel([batch_id])
     assert final(provider, batch_id).state is BlockState.CANCELLED
-    assert [pid for pid in pids if not gone(pid)] == []
+    assert [pid for pid in pids if is_alive(pid)] == []
 
 
 def test_a_block_has_ended_only_when_what_it_left_in_its_session_is_gone(tmp_path: Path) -> None:
@@ -199,7 +187,7 @@ def test_a_block_has_ended_only_when_what_it_left_in_its_session_is_gone(tmp_pat
     status = final(provider, batch_id)
     try:
         assert (status.state, status.exit_code) == (BlockState.FAILED, 4)
-        assert [gone(left[name]) for name in ("plain", "group", "session")] == [True, True, False]
+        assert [is_alive(left[name]) for name in ("plain", "group", "session")] == [False, False, True]
     finally:
         os.kill(left["session"], signal.SIGKILL)  # it detached itself from a block that ended by itself
 
@@ -269,11 +257,11 @@ def test_the_cancel_command_ends_blocks_whose_client_is_dead_stubborn_ones_and_o
         pids = [int(text_of(tmp_path / "stubborn")), int(text_of(tmp_path / "orphan"))]
         process.kill()
     os.kill(int(ids[1].partition(":")[0]), signal.SIGKILL)  # its session has lost its leader
-    wait(lambda: gone(int(ids[1].partition(":")[0])))
+    until(lambda: not is_alive(int(ids[1].partition(":")[0])))
     argv = LocalProvider().cancel_argv(ids)
     done = subprocess.run(argv, cwd=root, timeout=60, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [gone(pid) for pid in pids] == [True, True]
+    assert not any(map(is_alive, pids))
 
 
 @pytest.mark.parametrize("argv", [[], ["cancel"], ["end", "1:2"], ["cancel", "nonsense"]])

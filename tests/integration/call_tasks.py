@@ -10,24 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pilotflow as pf
+from tests.waiting import until
 
 DEADLINE_S = 30.0
 SETTINGS: dict[str, Any] = {"initialized": 0}
-
-
-def wait_for(condition: Callable[[], Any], what: str = "what the test waits for") -> Any:
-    """Poll until a condition holds, and give its value."""
-    end = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {DEADLINE_S} s"
-        time.sleep(0.005)
-    return value
 
 
 def add(x: Any, y: Any = 0) -> Any:
@@ -49,7 +40,7 @@ def three_kinds(a: int, /, b: int = 2, *, c: int = 3) -> tuple[int, int, int]:
 def hold(path: str) -> str:
     """Say that we run, and wait until somebody lets us go."""
     Path(f"{path}.started").write_text(str(os.getpid()), encoding="ascii")
-    wait_for(Path(f"{path}.go").exists, "leave to go on")
+    until(Path(f"{path}.go").exists, "leave to go on")
     return path
 
 
@@ -70,14 +61,6 @@ def started(path: str) -> int | None:
 
 def let_go(path: str) -> None:
     Path(f"{path}.go").touch()
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def fail(text: str = "as told") -> None:

@@ -19,6 +19,7 @@ from pilotflow.ids import RUN_VARIABLE
 from pilotflow.messages import Envelope, StatusQuery, StatusReport, encode, to_control
 from pilotflow.runtime import packets
 from pilotflow.runtime.connection import Connection, read_connection
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = float(os.environ.get("PILOTFLOW_PATIENCE", "10"))
@@ -32,19 +33,10 @@ T = TypeVar("T")
 # ---- time -----------------------------------------------------------------------------------
 
 
-def until(condition: Callable[[], T], timeout_s: float = 60.0, what: str = "it") -> T:
-    """What the condition gives once it is true; fails when it does not come in time."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} has not come within {timeout_s:g} s"
-        time.sleep(0.01)
-    return value
-
-
 def within(limit_s: float, what: str, condition: Callable[[], T], since: float | None = None) -> T:
     """As `until`, but the time is the point: it is printed, and held against the limit."""
     start = time.monotonic() if since is None else since
-    value = until(condition, limit_s * PATIENCE + 1.0, what)
+    value = until(condition, what, limit_s * PATIENCE + 1.0)
     took(limit_s, what, time.monotonic() - start)
     return value
 
@@ -87,7 +79,7 @@ def running(tmp_path: Path, **words: Any) -> Iterator[Run]:
 
 def nothing_left(run: Run, limit_s: float = 60.0) -> None:
     """See that no process of a run is alive."""
-    until(lambda: not processes_of(run.directory, run.run_id), limit_s, f"the end of {run.run_id}'s processes")
+    until(lambda: not processes_of(run.directory, run.run_id), f"the end of {run.run_id}'s processes", limit_s)
 
 
 # ---- processes ------------------------------------------------------------------------------
@@ -108,15 +100,6 @@ def processes_of(directory: Path, run_id: str = "") -> dict[int, str]:
         if line and ((run_id and mark in environment) or path in line):
             found[int(entry)] = line.replace(b"\0", b" ").decode(errors="replace")
     return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def parent_of(pid: int) -> int:
@@ -238,7 +221,7 @@ class Program:
             assert self.process.poll() is None, f"the program ended with {self.process.poll()}:\n{self.text}"
             return None
 
-        return until(look, timeout_s, f"'{word}' from the program, which said\n{self.text}\n,") or ""
+        return until(look, f"'{word}' from the program, which said\n{self.text}", timeout_s) or ""
 
     def said_at_end(self, word: str) -> bool:
         """Whether a line begins with this word, after the program's end."""
@@ -271,7 +254,7 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        until(lambda: not self.left(), 60.0, f"the end of {self.left()}")
+        until(lambda: not self.left(), f"the end of {self.left()}")
 
 
 # ---- what the interchange says --------------------------------------------------------------

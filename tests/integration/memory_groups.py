@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.faults import until
+from tests.waiting import until
 
 VERSIONS = (
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.swappiness"),

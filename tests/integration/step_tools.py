@@ -96,19 +96,3 @@ def value_of(done: StepOutcome) -> Any:
 def error_of(done: StepOutcome, end: StepEnd = StepEnd.ERROR) -> BaseException:
     assert done.end is end, (done.end, done.words)
     return unpack_exception(*done.packed)
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + LIMIT_S
-    while not (found := condition()):
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-    return found
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process runs: what has ended may wait for its parent to look."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

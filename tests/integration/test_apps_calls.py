@@ -20,6 +20,8 @@ import pytest
 import pilotflow as pf
 from pilotflow import AUTO_LOGNAME, BashExitError, ConfigError, DependencyError, RunClosed
 from tests.integration import call_tasks
+from tests.processes import is_alive
+from tests.waiting import until
 
 WORKERS = 2
 
@@ -401,7 +403,7 @@ def test_an_app_future_is_a_future_and_can_be_awaited() -> None:
 def test_cancel_ends_tasks_that_wait_are_queued_or_run(run: pf.Run, place: str) -> None:
     assert run.wait(30)
     busy = [hold_with_child(f"{place}{i}") for i in range(WORKERS)]
-    workers = [call_tasks.wait_for(partial(call_tasks.started, f"{place}{i}")) for i in range(WORKERS)]
+    workers = [until(partial(call_tasks.started, f"{place}{i}")) for i in range(WORKERS)]
     queued, waiting = hold(f"{place}-queued"), same(busy[0])
     for future in (waiting, queued, *busy):
         assert future.cancel()
@@ -409,7 +411,7 @@ def test_cancel_ends_tasks_that_wait_are_queued_or_run(run: pf.Run, place: str) 
         with pytest.raises(CancelledError):
             future.result()
     children = [int(Path(f"{place}{i}.child").read_text(encoding="ascii")) for i in range(WORKERS)]
-    call_tasks.wait_for(lambda: not any(map(call_tasks.alive, (*workers, *children))), "the end of all processes")
+    until(lambda: not any(map(is_alive, (*workers, *children))), "the end of all processes")
     ended = same(1)
     assert ended.result() == 1
     assert not ended.cancel()
@@ -418,10 +420,10 @@ def test_cancel_ends_tasks_that_wait_are_queued_or_run(run: pf.Run, place: str) 
 
 def test_cancel_ends_a_running_command_with_its_children(tmp_path: Path) -> None:
     future = shell(f"sleep 1000 & echo $! > {tmp_path}/pid; echo > {tmp_path}/ready; wait")
-    call_tasks.wait_for((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists)
     pid = int((tmp_path / "pid").read_text())
     assert future.cancel()
-    call_tasks.wait_for(lambda: not call_tasks.alive(pid), "the end of the command's child")
+    until(lambda: not is_alive(pid), "the end of the command's child")
 
 
 def test_a_task_cancelled_right_after_its_submission_never_runs(run: pf.Run, tmp_path: Path) -> None:

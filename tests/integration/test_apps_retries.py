@@ -13,6 +13,8 @@ import pytest
 import pilotflow as pf
 from pilotflow import ConfigError, DependencyError, TaskTimeout
 from tests.integration import call_tasks, retry_tasks
+from tests.processes import is_alive
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,9 @@ def test_pauses_between_tries_grow(tmp_path: Path) -> None:
 def test_a_pausing_task_can_be_cancelled(run: pf.Run, tmp_path: Path) -> None:
     path = tmp_path / "tries"
     future = fail_times.options(retries=3, backoff=3600)(str(path), 3)
-    call_tasks.wait_for(path.exists)
+    until(path.exists)
     assert run.wait(0.3) is False
-    call_tasks.wait_for(lambda: "waits for its next try" in str(run.explain(future)))
+    until(lambda: "waits for its next try" in str(run.explain(future)))
     assert "Try 1 of it has failed. It is tried again in " in str(run.explain(future))
     assert future.cancel()
     assert run.wait(30)
@@ -128,7 +130,7 @@ def test_a_timeout_ends_a_function_that_no_exception_can_stop(tmp_path: Path) ->
     future = pf.python_app(timeout=0.5)(retry_tasks.sleep_in_c)(str(path))
     with pytest.raises(TaskTimeout, match=r"'sleep_in_c' ran for .* and was ended .* its timeout is 500ms, for all"):
         future.result(60)
-    call_tasks.wait_for(lambda: not call_tasks.alive(int(path.read_text())), "the end of the worker")
+    until(lambda: not is_alive(int(path.read_text())), "the end of the worker")
 
 
 def test_a_timeout_ends_a_command_with_all_its_children(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_timeout_ends_a_command_with_all_its_children(tmp_path: Path) -> None:
         shell.options(timeout="3s")(command).result(60)
     for name in "ab":
         pid = int((tmp_path / name).read_text())
-        call_tasks.wait_for(partial(lambda pid: not call_tasks.alive(pid), pid), "the end of the command's children")
+        until(partial(lambda pid: not is_alive(pid), pid), "the end of the command's children")
 
 
 def test_a_timeout_counts_all_attempts_and_no_pauses(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_timeout_does_not_count_the_time_in_the_queue(tmp_path: Path) -> None:
     holds = [pf.python_app(call_tasks.hold)(f"{place}{i}") for i in range(2)]
     waiting = pf.python_app(timeout=0.5)(call_tasks.same)(5)
     for i in range(2):
-        call_tasks.wait_for(partial(call_tasks.started, f"{place}{i}"))
+        until(partial(call_tasks.started, f"{place}{i}"))
     with pytest.raises(TimeoutError):
         waiting.result(1.0)
     for i in range(2):
@@ -213,7 +215,7 @@ def test_it_may_pass_on_what_it_sees() -> None:
 def test_everything_can_be_cancelled_at_once(run: pf.Run, tmp_path: Path) -> None:
     place = str(tmp_path / "hold")
     holds = [pf.python_app(call_tasks.hold)(f"{place}{i}") for i in range(2)]
-    pids = [call_tasks.wait_for(partial(call_tasks.started, f"{place}{i}")) for i in range(2)]
+    pids = [until(partial(call_tasks.started, f"{place}{i}")) for i in range(2)]
     many = [pf.python_app(call_tasks.same)(i) for i in range(1_000)]
     waiting: list[Any] = [pf.python_app(call_tasks.same)([hold]) for hold in holds]
     paused = fail_times.options(retries=1, backoff=3600)(str(tmp_path / "f"), 1)
@@ -221,7 +223,7 @@ def test_everything_can_be_cancelled_at_once(run: pf.Run, tmp_path: Path) -> Non
     for future in (*holds, *many, *waiting, paused):
         with pytest.raises(CancelledError):
             future.result(0)
-    call_tasks.wait_for(lambda: not any(map(call_tasks.alive, pids)), "the end of all processes")
+    until(lambda: not any(map(is_alive, pids)), "the end of all processes")
     assert run.wait(30)
     assert run.cancel_all() == 0
     assert pf.python_app(call_tasks.same)(1).result(30) == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from pilotflow.providers.local import LocalProvider
 from pilotflow.providers.slurm import SlurmProvider
 from pilotflow.runtime import block_guard, leftovers
 from pilotflow.runtime.guarding import FILE, BlockGuard
+from tests.integration.faults import processes_of
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -24,13 +28,6 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_guard_that_is_ended_leaves_nothing_and_does_nothing(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
@@ -68,9 +65,10 @@ def test_what_was_left_behind_is_done_when_both_are_gone(tmp_path: Path, other: 
     assert not done.exists(), "the interchange is there, and does it"
     other.kill()
     other.wait()
-    wait_until(done.exists)
-    (tmp_path / FILE).unlink()  # there is nothing to do any more
-    wait_until(lambda: "have been cancelled" in (tmp_path / "pilotflow.log").read_text())
+    until(done.exists)
+    assert "cancelling its blocks" in (tmp_path / "pilotflow.log").read_text()
+    for pid in processes_of(tmp_path):
+        os.kill(pid, signal.SIGKILL)  # it would do so again and again for a while
 
 
 def leave(folder: Path, *commands: list[str], holders: Sequence[str] = ("x:y:1:1",)) -> Path:

@@ -29,11 +29,11 @@ from pilotflow.messages import (
     ManagerDown,
     ManagerUp,
 )
-from pilotflow.providers import processes
 from pilotflow.providers.base import BlockJob
 from pilotflow.providers.local import LocalProvider
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 from pilotflow.runtime.block_keeper import SUBMIT_S, BlockKeeper, KeptExecutor
+from tests.processes import is_alive
 
 LIMITS = BlockLimits(
     shape=BlockShape("cpu", NodeShape(cpus_milli=2000, slots=2)),
@@ -125,11 +125,6 @@ def manager_pid(client: Client, folder: Path, block: str) -> int:
     return int(client.until(lambda: path.exists() and path.read_text()))
 
 
-def gone(pid: int) -> bool:
-    process = processes.read(pid)
-    return process is None or process.state == "Z"
-
-
 def test_the_initial_block_runs_is_announced_and_ends_with_the_keeper(tmp_path: Path) -> None:
     with keeping(tmp_path / "run", kept(tmp_path)) as (keeper, client):
         client.until(lambda: client.live == ["cpu-0"])
@@ -143,7 +138,7 @@ def test_the_initial_block_runs_is_announced_and_ends_with_the_keeper(tmp_path: 
         client.until(lambda: phases(keeper) == {"cpu-0": Phase.WORKING})
         assert (tmp_path / "run/scripts/cpu-0.sh").exists()
         assert (tmp_path / "run/blocks/cpu-0/stderr").exists()
-    assert gone(pid)
+    assert not is_alive(pid)
     assert client.live == []
     assert phases(keeper) == {"cpu-0": Phase.ENDED}
 
@@ -223,7 +218,7 @@ def test_a_block_whose_managers_are_lost_but_which_lives_on_is_ended_and_replace
         keeper.on_manager_down(down("cpu-0", reason="silent for 30 s"))
         keeper.on_load(load(queued=1))
         client.until(lambda: client.live == ["cpu-1"])
-        assert gone(pid)
+        assert not is_alive(pid)
 
 
 def test_load_brings_blocks_and_idleness_drains_them(tmp_path: Path) -> None:
@@ -263,7 +258,7 @@ def test_several_nodes_start_several_managers(tmp_path: Path) -> None:
     with keeping(tmp_path / "run", executor) as (_, client):
         pids = {manager_pid(client, tmp_path, str(index)) for index in range(3)}
         assert len(pids) == 3
-    assert all(gone(pid) for pid in pids)
+    assert not any(map(is_alive, pids))
 
 
 def test_walltime_ends_a_block_and_the_load_brings_the_next(tmp_path: Path) -> None:
@@ -287,7 +282,7 @@ def test_closing_ends_stubborn_managers_too_and_may_be_repeated(tmp_path: Path) 
     started = time.monotonic()
     assert keeper.close(30.0)
     assert time.monotonic() - started < 30
-    assert gone(pid)
+    assert not is_alive(pid)
     assert keeper.close(10.0)
     assert client.live == []
 
@@ -309,7 +304,7 @@ def test_closing_does_not_wait_longer_than_it_may_and_says_what_is_left(
         provider = executor.provider
         assert isinstance(provider, Deaf)
         provider.end()
-    assert gone(pid)
+    assert not is_alive(pid)
 
 
 @dataclass(frozen=True, kw_only=True)

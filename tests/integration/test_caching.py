@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import pilotflow as pf
 from tests.integration import cache_tasks
 from tests.integration.scripts import run_script
+from tests.waiting import until
 
 
 def config(tmp_path: Path, **others: Any) -> pf.Config:
@@ -35,13 +36,6 @@ def log(tmp_path: Path, run: pf.Run) -> str:
 def lines(log: str) -> list[str]:
     path = Path(log)
     return path.read_text(encoding="utf-8").split() if path.exists() else []
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 double = pf.python_app(cache=True)(cache_tasks.double)

@@ -13,7 +13,8 @@ from pilotflow import Config, ConfigError, ExecutorConfig, LocalProvider, Run, l
 from pilotflow.core.blocks import Phase
 from pilotflow.errors import RequestTooLarge
 from tests.integration import elastic_tasks as tasks
-from tests.integration.faults import nothing_left, until
+from tests.integration.faults import nothing_left
+from tests.waiting import until
 
 wait_for = python_app(tasks.wait_for)
 nothing = python_app(tasks.nothing)

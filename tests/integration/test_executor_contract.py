@@ -28,6 +28,8 @@ from pilotflow import Config, ConfigError, ExecutorConfig, PilotExecutor, Serial
 from pilotflow.errors import RemoteTraceback
 from pilotflow.executor import BY_VALUE_MAX, PilotFuture
 from tests.integration import call_tasks
+from tests.processes import is_alive
+from tests.waiting import until
 
 WORKERS = 2
 
@@ -174,7 +176,7 @@ def test_map_times_out_and_cancels_the_rest(ex: PilotExecutor, place: str) -> No
     ex.submit(call_tasks.same, 0).result()
     holds = [ex.submit(call_tasks.hold, f"{place}{i}") for i in range(WORKERS)]
     for i in range(WORKERS):
-        call_tasks.wait_for(partial(call_tasks.started, f"{place}{i}"))
+        until(partial(call_tasks.started, f"{place}{i}"))
     start = time.monotonic()
     results = ex.map(call_tasks.hold, [f"{place}-{i}" for i in range(3)], timeout=0.1)
     with pytest.raises(concurrent.futures.TimeoutError):
@@ -192,7 +194,7 @@ def test_dropping_the_iterator_cancels_what_has_not_started(ex: PilotExecutor, p
     later = [f"{place}later{i}" for i in range(10)]
     results = ex.map(call_tasks.hold, holds + later)
     for path in holds:
-        call_tasks.wait_for(partial(call_tasks.started, path))
+        until(partial(call_tasks.started, path))
     call_tasks.let_go(holds[0])
     assert next(results) == holds[0]
     del results
@@ -376,7 +378,7 @@ def full(ex: PilotExecutor, place: str) -> Iterator[list[PilotFuture[str]]]:
     paths = [f"{place}-full-{i}" for i in range(WORKERS)]
     futures = [ex.submit(call_tasks.hold, path) for path in paths]
     for path in paths:
-        call_tasks.wait_for(partial(call_tasks.started, path))
+        until(partial(call_tasks.started, path))
     yield futures
     for path in paths:
         call_tasks.let_go(path)
@@ -400,16 +402,16 @@ def test_a_call_that_has_not_started_can_be_cancelled(ex: PilotExecutor, full: l
 def test_a_running_call_cannot_be_cancelled_but_killed(ex: PilotExecutor, place: str) -> None:
     assert ex.run.wait(30)
     future = ex.submit(call_tasks.hold_with_child, place)
-    worker = call_tasks.wait_for(partial(call_tasks.started, place))
+    worker = until(partial(call_tasks.started, place))
     assert not future.cancel()
     assert not future.cancelled()
-    call_tasks.wait_for(future.running, "the notice that it runs")
+    until(future.running, "the notice that it runs")
     assert not future.cancel()
     child = int(Path(f"{place}.child").read_text(encoding="ascii"))
     assert ex.kill(future)
     assert future.cancelled()
-    call_tasks.wait_for(lambda: not call_tasks.alive(worker), "the end of the worker")
-    call_tasks.wait_for(lambda: not call_tasks.alive(child), "the end of its child")
+    until(lambda: not is_alive(worker), "the end of the worker")
+    until(lambda: not is_alive(child), "the end of its child")
     assert ex.submit(call_tasks.same, 1).result() == 1
 
 
@@ -443,9 +445,9 @@ def test_a_callback_may_cancel_and_submit(ex: PilotExecutor, full: list[Any], pl
 
     first.add_done_callback(react)
     assert first.cancel()
-    call_tasks.wait_for(dependent.cancelled)
+    until(dependent.cancelled)
     assert all(future.cancel() for future in waiting)
-    call_tasks.wait_for(lambda: submitted)
+    until(lambda: submitted)
     assert submitted[0].cancel()
 
 

@@ -19,6 +19,8 @@ from pilotflow.errors import InitializerFailed
 from pilotflow.serialize import Packed, pack_call
 from tests.integration import call_tasks
 from tests.integration.scripts import run_script
+from tests.processes import is_alive
+from tests.waiting import until
 
 
 def pool(tmp_path: Path, workers: int = 2, **words: Any) -> PilotExecutor:
@@ -51,11 +53,11 @@ def test_each_worker_is_set_up_once_and_so_is_its_replacement(tmp_path: Path) ->
         found = [ex.submit(call_tasks.settings).result() for _ in range(20)]
         assert all(one["initialized"] == 1 and one["value"].value == [1, 2] for one in found)
         victim = ex.submit(call_tasks.hold, str(tmp_path / "hold"))
-        pid = call_tasks.wait_for(partial(call_tasks.started, str(tmp_path / "hold")))
+        pid = until(partial(call_tasks.started, str(tmp_path / "hold")))
         assert ex.kill(victim)
-        call_tasks.wait_for(lambda: not call_tasks.alive(pid))
+        until(lambda: not is_alive(pid))
         holds = [ex.submit(call_tasks.hold, f"{tmp_path}/h{i}") for i in range(2)]
-        pids = {call_tasks.wait_for(partial(call_tasks.started, f"{tmp_path}/h{i}")) for i in range(2)}
+        pids = {until(partial(call_tasks.started, f"{tmp_path}/h{i}")) for i in range(2)}
         for i in range(2):
             call_tasks.let_go(f"{tmp_path}/h{i}")
         assert [future.result() for future in holds] == [f"{tmp_path}/h{i}" for i in range(2)]
@@ -102,7 +104,7 @@ def test_shutdown_waits_for_what_is_pending_or_not_as_told(tmp_path: Path) -> No
     path = str(tmp_path / "hold")
     ex = pool(tmp_path, 1)
     held, queued = ex.submit(call_tasks.hold, path), ex.submit(call_tasks.same, 2)
-    call_tasks.wait_for(partial(call_tasks.started, path))
+    until(partial(call_tasks.started, path))
     ex.shutdown(wait=False)
     assert not held.done()
     with pytest.raises(RuntimeError):
@@ -117,7 +119,7 @@ def test_shutdown_can_cancel_what_has_not_started(tmp_path: Path) -> None:
     path = str(tmp_path / "hold")
     ex = pool(tmp_path, 1)
     held = ex.submit(call_tasks.hold, path)
-    call_tasks.wait_for(partial(call_tasks.started, path))
+    until(partial(call_tasks.started, path))
     waiting = [ex.submit(call_tasks.same, i) for i in range(20)]
     dependent = ex.submit(call_tasks.same, held)
     ex.shutdown(wait=False, cancel_futures=True)
@@ -135,7 +137,7 @@ def test_a_pool_that_nobody_holds_ends_after_its_work(tmp_path: Path) -> None:
     worker = future.result()
     del ex
     gc.collect()
-    call_tasks.wait_for(lambda: not run.is_open and not call_tasks.alive(worker), "the end of the pool")
+    until(lambda: not run.is_open and not is_alive(worker), "the end of the pool")
 
 
 def test_leaving_the_block_finishes_the_work(tmp_path: Path) -> None:

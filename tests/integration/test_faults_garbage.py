@@ -58,7 +58,8 @@ from pilotflow.questions import BlockView, ClientView, ExplainTask, IsAt, Stretc
 from pilotflow.resources import Capacity, Request
 from pilotflow.runtime import packets
 from tests.integration import fault_tasks as tasks
-from tests.integration.faults import config, connection_of, running, status_of, until
+from tests.integration.faults import config, connection_of, running, status_of
+from tests.waiting import until
 
 KINDS = ("client", "managers", "control")
 

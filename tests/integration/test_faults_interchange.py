@@ -22,8 +22,8 @@ from tests.integration.faults import (
     running,
     status_of,
     took,
-    until,
 )
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])

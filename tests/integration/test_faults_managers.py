@@ -20,18 +20,9 @@ import pytest
 from pilotflow.ids import VERSION
 from pilotflow.runtime.manager_options import Offer, manager_argv
 from tests.integration import fault_tasks as tasks
-from tests.integration.faults import (
-    PATIENCE,
-    ROOT,
-    frozen,
-    managers_of,
-    pids_in,
-    running,
-    status_of,
-    took,
-    until,
-    within,
-)
+from tests.integration.faults import PATIENCE, ROOT, frozen, managers_of, pids_in, running, status_of, took, within
+from tests.processes import is_alive
+from tests.waiting import until
 
 
 def test_tasks_of_a_killed_manager_run_again_on_the_block_that_replaces_it(tmp_path: Path) -> None:
@@ -51,11 +42,7 @@ def test_tasks_of_a_killed_manager_run_again_on_the_block_that_replaces_it(tmp_p
             took(5.0, "a task runs again after its manager was killed", started - killed)
         assert [future.result(60) for future in others] == [i * i for i in range(500)]
         assert [info.block for info in run.blocks()] == ["cpu-0", "cpu-1"]
-        assert not any(map(_is_alive, first))
-
-
-def _is_alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}/cmdline") and Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+        assert not any(map(is_alive, first))
 
 
 def test_managers_killed_again_and_again_lose_no_task(tmp_path: Path) -> None:
@@ -73,7 +60,7 @@ def kill_managers(tmp_path: Path, kills: int) -> None:
     tmp_path.mkdir(exist_ok=True)
     with running(tmp_path, crash_limit=1000, init_blocks=kills + 1, max_blocks=kills + 1) as run:
         # Only those that have joined: blocks that die before that make the executor be given up.
-        until(lambda: len(status_of(run).blocks) == kills + 1, 120)
+        until(lambda: len(status_of(run).blocks) == kills + 1, timeout_s=120)
         futures: list[Future[int]] = []
         for victim in managers_of(run)[:kills]:
             futures += [tasks.square(i) for i in range(300)]
@@ -98,7 +85,7 @@ def test_a_frozen_manager_is_given_up_and_its_late_results_are_dropped(tmp_path:
             until(lambda: status_of(run).blocks)
         # The manager lives again and reports what it has: an attempt that nobody waits for.
         log = run.directory / "pilotflow.log"
-        until(lambda: log.read_text().count("joined executor cpu") >= 3 or not _is_alive(manager), 60)
+        until(lambda: log.read_text().count("joined executor cpu") >= 3 or not is_alive(manager))
         assert tasks.square(3).result(60) == 9
         assert not future.done()
         Path(f"{go}.2").touch()

@@ -13,7 +13,9 @@ import pytest
 
 from pilotflow.runtime.connection import read_connection
 from tests.integration import fault_tasks as tasks
-from tests.integration.faults import Program, is_alive, parent_of, pids_in, processes_of, running, took, until, within
+from tests.integration.faults import Program, parent_of, pids_in, processes_of, running, took, within
+from tests.processes import is_alive
+from tests.waiting import until
 
 BUSY = """
     run = pf.load(config(HERE, **WORDS))
@@ -221,7 +223,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_whole_group_and_ends_the_run_as_usual(
         program.end()
         took(5.0, "the prompt is back after Ctrl-C to the group", time.monotonic() - begun)
         assert "KeyboardInterrupt" in program.text
-        until(lambda: not program.left(), 60.0)
+        until(lambda: not program.left())
 
 
 @pytest.mark.parametrize("stops", [1, pytest.param(5, marks=pytest.mark.soak)])
@@ -285,11 +287,11 @@ def kill_programs(tmp_path: Path, kills: int) -> None:
             sockets += _socket_directories(tmp_path / str(number))
             program.process.kill()
             killed = time.monotonic()
-            until(lambda program=program: not program.left(), 150.0)  # type: ignore[misc]
+            until(lambda program=program: not program.left(), timeout_s=150.0)  # type: ignore[misc]
             slowest = max(slowest, time.monotonic() - killed)
     took(15.0, "nothing of a killed program is alive", slowest)
     assert len(sockets) == kills
-    until(lambda: not any(path.exists() for path in sockets), 60, "the removal of socket directories")
+    until(lambda: not any(path.exists() for path in sockets), timeout_s=60, what="the removal of socket directories")
 
 
 def _socket_directories(program: Path) -> list[Path]:

@@ -26,8 +26,8 @@ from tests.integration.faults import (
     processes_of,
     report,
     running,
-    until,
 )
+from tests.waiting import until
 
 MIB = 1 << 20
 
@@ -327,4 +327,4 @@ def test_a_start_that_fails_half_way_leaves_no_process_thread_or_socket(tmp_path
     with Program(tmp_path, source, environment=environment) as program:
         assert program.said("left") == "0 0 0"
         assert program.end() == 0
-        until(lambda: not program.left(), 60)
+        until(lambda: not program.left())

@@ -15,17 +15,17 @@ from pilotflow.runtime import link
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import (
     PATIENCE,
-    is_alive,
     parent_of,
     pids_in,
     running,
     status_of,
     times_in,
     took,
-    until,
     within,
     zygotes_of,
 )
+from tests.processes import is_alive
+from tests.waiting import until
 
 WAYS = ("SIGKILL", "segfault", "exit")
 WORDS = {
@@ -183,7 +183,7 @@ def test_a_manager_whose_zygote_stands_still_ends_with_words_and_its_tasks_run_e
                lambda: len(pids_in(path)) == 2, stopped)  # fmt: skip
         go.touch()
         assert future.result(60)[1] == pids_in(path)[1] != pid
-        until(lambda: not is_alive(zygote) and not is_alive(pid), 60)  # it could not bury anybody, nor can it wake up
+        until(lambda: not is_alive(zygote) and not is_alive(pid))  # it could not bury anybody, nor can it wake up
         words = f"its zygote (pid {zygote}) has answered nothing for "
         assert any(words in file.read_text() for file in (run.directory / "blocks").glob("*/stderr"))
         assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import pilotflow as pf
-from tests.integration.faults import until
 from tests.integration.file_servers import Server, ftp_server, http_server
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_files_of_several_kinds_are_one_command_s_inputs(web: Server, ftp: Serve
 
 def test_ftp_is_fetched_with_user_and_password(ftp: Server) -> None:
     assert read(pf.File(f"{ftp.url}/data.txt")).result()[0] == "from ftp\n"
-    until(lambda: len(ftp.seen) == 1, 60)  # the server notes it when the client has hung up
+    until(lambda: len(ftp.seen) == 1)  # the server notes it when the client has hung up
 
 
 def test_a_task_can_have_a_copy_of_its_own_which_goes_with_it(web: Server, tmp_path: Path) -> None:

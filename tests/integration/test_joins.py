@@ -17,6 +17,7 @@ import pytest
 import pilotflow as pf
 from pilotflow import ConfigError, DependencyError, RunClosed
 from tests.integration import call_tasks, retry_tasks
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +173,10 @@ def test_to_cancel_a_join_cancels_what_it_has_started(tmp_path: Path) -> None:
         return inner
 
     future = start()
-    call_tasks.wait_for(partial(call_tasks.started, place))
+    until(partial(call_tasks.started, place))
     after = same(future)
     assert future.cancel()
-    call_tasks.wait_for(inner[0].done)
+    until(inner[0].done)
     with pytest.raises(CancelledError):
         inner[0].result(0)
     with pytest.raises(DependencyError, match=r"'start' .* was cancelled"):
@@ -222,7 +223,7 @@ def test_a_run_waits_for_its_joins_and_they_stay_with_it(tmp_path: Path) -> None
 
 def test_everything_of_a_join_can_be_cancelled_at_once(run: pf.Run, tmp_path: Path) -> None:
     future = down(same(hold(str(tmp_path / "hold"))))
-    call_tasks.wait_for(partial(call_tasks.started, str(tmp_path / "hold")))
+    until(partial(call_tasks.started, str(tmp_path / "hold")))
     assert run.cancel_all() == 3
     assert future.cancelled()
 

@@ -18,8 +18,8 @@ import pilotflow as pf
 from pilotflow import MemoryLimitExceeded, TaskTimeout, WalltimeExceeded
 from pilotflow.node import measure_node
 from tests.integration import limit_tasks
-from tests.integration.faults import until
 from tests.integration.memory_groups import memory_group
+from tests.waiting import until
 
 GIB = 1 << 30
 
@@ -40,7 +40,7 @@ def recorded(run: pf.Run, future: Any, *columns: str) -> tuple[Any, ...]:
             query = f"SELECT {', '.join(columns)} FROM tasks WHERE task = ? ORDER BY attempt DESC"
             return database.execute(query, (future.task_id,)).fetchone()
 
-    return until(look, 30.0)
+    return until(look)
 
 
 def test_a_task_that_exceeds_its_runtime_may_clean_up_and_fails_with_both_times(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_worker_that_keeps_a_gigabyte_of_what_its_tasks_used_is_replaced(tmp_p
     use = pf.python_app(limit_tasks.use)
     gone = tmp_path / "gone"
     short, long = use(0.2), pf.python_app(limit_tasks.wait_for)(str(gone))  # the node is looked at while anything runs
-    until(lambda: not Path(f"/proc/{pid}").exists(), 60.0)
+    until(lambda: not Path(f"/proc/{pid}").exists())
     gone.touch()
     assert short.result(60)
     assert long.result(60)

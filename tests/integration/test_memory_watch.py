@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.node.oom import OomKills
 from pilotflow.runtime.memory_watch import SHARE_OF_CORE, MemoryWatch, TreeUse, Watched
 from tests.integration.memory_groups import memory_group
+from tests.waiting import until
 
 MB = 1 << 20
 PATIENCE = float(os.environ.get("PILOTFLOW_PATIENCE", "10"))
@@ -76,13 +77,6 @@ def workers() -> Iterator[Workers]:
 
 def use(watch: MemoryWatch, pid: int, limit_mb: int | None = None, now: float = 0.0) -> TreeUse:
     return watch.sample({1: Watched(pid, None if limit_mb is None else limit_mb * MB)}, now)[1]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "what was waited for did not come"
-        time.sleep(0.01)
 
 
 def test_what_a_worker_and_its_children_allocate_counts(workers: Workers) -> None:
@@ -159,7 +153,7 @@ os.posix_spawn("/bin/true", ["true"], {{}}, file_actions=[opening])
 """
     pid = workers.ready(code)
     watch = MemoryWatch()
-    wait_for(lambda: use(watch, pid).processes == 2)
+    until(lambda: use(watch, pid).processes == 2)
     assert use(watch, pid).memory_bytes < 160 * MB
     assert use(watch, pid, limit_mb=50).memory_bytes < 160 * MB
 
@@ -174,7 +168,7 @@ stay()
     assert use(MemoryWatch(), workers.ready(code)).cpu_s >= 0.3
     busy = workers.start(f"subprocess.run([sys.executable, '-c', {burn.replace('0.3', '600')!r}])")
     watch = MemoryWatch()
-    wait_for(lambda: use(watch, busy.pid).cpu_s >= 0.3)
+    until(lambda: use(watch, busy.pid).cpu_s >= 0.3)
 
 
 def test_a_process_that_detaches_itself_is_still_counted_if_it_was_seen_before(workers: Workers) -> None:
@@ -194,7 +188,7 @@ stay()
     (last,) = [int(text) for text in Path(f"/proc/{middle}/task/{middle}/children").read_text().split()]
     try:
         os.kill(middle, signal.SIGKILL)
-        wait_for(lambda: Path(f"/proc/{last}/stat").read_text().rpartition(")")[2].split()[1] != str(middle))
+        until(lambda: Path(f"/proc/{last}/stat").read_text().rpartition(")")[2].split()[1] != str(middle))
         found = use(watch, pid)
         assert found.memory_bytes > 50 * MB
     finally:
@@ -220,7 +214,7 @@ stay()
     process = workers.start(code)
     assert process.stdout is not None
     worker = int(process.stdout.readline())
-    wait_for(lambda: (tmp_path / "pid").read_text().isdecimal())
+    until(lambda: (tmp_path / "pid").read_text().isdecimal())
     try:
         assert use(MemoryWatch(reaper=process.pid), worker).processes == 2
         assert use(MemoryWatch(), worker).processes == 1

@@ -17,7 +17,9 @@ from pilotflow.launchers.mpirun import MpiexecLauncher, MpirunLauncher
 from pilotflow.runtime.head_agent import StepEnd
 from tests.integration import mpi_tasks as tasks
 from tests.integration import mpi_tools
-from tests.integration.step_tools import call_of, error_of, is_there, local, outcome, runner, value_of, wait_for
+from tests.integration.step_tools import call_of, error_of, local, outcome, runner, value_of
+from tests.processes import is_alive
+from tests.waiting import until
 
 HERE = os.uname().nodename
 ALLREDUCE = r"""
@@ -118,12 +120,12 @@ def test_a_rank_that_fails_ends_the_others_that_wait_for_it_in_mpi(
 def test_ranks_that_wait_in_mpi_are_ended_when_the_runtime_is_over(tmp_path: Path) -> None:
     steps = runner(tmp_path, openmpi(), grace_s=0.5)
     running = steps.call(local(runtime_s=600.0), call_of(tasks.mpi_waiting, str(tmp_path)), time.monotonic())
-    ready = wait_for(lambda: len(list(tmp_path.glob("ready.*"))) == 2 and list(tmp_path.glob("ready.*")), "not ready")
+    ready = until(lambda: len(list(tmp_path.glob("ready.*"))) == 2 and list(tmp_path.glob("ready.*")), "both are ready")
     pids = [int(path.read_text()) for path in ready]
     assert running.advance(time.monotonic() + 600) is None
     running.due_at = time.monotonic()
     assert isinstance(error_of(outcome(running), StepEnd.TIMEOUT), TaskTimeout)
-    assert not [pid for pid in pids if is_there(pid)]
+    assert not [pid for pid in pids if is_alive(pid)]
 
 
 @pytest.mark.parametrize("mpi", ["openmpi", "mpich"])
@@ -132,7 +134,7 @@ def test_a_warning_reaches_ranks_before_they_are_ended(tmp_path: Path, mpi: str)
     running = runner(tmp_path, launcher, grace_s=60.0).call(
         local(), call_of(tasks.saving, str(tmp_path), 0.3), time.monotonic()
     )
-    wait_for(lambda: len(list(tmp_path.glob("ready.*"))) == 2, "not ready")
+    until(lambda: len(list(tmp_path.glob("ready.*"))) == 2, "both are ready")
     running.stop("enough", time.monotonic())
     assert outcome(running).end is StepEnd.CANCELLED
     assert len(list(tmp_path.glob("saved.*"))) == 2

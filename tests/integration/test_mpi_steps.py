@@ -33,18 +33,9 @@ from pilotflow.runtime.head_agent import RankCall, StepEnd
 from pilotflow.runtime.tasks import BashCall, InSetting, Output, PythonCall, Setting
 from pilotflow.serialize import join, pack, pack_call
 from tests.integration import mpi_tasks as tasks
-from tests.integration.step_tools import (
-    ROOT,
-    FakeMpirun,
-    call_of,
-    error_of,
-    is_there,
-    local,
-    outcome,
-    runner,
-    value_of,
-    wait_for,
-)
+from tests.integration.step_tools import ROOT, FakeMpirun, call_of, error_of, local, outcome, runner, value_of
+from tests.processes import is_alive
+from tests.waiting import until
 
 # ---- results -----------------------------------------------------------------------------------
 
@@ -105,7 +96,7 @@ def test_ranks_know_where_they_are(tmp_path: Path) -> None:
 
 def test_nobody_else_can_read_a_steps_files(tmp_path: Path) -> None:
     running = runner(tmp_path).call(local(), call_of(tasks.saving, str(tmp_path), 0.0), time.monotonic())
-    wait_for((tmp_path / "ready.1").exists, "rank 1 is not there")
+    until((tmp_path / "ready.1").exists, "rank 1 is there")
     folder = tmp_path / "steps" / "step"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir() if not path.name.startswith("std")} == {
@@ -376,7 +367,7 @@ def test_what_ranks_print_stays_in_the_steps_directory(tmp_path: Path) -> None:
 def test_a_step_past_its_runtime_is_warned_and_its_ranks_can_save(tmp_path: Path) -> None:
     steps = runner(tmp_path, grace_s=30.0)
     running = steps.call(local(runtime_s=600.0), call_of(tasks.saving, str(tmp_path), 0.1), time.monotonic())
-    wait_for(lambda: (tmp_path / "ready.0").exists() and (tmp_path / "ready.1").exists(), "not both are ready")
+    until(lambda: (tmp_path / "ready.0").exists() and (tmp_path / "ready.1").exists(), "both are ready")
     assert running.advance(time.monotonic()) is None
     assert running.advance(time.monotonic() + 600) is None  # the clock says that it is over
     done = outcome(running)
@@ -390,12 +381,12 @@ def test_a_step_past_its_runtime_is_warned_and_its_ranks_can_save(tmp_path: Path
 def test_ranks_that_do_not_care_are_killed_with_everything_they_started(tmp_path: Path) -> None:
     steps = runner(tmp_path, grace_s=0.1)
     running = steps.call(local(), call_of(tasks.leaving_a_child_behind, str(tmp_path)), time.monotonic())
-    wait_for(lambda: len([p for p in tmp_path.glob("child.*") if p.read_text()]) == 2, "not both have a child")
+    until(lambda: len([p for p in tmp_path.glob("child.*") if p.read_text()]) == 2, "both have a child")
     children = [int(path.read_text()) for path in tmp_path.glob("child.*")]
     running.stop("it was cancelled", time.monotonic())
     error = error_of(outcome(running), StepEnd.CANCELLED)
     assert (type(error), str(error)) == (TaskError, "it was cancelled")
-    assert not [pid for pid in children if is_there(pid)]
+    assert not [pid for pid in children if is_alive(pid)]
 
 
 def test_a_launcher_that_does_not_obey_is_killed_itself(tmp_path: Path) -> None:
@@ -404,7 +395,7 @@ def test_a_launcher_that_does_not_obey_is_killed_itself(tmp_path: Path) -> None:
             return ["sh", "-c", f"trap '' TERM USR1; touch {tmp_path}/up; sleep 60 & sleep 60; wait"]
 
     running = runner(tmp_path, Stubborn(), grace_s=0.0).call(local(), call_of(tasks.scaled, 1), time.monotonic())
-    wait_for((tmp_path / "up").exists, "it is not up")
+    until((tmp_path / "up").exists, "it is up")
     running.stop("enough", time.monotonic())
     now = time.monotonic()
     assert running.advance(now) is None
@@ -416,7 +407,7 @@ def test_a_launcher_that_does_not_obey_is_killed_itself(tmp_path: Path) -> None:
 def test_a_lost_node_ends_the_step_without_a_warning(tmp_path: Path) -> None:
     steps = runner(tmp_path, grace_s=600.0)
     running = steps.call(local(), call_of(tasks.saving, str(tmp_path), 0.0), time.monotonic())
-    wait_for(lambda: (tmp_path / "ready.0").exists() and (tmp_path / "ready.1").exists(), "not both are ready")
+    until(lambda: (tmp_path / "ready.0").exists() and (tmp_path / "ready.1").exists(), "both are ready")
     running.kill("node2 was lost", time.monotonic())
     running.kill("and again", time.monotonic())
     done = outcome(running)
@@ -445,8 +436,8 @@ time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", program]) as agent:
         try:
-            wait_for(lambda: len(list(tmp_path.glob("pid.?"))) == 2, "the ranks are not there")
+            until(lambda: len(list(tmp_path.glob("pid.?"))) == 2, "the ranks are there")
             pids = [int(path.read_text()) for path in tmp_path.glob("pid.?")]
         finally:
             agent.kill()
-    wait_for(lambda: not any(is_there(pid) for pid in pids), "ranks are left")
+    until(lambda: not any(is_alive(pid) for pid in pids), "no ranks are left")

@@ -16,8 +16,8 @@ from pilotflow import LocalProvider, TaskTimeout
 from pilotflow.errors import RequestTooLarge
 from pilotflow.launchers.mpirun import MpirunLauncher
 from tests.integration import limit_tasks, mpi_tools
-from tests.integration.faults import until
 from tests.integration.test_mpi import ALLREDUCE
+from tests.waiting import until
 
 NODES = 3
 
@@ -157,7 +157,7 @@ def test_a_step_can_be_cancelled_while_it_runs(tmp_path: Path) -> None:
         return f"touch {path}; exec sleep 60"
 
     future = begin()
-    until(lambda: path.exists() or None, 60.0)
+    until(lambda: path.exists() or None)
     assert future.cancel()
     assert pf.python_app(num_nodes=3)(about_this_rank)(2).result(60)[1] == "3"
 

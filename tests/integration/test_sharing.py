@@ -14,6 +14,7 @@ import pytest
 
 import pilotflow as pf
 from tests.integration.scripts import run_script
+from tests.waiting import until
 
 MIB = 1 << 20
 
@@ -31,13 +32,6 @@ def run(tmp_path: Path) -> Iterator[pf.Run]:
 def shared_files(run: pf.Run) -> list[Path]:
     directory = run.directory / "shared"
     return list(directory.iterdir()) if directory.exists() else []
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def memory_of_this_process() -> dict[str, int]:

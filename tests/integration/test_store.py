@@ -13,7 +13,7 @@ import pytest
 
 import pilotflow as pf
 from pilotflow.runtime.store import FLUSH_PERIOD_S, Store
-from tests.integration.faults import until
+from tests.waiting import until
 
 
 def rows(path: Path, query: str) -> list[Any]:
@@ -25,7 +25,7 @@ def test_a_task_is_in_the_store_soon_after_its_end_while_the_run_goes_on(tmp_pat
     with pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path)) as run:
         future = pf.python_app(len)("four")
         assert future.result() == 4
-        found = until(lambda: rows(run.directory / "run.db", "SELECT task, status FROM tasks"), 30.0)
+        found = until(lambda: rows(run.directory / "run.db", "SELECT task, status FROM tasks"))
         assert found == [(future.task_id, 0)]
 
 
@@ -35,9 +35,9 @@ def test_what_cannot_be_recorded_does_not_end_the_record(tmp_path: Path) -> None
         database.execute("ALTER TABLE events RENAME TO others")
         database.commit()
     store.event("kind", "subject", "detail")
-    until(lambda: not store.recording, 30.0)
+    until(lambda: not store.recording)
     store.label(2, "text")
-    until(lambda: rows(store.path, "SELECT * FROM labels") == [(2, "text")], 30.0)
+    until(lambda: rows(store.path, "SELECT * FROM labels") == [(2, "text")])
     store.close(30.0)
 
 
@@ -46,7 +46,7 @@ def test_a_bug_in_what_is_recorded_is_in_the_log_with_its_traceback(
 ) -> None:
     store = Store(tmp_path / "run.db", logging.getLogger("test"))
     store.label(1 << 70, "no number of a task")
-    until(lambda: not store.recording, 30.0)
+    until(lambda: not store.recording)
     store.close(30.0)
     bug = next(record for record in caplog.records if "because of a bug" in record.getMessage())
     assert bug.exc_info is not None
@@ -80,7 +80,7 @@ def test_a_store_that_has_just_written_closes_at_once(tmp_path: Path) -> None:
     for number in range(5):
         store = Store(tmp_path / f"{number}.db", logging.getLogger("test"))
         store.label(1, "text")
-        until(lambda path=store.path: rows(path, "SELECT * FROM labels"), 30.0)  # type: ignore[misc]
+        until(lambda path=store.path: rows(path, "SELECT * FROM labels"))  # type: ignore[misc]
         began = time.monotonic()
         store.close(30.0)
         took_s.append(time.monotonic() - began)

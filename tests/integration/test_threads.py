@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pilotflow.errors import (
     TaskTimeout,
 )
 from pilotflow.explanation import State
+from tests.waiting import until
 
 THREADS = pf.ThreadExecutorConfig(max_threads=2)
 LOCAL = pf.ExecutorConfig(label="cpu", max_workers_per_node=1)
@@ -60,13 +61,6 @@ def say(text: str) -> str:
 @pf.bash_app
 def shell(command: str) -> str:
     return command
-
-
-def wait_until(seen: Callable[[], Any], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not seen():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -155,17 +149,17 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(
         if written.exists() and written.read_text():
             break
     pid = int(written.read_text())
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the end of the command's child")
+    until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the command's child")
 
 
 def test_cancelling_a_command_ends_it_in_threads_and_on_workers(either: pf.Run, tmp_path: Path) -> None:
     future = shell(f"echo $$ > {tmp_path}/pid; sleep 1000")
-    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), 30, "its start")
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "its start")
     pid = int((tmp_path / "pid").read_text())
     assert future.cancel()
     with pytest.raises(CancelledError):
         future.result()
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the end of the command")
+    until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the command")
 
 
 def test_a_task_cannot_submit_tasks_in_threads_either(either: pf.Run) -> None:
@@ -227,10 +221,10 @@ def test_more_urgent_work_comes_first(tmp_path: Path) -> None:
     order = tmp_path / "order"
     with pf.load(pf.Config(executors=[one], run_dir=tmp_path / "runs")) as run:
         first = wait_for(str(tmp_path / "go"))
-        wait_until(first.running, 30, "its start")
+        until(first.running, "its start")
         write = shell.options(stdout=str(order))
         futures = [write.options(priority=priority)(f"echo {priority}") for priority in (1, 3, 2)]
-        wait_until(lambda: run.counts().waiting == 3, 30, "the others to wait")
+        until(lambda: run.counts().waiting == 3, "the others to wait")
         (tmp_path / "go").touch()
         for future in futures:
             future.result()
@@ -265,7 +259,7 @@ def test_what_a_thread_does_not_count_is_ignored(run: pf.Run) -> None:
 def test_a_function_that_runs_in_a_thread_is_not_cancelled_and_that_is_said(run: pf.Run, tmp_path: Path) -> None:
     go = tmp_path / "go"
     running = [wait_for(str(go)) for _ in range(2)]
-    wait_until(lambda: all(future.running() for future in running), 30, "both to run")
+    until(lambda: all(future.running() for future in running), "both to run")
     waiting = add(1)
     assert not running[0].cancel()
     assert "threads of the program cannot be killed" in (run.directory / "pilotflow.log").read_text()
@@ -279,21 +273,21 @@ def test_a_function_that_runs_in_a_thread_is_not_cancelled_and_that_is_said(run:
 def test_cancelling_everything_ends_all_but_functions_that_run_and_says_so(run: pf.Run, tmp_path: Path) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
     function, command = wait_for(str(go)), shell(f"echo $$ > {tmp_path}/pid; sleep 1000; touch {done}")
-    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), 30, "its start")
-    wait_until(function.running, 30, "the function to run")
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "its start")
+    until(function.running, "the function to run")
     others = [shell(f"touch {done}"), add(1), add(function, "x"), add.options(retries=3)([command])]
     assert run.cancel_all() == 5, "the command, what waits for a thread, and what waits for others"
     for future in (command, *others):
         with pytest.raises(CancelledError):
             future.result(0)
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the end of the command")
+    until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the command")
     log = (run.directory / "pilotflow.log").read_text()
     assert "not cancelled: what runs in threads of the program cannot be killed" in log
     assert f"These go on: task {function.task_id} (wait_for)\n" in log
     assert "(ExecutorConfig)" in log, "the remedy"
     assert function.running(), "it is not said to be cancelled while it runs"
-    wait_until(lambda: run.counts() == Counts(running=1, cancelled=5), 30, "all to be counted")
+    until(lambda: run.counts() == Counts(running=1, cancelled=5), "all to be counted")
     assert run.cancel_all() == 0
     go.touch()
     assert function.result(30) == str(go)
@@ -313,7 +307,7 @@ def test_what_was_cancelled_does_not_run_in_a_thread_whenever_that_comes(run: pf
     for n in range(300):
         path = tmp_path / str(n)
         future = hold(str(path))
-        wait_until(lambda n=n, path=path: n % 3 == 0 or path.exists() or random.random() < 0.3, 30, "some moment")  # type: ignore[misc]
+        until(lambda n=n, path=path: n % 3 == 0 or path.exists() or random.random() < 0.3, "some moment")  # type: ignore[misc]
         if future.cancel():
             cancelled.append(path)
         else:
@@ -328,13 +322,13 @@ def test_what_was_cancelled_does_not_run_in_a_thread_whenever_that_comes(run: pf
 def test_closing_without_waiting_ends_what_can_be_ended(tmp_path: Path) -> None:
     run = pf.load(pf.Config(executors=[THREADS], run_dir=tmp_path / "runs"))
     function, command = wait_for(str(tmp_path / "go")), shell(f"echo $$ > {tmp_path}/pid; sleep 1000")
-    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), 30, "its start")
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "its start")
     run.close(wait=False)
     for future in (function, command):
         with pytest.raises(RunClosed):
             future.result(0)
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the end of the command")
+    until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the command")
     log = (run.directory / "pilotflow.log").read_text()
     assert "not ended: what runs in threads of the program cannot be killed" in log
     assert f"These go on: task {function.task_id} (wait_for)\n" in log
@@ -357,7 +351,7 @@ def test_the_programs_own_output_is_its_own_again(run: pf.Run, capsys: pytest.Ca
 def test_explain_and_counts_know_of_threads(run: pf.Run, tmp_path: Path) -> None:
     go = tmp_path / "go"
     futures = [wait_for(str(go)) for _ in range(4)]
-    wait_until(lambda: run.counts() == Counts(running=2, waiting=2), 30, "two to run and two to wait")
+    until(lambda: run.counts() == Counts(running=2, waiting=2), "two to run and two to wait")
     running, waiting = run.explain(futures[0]), run.explain(futures[3])
     assert running.state is State.RUNNING
     assert "in a thread of the program, on executor 'threads'" in str(running)
@@ -367,7 +361,7 @@ def test_explain_and_counts_know_of_threads(run: pf.Run, tmp_path: Path) -> None
     go.touch()
     for future in futures:
         future.result()
-    wait_until(lambda: run.counts() == Counts(done=4), 30, "all to be counted")
+    until(lambda: run.counts() == Counts(done=4), "all to be counted")
 
 
 def test_a_file_may_have_executors_of_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

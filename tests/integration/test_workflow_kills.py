@@ -20,6 +20,7 @@ from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.records import Action, Deed, Trigger
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
 
@@ -121,7 +122,7 @@ def test_what_has_finished_is_neither_lost_nor_repeated(
     program = Program(run)
     seen: list[tuple[set[str], dict[str, list[int]]]] = []
     for moment in sorted(dice.sample(range(1, jobs * 9 // 10), kills)):
-        tools.until(lambda least=moment: tools.ended(run) >= least, f"{moment} jobs have ended", 300)  # type: ignore[misc]
+        until(lambda least=moment: tools.ended(run) >= least, f"{moment} jobs have ended", 300)  # type: ignore[misc]
         time.sleep(dice.random() * 0.05)
         victim(program, dice)
         done = tools.completed(run)
@@ -151,7 +152,7 @@ def _check(run: Path, jobs: int, code: int, killed_max: int) -> int:
     assert set(states) <= {"failed", "cancelled"}
     for name, attempts in tools.marks(run).items():
         assert len(set(attempts)) == len(attempts), f"attempts at {name} cannot be told apart: {attempts}"
-    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    until(lambda: tools.nothing_left(run), "no process of the run is left")
     return len(failed)
 
 
@@ -161,10 +162,10 @@ def test_results_that_come_in_one_moment_with_the_loss_of_the_interchange_do_not
     run = a_run(tmp_path, a_workflow(*(a_job(n, f"{MARK}; sleep 0.02") for n in range(60))))
     runs.append(run)
     program = Program(run)
-    tools.until(lambda: tools.ended(run) >= 2, "jobs end")
+    until(lambda: tools.ended(run) >= 2, "jobs end")
     program.process.send_signal(signal.SIGSTOP)  # what comes now is heard together
     more = len(tools.marks(run)) + 20
-    tools.until(lambda: len(tools.marks(run)) >= more, "jobs end of which the program has not heard")
+    until(lambda: len(tools.marks(run)) >= more, "jobs end of which the program has not heard")
     for pid in tools.marked(run, b""):  # so that nobody tells these results once more
         tools.kill(pid)
     program.process.send_signal(signal.SIGCONT)
@@ -177,7 +178,7 @@ def test_a_bug_in_the_client_loop_is_followed_by_another_loop(tmp_path: Path, ru
     runs.append(run)
 
     def break_it(engine: Engine) -> None:
-        tools.until(lambda: tools.ended(run) >= 2, "jobs end")
+        until(lambda: tools.ended(run) >= 2, "jobs end")
         assert engine.run is not None
         engine.run.client.call(lambda: int("no number"))  # type: ignore[arg-type]
 
@@ -201,7 +202,7 @@ def test_a_command_of_an_action_that_ignores_its_end_does_not_keep_an_interrupte
     run = a_run(tmp_path, a_workflow(a_job(0), actions=(action,)))
     runs.append(run)
     program = Program(run)
-    tools.until((tmp_path / "begun").exists, "the command runs")
+    until((tmp_path / "begun").exists, "the command runs")
     program.process.send_signal(signal.SIGTERM)
     assert program.wait() == 130
 
@@ -212,10 +213,10 @@ def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_ha
     run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; {GATE}; touch done"), a_job(1, MARK, 0)))
     runs.append(run)
     program = Program(run)
-    tools.until(lambda: tools.marks(run), "the job runs")
+    until(lambda: tools.marks(run), "the job runs")
     program.kill()
     (tmp_path / "go").touch()
-    tools.until((tmp_path / "done").exists, "the job has ended by itself")
+    until((tmp_path / "done").exists, "the job has ended by itself")
     time.sleep(0.5)
     assert tools.completed(run) == set()
     assert Program(run).wait() == 0
@@ -230,9 +231,9 @@ def test_an_interchange_that_nobody_goes_on_with_ends_everything_after_its_time(
     run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 0.5"), a_job(1, MARK, 0)), keep_s=1.0)
     runs.append(run)
     program = Program(run)
-    tools.until(lambda: tools.marks(run), "the job runs")
+    until(lambda: tools.marks(run), "the job runs")
     program.kill()
-    tools.until(lambda: tools.nothing_left(run), "everything has ended")
+    until(lambda: tools.nothing_left(run), "everything has ended")
     assert Program(run).wait() == 0
     assert tools.marks(run)["job1"] == [1]
     assert tools.marks(run)["job0"] == [1, 2], "what was cut before its commit is a new attempt"
@@ -253,7 +254,7 @@ def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tm
     run = a_run(tmp_path, a_workflow(*work))
     runs.append(run)
     program = Program(run)
-    tools.until(lambda: len(tools.completed(run)) >= 2, "the long job runs, and short ones have ended")
+    until(lambda: len(tools.completed(run)) >= 2, "the long job runs, and short ones have ended")
     began = time.monotonic()
     interchange(program)
     (tmp_path / "go").touch()
@@ -261,7 +262,7 @@ def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tm
     assert time.monotonic() - began < 25, "nobody waited for the grace of lost managers"
     assert tools.marks(run) == {f"job{n}": [1] for n in range(6)}, "no attempt was lost"
     assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, "succeeded")]
-    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    until(lambda: tools.nothing_left(run), "no process of the run is left")
 
 
 def test_managers_take_what_they_run_to_the_program_that_goes_on_when_all_but_they_were_killed(
@@ -273,7 +274,7 @@ def test_managers_take_what_they_run_to_the_program_that_goes_on_when_all_but_th
     for killed in (1, 2):
         program = Program(run)
         ended = 1 if killed == 1 else 3
-        tools.until(lambda: len(tools.completed(run)) >= ended, "a long job runs, others end")  # noqa: B023
+        until(lambda: len(tools.completed(run)) >= ended, "a long job runs, others end")  # noqa: B023
         manager_pid = tools.of_a_manager(run, 0)
         program.kill()
         interchange(program)
@@ -284,8 +285,8 @@ def test_managers_take_what_they_run_to_the_program_that_goes_on_when_all_but_th
     assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, None), (2, None), (3, "succeeded")]
     assert tools.query(run, "SELECT COUNT(DISTINCT block) FROM managers") == [(1,)], "its block was taken over"
     assert not tools.query(run, "SELECT * FROM places")
-    tools.until(lambda: not psutil.pid_exists(manager_pid), "the manager was sent away")
-    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    until(lambda: not psutil.pid_exists(manager_pid), "the manager was sent away")
+    until(lambda: tools.nothing_left(run), "no process of the run is left")
 
 
 def test_the_time_of_attempts_that_have_failed_counts_after_a_resume(tmp_path: Path, runs: list[Path]) -> None:
@@ -294,7 +295,7 @@ def test_the_time_of_attempts_that_have_failed_counts_after_a_resume(tmp_path: P
     run = a_run(tmp_path, a_workflow(job))
     runs.append(run)
     program = Program(run)
-    tools.until(lambda: len(tools.marks(run).get("job0", [])) == 2, "the second attempt has begun")
+    until(lambda: len(tools.marks(run).get("job0", [])) == 2, "the second attempt has begun")
     everything(program, random.Random(0))
     assert Program(run).wait() == 1
     assert tools.marks(run) == {"job0": [1, 2, 3]}, "nothing is tried when no time is left"
@@ -307,9 +308,9 @@ def test_what_a_dead_program_has_left_running_is_ended_by_cancelling_the_run(tmp
     run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 300"), a_job(1, MARK, 0)))
     runs.append(run)
     program = Program(run)
-    tools.until(lambda: tools.marks(run), "the job runs")
+    until(lambda: tools.marks(run), "the job runs")
     program.kill()
     done = tools.command_line(tmp_path)("cancel", "last", "--json")
     assert json.loads(done.stdout)["cancelled"] == 2
     assert tools.states(run) == {"cancelled": 2}
-    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    until(lambda: tools.nothing_left(run), "no process of the run is left")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import Cli
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
 
@@ -177,7 +178,7 @@ def test_runners_of_both_kinds_share_a_run_and_no_job_runs_twice(cli: Cli, tmp_p
     assert tools.marks(run) == {f"j{n}": [1] for n in range(60)}
     managers = tools.query(run, "SELECT COUNT(DISTINCT manager) FROM results")
     assert managers[0][0] > 1, "more than one of them had work"
-    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    until(lambda: tools.nothing_left(run), "no process of the run is left")
 
 
 def test_a_run_goes_into_an_archive_and_comes_back_and_can_be_deleted(cli: Cli, tmp_path: Path) -> None:
@@ -198,13 +199,13 @@ def test_a_run_goes_into_an_archive_and_comes_back_and_can_be_deleted(cli: Cli, 
 def test_a_run_whose_managers_outlive_its_program_is_not_deleted_but_exported_whole(cli: Cli, tmp_path: Path) -> None:
     run = tools.a_run(tmp_path, tools.a_workflow(tools.a_job(0, "echo first"), tools.a_job(1, "sleep 100")))
     program = tools.Program(run)
-    tools.until(lambda: tools.states(run).get("completed") and tools.states(run).get("running"), "one ends, one runs")
+    until(lambda: tools.states(run).get("completed") and tools.states(run).get("running"), "one ends, one runs")
     program.kill()
     assert "pilotflow resume 0001 --detach && pilotflow cancel 0001" in cli("delete", "1", "--yes", code=2).stderr
     cli("export", "1", "-o", "run.tgz")
     cli("resume", "1", "--detach")
     cli("cancel", "1")
-    tools.until(lambda: tools.nothing_left(run), "everything of the run is gone")
+    until(lambda: tools.nothing_left(run), "everything of the run is gone")
     cli("delete", "1", "--yes")
     cli("import", "run.tgz")
     assert json.loads(cli("status", "last", "--json").stdout)["jobs"]["completed"] == 1
@@ -218,7 +219,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(cli: Cli, tmp_path: Path) -> No
     program = subprocess.Popen(
         [sys.executable, "-m", "pilotflow", "run", "w.yaml"], cwd=tmp_path, stdout=subprocess.PIPE
     )
-    tools.until((tmp_path / "log").exists, "the first job has run")
+    until((tmp_path / "log").exists, "the first job has run")
     time.sleep(0.3)
     program.send_signal(2)
     said, _ = program.communicate(timeout=30)

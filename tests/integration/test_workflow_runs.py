@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import Cli
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
 
@@ -79,14 +80,14 @@ def test_a_run_in_the_background_is_seen_cancelled_and_attached_to(cli: Cli, tmp
     )
     started = json.loads(cli("submit", _file(tmp_path, text), "--json", "--num-cpus", "2").stdout)
     run = Path(started["directory"])
-    tools.until(lambda: tools.completed(run) == {"quick"}, "the quick job is completed")
+    until(lambda: tools.completed(run) == {"quick"}, "the quick job is completed")
     assert cli("status").stdout.splitlines()[0] == "Run 0001 of 'slow': running"
     refused = cli("resume", code=2).stderr
     assert f"pid {started['pid']}" in refused
     assert json.loads(cli("cancel", "last", "-j", "slow*", "--json").stdout)["cancelled"] == 4
     done = cli("attach", code=1)
     assert "1 completed, 4 cancelled" in done.stdout
-    tools.until(lambda: tools.nothing_left(run), "no process of the run is left")
+    until(lambda: tools.nothing_left(run), "no process of the run is left")
     assert cli("cancel", code=2).stderr.count("not running") == 1
 
 
@@ -95,7 +96,7 @@ def test_cancelling_jobs_tells_how_many_others_depended_on_them(cli: Cli, tmp_pa
         f"  - {{name: {name}, command: 'true', depends_on: [{before}]}}\n" for before, name in (("a", "b"), ("b", "c"))
     )
     run = Path(json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)["directory"])
-    tools.until(lambda: tools.states(run).get("running"), "a job runs")
+    until(lambda: tools.states(run).get("running"), "a job runs")
     assert cli("cancel", "-j", "a,b").stdout == "Run 0001: cancelled 2 jobs, and 1 that depended on them.\n"
     assert cli("cancel", "-j", "a").stdout == "Run 0001: nothing to cancel; these jobs have ended.\n"
     assert "cancel    2 jobs, and 1 that depended on them" in cli("events").stdout
@@ -124,7 +125,7 @@ def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: C
     )
     started = json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)
     run = Path(started["directory"])
-    tools.until(lambda: tools.states(run).get("running"), "the first job runs")
+    until(lambda: tools.states(run).get("running"), "the first job runs")
     said = json.loads(cli("explain", "last", "c", "--json").stdout)
     assert (said["name"], said["state"], said["reasons"][0]["text"]) == ("c", "waiting", "It waits for b.")
     assert [link["name"] for link in said["chain"]] == ["b", "a"]
@@ -143,7 +144,7 @@ def test_a_run_whose_disk_is_full_ends_with_words_and_goes_on_when_there_is_room
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "pilotflow resume 0001" in done.stderr
-    tools.until(lambda: tools.nothing_left(tmp_path / "runs" / "0001"), "everything of the run is gone")
+    until(lambda: tools.nothing_left(tmp_path / "runs" / "0001"), "everything of the run is gone")
     assert "has succeeded: 300 completed" in cli("resume").stdout
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pilotflow.runtime import zygote
 from pilotflow.runtime.zygote import Zygote
-from tests.integration.faults import until
+from tests.waiting import until
 
 REPORT = struct.Struct("<cqq")
 ORDER = struct.Struct("<cq")
@@ -63,11 +63,11 @@ def test_a_zygote_that_was_sent_no_link_for_a_worker_says_so_and_lives_on() -> N
     real = zygote.start(1 << 20)
     try:
         real.channel.send(ORDER.pack(zygote.SPAWN, 7))
-        assert until(real.reports, 30.0) == [(zygote.UNBORN, 7, errno.EMFILE)]
+        assert until(real.reports) == [(zygote.UNBORN, 7, errno.EMFILE)]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             real.spawn(8, theirs)
-            [(kind, number, _)] = until(real.reports, 30.0) or []
+            [(kind, number, _)] = until(real.reports) or []
             assert (kind, number) == (zygote.BORN, 8)
     finally:
         real.channel.close()

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -75,16 +74,6 @@ class Program:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
-    """What a condition says once it says anything."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 
 def query(run: Path, text: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -1,0 +1,18 @@
+"""How tests wait: for what they want to see, and with a limit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T | Literal[False] | None], what: str = "it", timeout_s: float = 60.0) -> T:
+    """What the condition gives once it is true; fails when it does not come in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.01)
+    return value
