@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from math import inf
@@ -109,33 +110,33 @@ class Place:
         return tuple(whole) if len(whole) == milli // 1000 else None
 
 
-class Policy:
+class Policy(ABC):
     """Decides. Its methods are called as things happen, then `decide` once for each time at which something did."""
 
     def __init__(self, work: Workload) -> None:
         self.work = work
 
-    def join(self, place: Place, now: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def join(self, place: Place, now: float) -> None: ...
 
-    def leave(self, place: Place, now: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def leave(self, place: Place, now: float) -> None: ...
 
-    def submit(self, job: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def submit(self, job: int) -> None: ...
 
-    def end(self, job: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def end(self, job: int) -> None: ...
 
+    @abstractmethod
     def decide(self, now: float) -> list[tuple[int, Sequence[int]]]:
         """Jobs to start or send ahead, each with the numbers of its places."""
-        raise NotImplementedError
 
     def take_back(self, now: float) -> list[tuple[int, int]]:
         """Jobs that were sent ahead and should not have been, with their places."""
         return []
 
-    def returned(self, job: int) -> None:
+    def returned(self, job: int) -> None:  # noqa: B027  most send nothing ahead
         """One of those had not begun."""
 
 

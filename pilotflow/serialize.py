@@ -17,6 +17,7 @@ import io
 import pickle
 import platform
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import FunctionType, ModuleType
@@ -62,9 +63,10 @@ class Packed(NamedTuple):
 class Derived(Future[Any]):
     """A future of something that is made of another one's result, where that is needed."""
 
+    # Not an `ABC`: whether something is one of these is asked for each future among the arguments of tasks.
+    @abstractmethod
     def derivation(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """A function that makes it, and its arguments, which hold the other future."""
-        raise NotImplementedError
 
 
 class _Sink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -42,7 +43,7 @@ class LocalSubmission:
         self._book.add_local(self.future, self._work, self._needs, self._policy)
 
 
-class ClientCalls:
+class ClientCalls(ABC):
     """The base of `Client`, which has the loop."""
 
     _inbox: deque[Any]
@@ -52,18 +53,18 @@ class ClientCalls:
     _threads: BodyThreads
     _thread: threading.Thread
 
+    @abstractmethod
     def check_open(self) -> None:
         """See `Client`."""
-        raise NotImplementedError
 
-    def _wake(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _wake(self) -> None: ...
 
-    def _take_inbox(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _take_inbox(self) -> None: ...
 
-    def _settle_idle(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _settle_idle(self) -> None: ...
 
     def call(self, action: Callable[[], None]) -> None:
         """Have the loop's thread do this."""

@@ -239,14 +239,14 @@ def _directory(path: str | None, name: str) -> Iterator[None]:
 
 
 class OtherForm:
-    """Does in another way what a function does that is made for workers."""
+    """Does in another way what a function does that is made for workers.
+
+    Attributes:
+        function: as it is made for workers.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it; raises what it raises."""
-        raise NotImplementedError
 
 
 def is_command(function: Any) -> bool:
@@ -276,7 +276,7 @@ def second(_: Any, value: Any) -> Any:
     return value
 
 
-def described(function: Callable[..., Any]) -> tuple[str, tuple[str, ...]]:
+def described(function: Callable[..., Any] | OtherForm) -> tuple[str, tuple[str, ...]]:
     """The name of what a task calls, and names for the arguments that stand before those of its caller."""
     if isinstance(function, OtherForm):
         return described(function.function)

@@ -148,6 +148,9 @@ class ThreadCalls(Calls):
         return status, packed
 
     def _load(self, fn: int) -> Callable[..., Any]:
+        if len(self._functions) > 2 * len(self._bodies):
+            for gone in [known for known in self._functions if known not in self._bodies]:  # they are forgotten
+                del self._functions[gone]
         function = self._functions[fn] = InThread(super()._load(fn))
         return function
 
