@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import TimeoutError as _TimeoutError  # the builtin since Python 3.11
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -186,7 +187,7 @@ def _partition_probes(site: Site, name: str, trial: Trial) -> Iterator[Finding]:
 def _tried(what: str, trial: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, trial())
-    except (PilotflowError, OSError, TimeoutError) as error:
+    except (PilotflowError, OSError) as error:
         return Finding(what, False, str(error) or type(error).__name__)
 
 
@@ -259,7 +260,7 @@ def _run_a_task(executor: ExecutorConfig, timeout_s: float) -> str:
         run = load(Config(executors=[executor], run_dir=Path(folder).resolve()), progress=False)
         try:
             host = python_app(socket.gethostname)().result(timeout=timeout_s)
-        except TimeoutError:
+        except _TimeoutError:
             blocks = "; ".join(
                 f"{block.block}: {block.phase.value}, {block.said or block.reason}" for block in run.blocks()
             )

@@ -55,7 +55,8 @@ def explain(connection_file: Path, task: AppFuture[Any] | int | str) -> Explanat
         return answer
     if isinstance(task, AppFuture) and task.done():
         return _of_future(record, task)
-    past = _recorded(record, str(answer.task) if answer.task else asked)
+    ended = str(answer.task) if answer.task else asked
+    past = _waited_for(record, lambda: explain_past(record, ended))
     if past is not None:
         return past
     if answer.state is State.UNKNOWN:
@@ -72,13 +73,6 @@ def _asked(task: object) -> str:
     if not 0 < len(asked) <= NAME_MAX:
         raise ConfigError("explain(task) takes a task's number or its name, as text that is not empty or very long.")
     return asked
-
-
-def _recorded(record: Path, asked: str) -> Explanation | None:
-    """The end of a task that is not pending."""
-    if not asked.isdecimal():
-        return explain_past(record, asked)
-    return _waited_for(record, lambda: explain_past(record, asked))
 
 
 def _waited_for(record: Path, look: Callable[[], T]) -> T:
@@ -114,7 +108,7 @@ def _unknown(connection: Connection, record: Path, asked: str, answer: Explanati
     kept = "and its record has none that ended" if record.exists() else "and it keeps no record of those that ended"
     if asked.isdecimal():
         return ConfigError(f"{run} has no task {asked}: no such task is pending, {kept}.")
-    names = _waited_for(record, lambda: past_names(record))
+    names = past_names(record)
     known = f" Its tasks are called: {listed(sorted(names))}." if names else ""
     hint = did_you_mean(asked, names)
     return ConfigError(f"{run} has no task called '{asked}'{hint}: none is pending, {kept}.{known}")
