@@ -34,6 +34,7 @@ class Seated(Protocol):
     request: Request
     run_directory: str
     scratch: str
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

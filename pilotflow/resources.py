@@ -32,6 +32,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
         priority: larger runs sooner.
         resources: site-defined consumables, sorted (name, amount) pairs.
         timeout_s: what is left of the task's timeout in seconds, or None. Nothing is planned with it.
+        spreads_itself: a task of several nodes is one program on the first of them, which uses the others by
+            itself, where the manager starts tasks (mode direct); in a step of Slurm there are ranks anyway.
     """
 
     cpus_milli: int = 1000
@@ -43,6 +45,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     priority: int = 0
     resources: tuple[tuple[str, int], ...] = ()
     timeout_s: float | None = None
+    spreads_itself: bool = False
 
     @property
     def limit_s(self) -> float | None:

@@ -67,6 +67,12 @@ class PoolBooks:
 
     # ---- what it holds ----------------------------------------------------------------------
 
+    def has_ranks(self, cls: int) -> bool:
+        """Whether tasks of the class are several processes that the launcher starts; else a worker runs them."""
+        request = self.room.request(cls)
+        by_itself = request.spreads_itself and not self._one_shot
+        return request.has_ranks and not by_itself and not self.capacity.depth_limited
+
     def register(self, template: Register) -> None:
         """Say who we are and what we hold; results not yet recorded follow."""
         running = self._started()

@@ -84,7 +84,7 @@ class PoolLimits(PoolBooks):
             if worker.tasks
             and not worker.placed
             and (limit_s := self.limit_s(worker.tasks[0].cls)) is not None
-            and (self.capacity.depth_limited or not self.room.request(worker.tasks[0].cls).has_ranks)
+            and not self.has_ranks(worker.tasks[0].cls)
         ]
 
     def _kill(self, worker: Worker) -> None:

@@ -120,6 +120,9 @@ OPENMPI_UNDER_SLURM: Final = MappingProxyType(
 Source: `ompi_info --all --level 9` of Open MPI 4.1; they mean nothing outside of Slurm.
 """
 
+_OF_RANKS: Final = frozenset(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PET_NNODES", "PET_MASTER_ADDR", "PET_MASTER_PORT"))
+"""Variables of a step that are wrong for a program that has no ranks yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -305,17 +308,35 @@ def without_foreign(environment: Mapping[str, str]) -> dict[str, str]:
 def program_environment(step: Step, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of one program on the step's head that starts its ranks itself, with mpirun, srun, ...
 
-    What was inherited and `step_environment`, and so that its own srun and mpirun (Open MPI) can start
-    beside the managers' step. `mpirun --hostfile "$PILOTFLOW_HOSTFILE"` uses the step's nodes; without it
-    Open MPI uses all nodes of a Slurm job, but on one machine the host file (seen with 4.1).
+    What was inherited, and of `step_environment` what is about nodes and not about ranks, which nobody has started:
+    torchrun would wait for its like on the other nodes. Inside a Slurm job the variables of the job are about the
+    step's nodes alone, with `ranks_per_node` tasks on each: from them Open MPI and Hydra learn what they may use (a
+    default host file is not looked at there, seen with Open MPI 4.1), and srun and mpirun can start beside the
+    managers' step. On one machine Open MPI takes the host file.
     """
     found = without_foreign(inherited)
     for name in ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"):
         found.pop(name, None)  # srun refuses more than one of the three
-    found |= step_environment(step) | {"SLURM_OVERLAP": "1", "SLURM_MEM_PER_NODE": "0"}
-    found |= {f"OMPI_MCA_{name}": value for name, value in OPENMPI_UNDER_SLURM.items()}
-    if step.hostfile is not None:
-        found["OMPI_MCA_orte_default_hostfile"] = step.hostfile
+    about_nodes = {name: value for name, value in step_environment(step).items() if name not in _OF_RANKS}
+    found |= about_nodes | {"SLURM_OVERLAP": "1", "SLURM_MEM_PER_NODE": "0"}
+    found["OMPI_MCA_plm_slurm_args"] = OPENMPI_UNDER_SLURM["plm_slurm_args"]
     if step.local:
         found["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+    elif "SLURM_JOB_ID" in found:
+        found |= _as_job(step)
+    if step.hostfile is not None:
+        found["OMPI_MCA_orte_default_hostfile"] = step.hostfile
+    return found
+
+
+def _as_job(step: Step) -> dict[str, str]:
+    """What Slurm would say in a job of the step's nodes alone; srun takes them from the host file, in its order."""
+    nodes, each = ",".join(step.nodes), f"{step.ranks_per_node}(x{len(step.nodes)})"
+    found = dict.fromkeys(("SLURM_JOB_NODELIST", "SLURM_NODELIST"), nodes)
+    found |= dict.fromkeys(("SLURM_JOB_NUM_NODES", "SLURM_NNODES"), str(len(step.nodes)))
+    found |= dict.fromkeys(("SLURM_TASKS_PER_NODE", "SLURM_JOB_CPUS_PER_NODE"), each)
+    found |= dict.fromkeys(("SLURM_NTASKS", "SLURM_NPROCS"), str(step.ranks))
+    found["SLURM_NTASKS_PER_NODE"] = str(step.ranks_per_node)
+    if step.hostfile is not None:
+        found |= {"SLURM_HOSTFILE": step.hostfile, "SLURM_DISTRIBUTION": "arbitrary"}
     return found

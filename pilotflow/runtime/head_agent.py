@@ -20,7 +20,7 @@ from typing import Final, Literal
 
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
-from pilotflow.launchers.steps import Step, program_environment
+from pilotflow.launchers.steps import Step
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.link import Sit
 from pilotflow.runtime.pythons import Python, this_python
@@ -160,26 +160,6 @@ class StepRunner:
         argv = self._launcher.step(command, step)
         environment = self._launcher.environment(step, self._environment)
         plan = Plan(step, name or command[0], argv, environment, self._launcher.warning, stdout, stderr)
-        return self._start(plan, now)
-
-    def program(
-        self,
-        step: Step,
-        command: Sequence[str],
-        now: float,
-        *,
-        name: str = "",
-        stdout: str | None = None,
-        stderr: str | None = None,
-    ) -> RunningStep:
-        """Start one program here that spreads over the step's nodes itself: mpirun, srun, torchrun, julia.
-
-        Arguments and exceptions are those of `command`. The program finds the nodes in its environment, see
-        `launchers.steps`; it is warned with SIGTERM.
-        """
-        step = self._prepare(step)
-        environment = program_environment(step, self._environment)
-        plan = Plan(step, name or command[0], list(command), environment, signal.SIGTERM, stdout, stderr)
         return self._start(plan, now)
 
     def _prepare(self, step: Step) -> Step:

@@ -14,12 +14,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from pilotflow.context import RUNNING, Seated
 from pilotflow.errors import TaskTimeout
+from pilotflow.runtime.spreading import spread_over
 from pilotflow.runtime.tails import tail
 from pilotflow.runtime.tasks import flush_output, plain_argv
 
@@ -53,7 +55,7 @@ class JobCall(msgspec.Struct, frozen=True, array_like=True):
         outputs: files that must be there afterwards.
         script, last_code: what runs first, after an attempt that ended with this code.
         left_s: what is left of its `timeout`, or None.
-        ranks: several processes run it at once and share its files.
+        ranks: several processes run it at once and share its files, where it does not spread over its nodes itself.
         data: user data that it makes: a function's result is all of them, a command writes NAME.json into
             the directory that PILOTFLOW_DATA_DIR names.
         data_dir: where that directory is made, but for the number of the attempt.
@@ -142,9 +144,16 @@ class JobTask:
 
     def _run(self, call: JobCall) -> Outcome:
         os.chdir(call.cwd)
-        attempt, out, err = _open_output(call)
-        try:
-            env = os.environ | self.env | _variables(call, attempt) | dict(call.env)
+        seat = _seat_of_several_nodes()
+        attempt, out, err = _open_output(call, shared=call.ranks and seat is None)
+        with contextlib.ExitStack() as stack:
+            for opened in {out, err}:
+                stack.callback(os.close, opened)
+            inherited: Mapping[str, str] = os.environ
+            if seat is not None:
+                name, place = f"job-{call.job}-{attempt}", f"{call.data_dir}.{attempt}.nodes"
+                inherited = stack.enter_context(spread_over(seat.nodes, seat.request, name, place, os.environ))
+            env = {**inherited, **self.env, **_variables(call, attempt), **dict(call.env)}
             folder = f"{call.data_dir}.{attempt}.data" if call.data and call.command is not None else None
             if folder is not None:
                 os.makedirs(folder, exist_ok=True)
@@ -157,9 +166,6 @@ class JobTask:
                     result = _written(folder, call.data) if folder is not None else None
                 else:
                     code, over, result = self._function(call, env, out, err)
-        finally:
-            for opened in {out, err}:
-                os.close(opened)
         words = ""
         if code == 0 and (missing := [path for path in call.outputs if not os.path.exists(path)]):
             code, words = MISSING_OUTPUT, f"it ended well, but did not make {', '.join(missing)}"
@@ -220,6 +226,12 @@ class JobTask:
                 os.environ.update(before)
 
 
+def _seat_of_several_nodes() -> Seated | None:
+    """What this task has of its nodes, if it is one program that uses several of them by itself."""
+    running = RUNNING.get()
+    return running[2] if running is not None and running[2].nodes else None
+
+
 def _variables(call: JobCall, attempt: int) -> dict[str, str]:
     number, count = str(call.job), str(attempt)
     return {
@@ -232,10 +244,10 @@ def _variables(call: JobCall, attempt: int) -> dict[str, str]:
     }
 
 
-def _open_output(call: JobCall) -> tuple[int, int, int]:
+def _open_output(call: JobCall, *, shared: bool) -> tuple[int, int, int]:
     """The number of the attempt, and descriptors for its stdout and stderr."""
     stdio, attempt = call.stdio, call.attempt
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if call.ranks else os.O_EXCL)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if shared else os.O_EXCL)
     first = stdio.stdout or stdio.stderr
     if first is None:
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

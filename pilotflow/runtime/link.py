@@ -48,6 +48,7 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
         request: what these tasks have asked for.
         run_directory: of the run.
         scratch: where their scratch directories are made.
+        nodes: hosts of the nodes of a task that uses several by itself, ours first; else none.
     """
 
     cores: tuple[int, ...]
@@ -59,6 +60,7 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
     request: Request = DEFAULT_REQUEST
     run_directory: str = ""
     scratch: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 class Forget(msgspec.Struct, array_like=True, tag=5):

@@ -136,7 +136,7 @@ class StepCrew(Crew):
 
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
-        if self._pool.room.request(task.cls).has_ranks and not self._pool.capacity.depth_limited:
+        if self._pool.has_ranks(task.cls):
             self._steps.start(worker, task, order.frames)
             self._woken = True  # it may have failed at once
             return

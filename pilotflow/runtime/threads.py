@@ -37,6 +37,7 @@ class _Seat:
     gpus: tuple[int, ...] = ()
     runtime_s: float | None = None
     ends_at: float | None = None
+    nodes: tuple[str, ...] = ()
 
 
 class ThreadPool:

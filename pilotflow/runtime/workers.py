@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pilotflow.core.orders import Give, Worker
 from pilotflow.core.placement import Seat
 from pilotflow.core.pool import Pool
+from pilotflow.launchers.steps import LOCALHOST
 from pilotflow.memfile import buffer_of
-from pilotflow.messages import Status
-from pilotflow.node.environment import task_affinity, task_environment
+from pilotflow.messages import Status, Task
+from pilotflow.node.environment import THREAD_VARIABLES, task_affinity, task_environment
 from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote
 from pilotflow.runtime.connection import Connection
@@ -151,12 +152,14 @@ class Workers(Crew):
     def _give(self, order: Give) -> None:
         worker, task = order.worker, order.task
         its_link = self._links[worker.id]
-        if self._pool.room.request(task.cls).has_ranks and not self._pool.capacity.depth_limited:
+        if self._pool.has_ranks(task.cls):
             worker.told = None
             self._made_steps().start(worker, task, order.frames)
             return
         if order.seat is not None:
-            self._send(worker.id, its_link, self._sit(order.seat, task.cls), ())
+            self._send(worker.id, its_link, self._sit(order.seat, task), ())
+            if task.id in self._pool.places:
+                worker.told = None  # the next task has other nodes
         if len(worker.tasks) == 1:
             self._watch.begins(worker, self._pool.room.request(task.cls).memory_bytes > 0)
         if task.fn not in worker.functions:
@@ -172,10 +175,17 @@ class Workers(Crew):
             self._steps = Steps(self._loop, self._pool, self._options, self._connection, self._kill_process, self._log)
         return self._steps
 
-    def _sit(self, seat: Seat, cls: int) -> link.Sit:
+    def _sit(self, seat: Seat, task: Task) -> link.Sit:
         cpus = task_affinity(seat, self._report)
         environ = {} if self._pool.capacity.depth_limited else task_environment(seat, self._report, {})
-        return self._seat_of(cls, seat.cores, seat.gpus, environ, cpus)
+        sit = self._seat_of(task.cls, seat.cores, seat.gpus, environ, cpus)
+        place = self._pool.places.get(task.id)
+        if place is not None:  # one program for all of them, which starts a process for each core
+            sit.nodes = (LOCALHOST,) * len(place.nodes) if self._options.local else tuple(place.nodes)
+            sit.environ |= {name: "1" for name in THREAD_VARIABLES if name in environ}
+            if cpus is not None:
+                sit.cpus = sorted(cpu for core in self._report.cores for cpu in core.cpus)
+        return sit
 
     # ---- news -------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class JobMaker:
     def __init__(self, context: Context, findings: Findings) -> None:
         self._context = context
         self._findings = findings
-        self._requests: dict[tuple[int, int], Request] = {}
+        self._requests: dict[tuple[int, int, bool], Request] = {}
         self._same: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.jobs: list[Job] = []
         self.awaited: list[Awaited | None] = []
@@ -176,12 +176,15 @@ class JobMaker:
         return named if self._context.strict else (None for _ in named)
 
     def _requested(self, entry: Expanded[JobSpec]) -> Iterator[Request]:
-        priority = entry.entry.priority or 0
+        priority, is_command = entry.entry.priority or 0, entry.entry.function is None
         for index in self._one(entry, "resource_requirements", self._context.requirements):
-            key = (-1 if index is None else index, priority)
+            key = (-1 if index is None else index, priority, is_command)
             if key not in self._requests:
                 plain = DEFAULT_REQUEST if index is None else self._context.requests[index]
-                self._requests[key] = msgspec.structs.replace(plain, priority=priority) if priority else plain
+                itself = plain.spreads_itself and is_command
+                same = itself == plain.spreads_itself and not priority
+                made = plain if same else msgspec.structs.replace(plain, priority=priority, spreads_itself=itself)
+                self._requests[key] = made
             yield self._requests[key]
 
     def _many(self, entry: Expanded[JobSpec], key: str, regex_key: str, names: Names) -> Iterator[tuple[int, ...]]:

@@ -28,6 +28,8 @@ _SPANS_NODES: Final = re.compile(
     r"|SLURM_(?:JOB_)?(?:NODELIST|NNODES|NTASKS)",
     re.IGNORECASE,
 )
+_STARTED_ON_EACH: Final = re.compile(r"\b(?:torchrun|torch\.distributed\.(?:run|launch)|accelerate launch)\b")
+"""Programs that are to be started on every node, where they find each other."""
 
 
 def look_for_mistakes(
@@ -49,6 +51,7 @@ def look_for_mistakes(
     seen = _Entries(workflow, paths, findings)
     _totals(workflow, requirements, findings, nodes)
     _launchers_in_commands(seen)
+    _started_once_or_on_each(seen)
     _independent_jobs_on_many_nodes(seen)
     _too_much_for_their_scheduler(seen)
     _unbound_jobs(workflow, findings)
@@ -153,6 +156,31 @@ def _launchers_in_commands(seen: _Entries) -> None:
             f"tasks. Write `command: {_one_line(line)}`, with `ranks_per_node` for several processes a node. To call "
             f"{launcher} yourself, write `execution_config: {{mode: direct}}`.",
         )
+
+
+def _started_once_or_on_each(seen: _Entries) -> None:
+    """In direct mode: `mpirun` in each of the ranks that are started anyway, or `torchrun` on the first node alone."""
+    if seen.workflow.execution.mode is not Mode.DIRECT:
+        return
+    for job in seen.firsts:
+        many, command = job.request.num_nodes, job.command or ""
+        launcher, on_each = _LAUNCHER.search(command), _STARTED_ON_EACH.search(command)
+        if many < 2 or job.function is not None:
+            continue
+        if launcher is not None and not job.request.spreads_itself:
+            seen.warn(
+                job,
+                "command",
+                f"with `ranks_per_node` this command is started on each of its {many} nodes, and {launcher[1]} would start "
+                "all processes again in each. Leave `ranks_per_node` out to start it once.",
+            )
+        elif on_each is not None and launcher is None and job.request.spreads_itself:
+            seen.warn(
+                job,
+                "command",
+                f"in direct mode this command is started once, on the first of its {many} nodes, where {on_each[0]} would "
+                "wait for its like on the others. Write `ranks_per_node: 1` to start it on each.",
+            )
 
 
 def _without_options(words: Sequence[str]) -> Sequence[str]:

@@ -191,7 +191,11 @@ class RequirementsSpec(_Section):
     )
     num_gpus: Gpus = Field(0, description="GPUs on each node, or a part of one (default 0).")
     num_nodes: Nodes = Field(1, description="Nodes; more than 1 reserves whole nodes (default 1).")
-    ranks_per_node: Ranks = Field(1, description="Processes that are started on each node (default 1).")
+    ranks_per_node: Ranks = Field(
+        1,
+        description="Processes that are started on each node (default 1). In direct mode a command over several nodes "
+        "is started once, on the first of them, if this is not written: `mpirun` and the like are its own.",
+    )
     runtime: Runtime | None = Field(
         None,
         description='Limit of one attempt: "PT30M", "30m", "01:30:00". What is written is enforced; plans take 1h.',

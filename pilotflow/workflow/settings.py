@@ -68,6 +68,7 @@ def requests(entries: Entries[RequirementsSpec]) -> list[Request]:
             ranks_per_node=each.ranks_per_node,
             runtime_s=each.runtime,
             resources=each.resources,
+            spreads_itself=each.num_nodes > 1 and "ranks_per_node" not in each.model_fields_set,
         )
         for _, each in entries
     ]

@@ -124,6 +124,11 @@ def test_what_another_mpirun_or_the_jobs_options_left_behind_is_not_taken_over()
     assert "SLURM_MEM_PER_CPU" not in program
     assert program["OMPI_MCA_orte_default_hostfile"] == FULL.hostfile
     assert program["SLURM_OVERLAP"] == "1"
+    assert program["SLURM_JOB_NODELIST"] == program["SLURM_NODELIST"] == ",".join(FULL.nodes)
+    assert program["SLURM_TASKS_PER_NODE"] == f"{FULL.ranks_per_node}(x{len(FULL.nodes)})"
+    assert program["SLURM_NTASKS"] == str(FULL.ranks)
+    assert not {"WORLD_SIZE", "PET_NNODES"} & set(program), "it has no ranks yet"
+    assert not {"SLURM_NODELIST", "SLURM_HOSTFILE"} & set(program_environment(LOCAL, inherited))
 
 
 def test_a_tasks_request_becomes_a_step_with_the_nodes_cores_shared_by_its_ranks() -> None:

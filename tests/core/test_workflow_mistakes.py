@@ -74,6 +74,21 @@ def test_in_auto_mode_a_launcher_is_pointed_out_where_allocations_are_asked_for(
     )
 
 
+def test_in_direct_mode_a_command_that_is_started_too_often_or_on_too_few_nodes_is_pointed_out(tmp_path: Path) -> None:
+    text = (
+        "name: w\nexecution_config: {mode: direct}\nresource_requirements: [{name: r, num_nodes: 2}]\n"
+        "jobs: [{name: a, command: mpirun ./solve, resource_requirements: r}]\n"
+    )
+    assert not warnings(tmp_path, text)
+    ranks = text.replace("num_nodes: 2", "num_nodes: 2, ranks_per_node: 1")
+    assert one(tmp_path, ranks).endswith("Leave `ranks_per_node` out to start it once.")
+    assert not warnings(tmp_path, ranks.replace("mpirun ./solve", "torchrun train.py"))
+    torch = text.replace("mpirun ./solve", "torchrun train.py")
+    assert one(tmp_path, torch).endswith("Write `ranks_per_node: 1` to start it on each.")
+    assert not warnings(tmp_path, torch.replace("torchrun", "srun torchrun"))
+    assert not warnings(tmp_path, torch.replace("mode: direct", "mode: slurm"))
+
+
 def test_independent_jobs_on_many_nodes_are_pointed_out(tmp_path: Path) -> None:
     text = (
         "name: w\nresource_requirements: [{name: r, num_nodes: 2}]\n"

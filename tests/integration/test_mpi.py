@@ -149,15 +149,6 @@ def test_a_rank_that_ends_with_a_code_ends_the_others(tmp_path: Path, mpi: str) 
     assert (error.rank, error.exit_code) == (1, 3)
 
 
-def test_a_program_of_ones_own_starts_its_ranks_with_a_plain_mpirun(tmp_path: Path) -> None:
-    launcher, compiler = family("openmpi")
-    out = tmp_path / "out"
-    command = [mpi_tools.openmpi(), "--allow-run-as-root", compiled(tmp_path, compiler)]
-    running = runner(tmp_path, launcher).program(local(ranks_per_node=2), command, time.monotonic(), stdout=str(out))
-    assert value_of(outcome(running)) == 0
-    assert [json.loads(line)["size"] for line in out.read_text().splitlines()] == [4, 4, 4, 4]
-
-
 def test_managers_started_by_mpirun_run_tasks_and_tasks_can_use_mpi_alone(tmp_path: Path) -> None:
     config = pf.Config(
         executors=[

@@ -251,14 +251,6 @@ def test_a_command_that_is_killed_is_the_users_error(tmp_path: Path) -> None:
     assert error.exit_code == -signal.SIGABRT
 
 
-def test_one_program_can_spread_itself_over_the_steps_nodes(tmp_path: Path) -> None:
-    out = tmp_path / "out.txt"
-    command = ["sh", "-c", 'echo $PILOTFLOW_NODES "$(wc -l <$PILOTFLOW_HOSTFILE)" ${RANK-unset} $SLURM_OVERLAP']
-    running = runner(tmp_path).program(local(ranks_per_node=3), command, time.monotonic(), stdout=str(out))
-    assert value_of(outcome(running)) == 0
-    assert out.read_text() == "localhost,localhost 6 unset 1\n"
-
-
 # ---- output ------------------------------------------------------------------------------------
 
 

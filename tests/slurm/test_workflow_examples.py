@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import mpi_tools
 from tests.slurm.harness.cluster import Cluster
 
 EXAMPLES = Path(__file__).parents[1] / "workflows"
@@ -31,6 +32,7 @@ SMALLER = (
 CASES = {
     "parallel_analysis": (12, 1),
     "distributed_training": (4, 4),
+    "distributed_training_mpi": (4, 4),
     "preprocess_then_train": (12, 4),
     "parallel_analysis_direct": (12, 1),
     "many_small_allocations": (12, 1),
@@ -44,10 +46,14 @@ SOAKED = ("preprocess_then_train", "parallel_analysis_direct", "many_small_alloc
     "name", [pytest.param(name, marks=[pytest.mark.soak] if name in SOAKED else []) for name in CASES]
 )
 def test_an_example_runs_on_a_cluster(name: str, cluster: Cluster, tmp_path: Path) -> None:
+    if "mpi" in name:
+        mpi_tools.plain_openmpi()
     text = (EXAMPLES / f"{name}.yaml").read_text()
     for pattern, smaller in SMALLER:
         text = re.sub(pattern, smaller, text)
+    text = text.replace("mpirun python", "echo $TORC_JOB_NAME >> started; mpirun python")
     text = text.replace("python ", f"{sys.executable} ")
+    text += "env: {OMPI_ALLOW_RUN_AS_ROOT: '1', OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1', TMPDIR: /tmp}\n"
     text += "compute_node_wait_for_new_jobs_seconds: 2\n"  # the next stage needs the nodes of the one before
     (tmp_path / f"{name}.yaml").write_text(text)
     for script in (*SCRIPTS, "analyze.sh", "report.sh"):
@@ -62,4 +68,6 @@ def test_an_example_runs_on_a_cluster(name: str, cluster: Cluster, tmp_path: Pat
     lines, nodes = CASES[name]
     assert len(notes) == lines, notes
     assert len({note.split()[0] for note in notes}) >= nodes
+    if name == "distributed_training_mpi":
+        assert (tmp_path / "started").read_text().split() == ["train"], "its command is started once"
     assert not cluster.jobs()

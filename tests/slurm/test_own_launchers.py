@@ -1,0 +1,75 @@
+"""Jobs over several real nodes whose commands start their processes themselves, in direct mode."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration import mpi_tools
+from tests.integration.test_mpi import ALLREDUCE
+from tests.slurm.harness.cluster import Cluster
+from tests.slurm.test_workflows import pilotflow
+
+WORKFLOW = """\
+name: own_launchers
+execution_config: {mode: direct}
+env: {OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1", TMPDIR: /tmp}
+resource_requirements:
+  - {name: pair, num_cpus: 2, num_nodes: 2, memory: 100m, runtime: PT1M}
+  - {name: ranks, num_cpus: 2, num_nodes: 2, ranks_per_node: 1, memory: 100m, runtime: PT1M}
+  - {name: one, num_cpus: 1, memory: 100m, runtime: PT1M}
+jobs:
+  - name: "pair_{i}"
+    command: |
+      echo $PILOTFLOW_NODES > nodes_{i}
+      hostname >> head_{i}
+      mpirun ./allreduce > sums_{i} && mpirun hostname > mpirun_{i} && mpirun -np 2 --map-by node hostname > two_{i} &&
+      srun /bin/hostname > srun_{i} && srun --ntasks=2 --ntasks-per-node=1 /bin/hostname > each_{i}
+    resource_requirements: pair
+    parameters: {i: "1:4"}
+  - {name: "single_{i}", command: "hostname > single_{i}", resource_requirements: one, parameters: {i: "1:8"}}
+  - {name: ours, command: "hostname >> ours", resource_requirements: ranks}
+slurm_schedulers:
+  - {name: four, account: root, partition: debug, nodes: 4, walltime: "00:05:00"}
+actions:
+  - trigger_type: on_workflow_start
+    action_type: schedule_nodes
+    scheduler: four
+    scheduler_type: slurm
+    start_one_worker_per_node: %s
+"""
+
+
+@pytest.mark.parametrize("start_one_worker_per_node", ["false", "true"])
+def test_a_command_is_started_once_and_its_mpirun_and_srun_use_the_job_s_nodes(
+    cluster: Cluster, tmp_path: Path, start_one_worker_per_node: str
+) -> None:
+    mpi_tools.plain_openmpi()
+    source = tmp_path / "allreduce.c"
+    source.write_text(ALLREDUCE)
+    argv = [mpi_tools.openmpi_compiler(), str(source), "-o", str(tmp_path / "allreduce")]
+    subprocess.run(argv, check=True, timeout=60)
+    (tmp_path / "w.yaml").write_text(WORKFLOW % start_one_worker_per_node)
+    said = pilotflow(cluster, tmp_path, "run", "w.yaml", "--json", check=False)
+    outputs = {path.name: path.read_text() for path in (tmp_path / "runs").glob("*/jobs/*.err")}
+    assert json.loads(said)["state"] == "succeeded", (said, outputs)
+
+    def words(name: str) -> list[str]:
+        return (tmp_path / name).read_text().split()
+
+    for number in range(1, 5):
+        nodes = words(f"nodes_{number}")[0].split(",")
+        assert len(set(nodes)) == 2
+        assert words(f"head_{number}") == nodes[:1], "once, on the first of its nodes"
+        assert sorted(words(f"mpirun_{number}")) == sorted(2 * nodes)
+        assert sorted(words(f"two_{number}")) == sorted(nodes)
+        assert sorted(words(f"srun_{number}")) == sorted(2 * nodes)
+        assert sorted(words(f"each_{number}")) == sorted(nodes)
+        sums = [json.loads(line) for line in (tmp_path / f"sums_{number}").read_text().splitlines()]
+        assert sorted(line["rank"] for line in sums) == [0, 1, 2, 3]
+        assert {line["sum"] for line in sums} == {6}
+    assert len(set(words("ours"))) == 2, "ranks_per_node is written: the launcher starts a process on each"
+    assert not list((tmp_path / "runs").glob("*/jobs/*.nodes")), "host files are gone"
