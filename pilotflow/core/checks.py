@@ -15,6 +15,16 @@ AMOUNT_LIMIT = 1 << 60
 """Any amount of cores, memory or GPUs, in its smallest unit."""
 
 
+def tell_passed_over(bad: Sequence[BadMessage]) -> None:
+    """Say what was wrong with those messages of a letter that were passed over.
+
+    Raises:
+        BadMessage: there are some: what was wrong with the first, and how many there are.
+    """
+    if bad:
+        raise BadMessage(str(bad[0]), len(bad))
+
+
 def frame_counts(items: Sequence[Task | Result], available: int) -> list[int]:
     """Payload frames of each item; empty if none has any.
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from pilotflow.core import explain
 from pilotflow.core.alike import choose
+from pilotflow.core.checks import tell_passed_over
 from pilotflow.core.fleet import Fleet
 from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.peers import load_of
@@ -53,8 +54,7 @@ class Desk(Fleet):
                     self._inquire(key, message, now)
             except BadMessage as error:
                 bad.append(error)
-        if bad:
-            raise BadMessage(str(bad[0]), len(bad))
+        tell_passed_over(bad)
 
     def _report(self, key: Hashable, now: float) -> None:
         load = self._load_now(now)

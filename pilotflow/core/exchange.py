@@ -15,7 +15,14 @@ from math import inf
 from typing import Any
 
 from pilotflow.core.cancels import Asked
-from pilotflow.core.checks import ATTEMPT_LIMIT, check_class, check_executors, check_time_left, frame_counts
+from pilotflow.core.checks import (
+    ATTEMPT_LIMIT,
+    check_class,
+    check_executors,
+    check_time_left,
+    frame_counts,
+    tell_passed_over,
+)
 from pilotflow.core.desk import Desk
 from pilotflow.core.ledger import up
 from pilotflow.core.peers import Peer
@@ -115,8 +122,7 @@ class Exchange(Desk):
                 bad.append(error)
                 if isinstance(message, Submit):
                     frames, at = (), 0  # whose the others are is not known any more
-        if bad:
-            raise BadMessage(str(bad[0]), len(bad))
+        tell_passed_over(bad)
 
     def _hello(self, key: Hashable, hello: Hello, now: float) -> None:
         if hello.version != self.version or hello.run_id != self.run_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from pilotflow.core.checks import check_attempts, check_time_left, frame_counts, why_not_join
+from pilotflow.core.checks import check_attempts, check_time_left, frame_counts, tell_passed_over, why_not_join
 from pilotflow.core.ledger import Ledger, up, where
 from pilotflow.core.peers import Peer
 from pilotflow.core.recovery import Verdict
@@ -90,8 +90,7 @@ class Fleet(Ledger):
                     known = False  # there is no stock to take
         if known and peer is not None and messages and isinstance(messages[0], Register):
             self._take_stock(peer, messages[0], now)  # after the results that came with it
-        if bad:
-            raise BadMessage(str(bad[0]), len(bad))
+        tell_passed_over(bad)
 
     def _take_news(self, peer: Peer, message: ManagerMessage, now: float) -> None:
         if isinstance(message, ManagerAlive):
