@@ -57,13 +57,19 @@ class Supplies:
         """What the run is started with."""
         workflow = self._workflow
         shared: dict[str, Any] = {"job_sort_method": workflow.sort_method.value}
-        if workflow.runners.idle_s is not None and self._labels:
-            shared["max_idletime"] = workflow.runners.idle_s
+        shared |= self._idle_times()
         if self._site is not None:
             executors = [dataclasses.replace(executor, **self._common()) for executor in self._site.executors]
             return dataclasses.replace(self._site, executors=executors, **shared)
         executors = [self._executor(kind, label) for kind, label in self._labels.items()]
         return Config(executors=executors or [self._here()], **shared)
+
+    def _idle_times(self) -> dict[str, float]:
+        """When idle blocks end, if the workflow says it and the command line does not; young ones too."""
+        idle_s, said = self._workflow.runners.idle_s, self._options.settings or {}
+        if idle_s is None or "max_idletime" in said or not (self._labels or self._site):
+            return {}
+        return {"max_idletime": idle_s, "min_block_life": min(idle_s, (self._site or Config()).min_block_life_s)}
 
     def bindings(self, job: Job) -> tuple[str, ...]:
         """Labels of the executors that a job may run on; none for any."""

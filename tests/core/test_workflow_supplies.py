@@ -73,3 +73,20 @@ def test_a_site_s_executors_are_taken_as_they_are(tmp_path: Path) -> None:
         3,
     )
     assert [supplies.bindings(job) for job in read_workflow(path).jobs] == [("gpu",), ()]
+
+
+def test_idle_blocks_end_when_the_workflow_says_so_though_they_are_young(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(f"{TEXT}compute_node_wait_for_new_jobs_seconds: 2\n")
+    workflow = read_workflow(path)
+    config = Supplies(workflow, RunOptions(slurm=True, local=False)).config()
+    assert (config.max_idletime_s, config.min_block_life_s) == (2, 2)
+    site = Config(executors=[ExecutorConfig(label="cpu")], max_idletime="1h")
+    of_site = Supplies(workflow, RunOptions(settings={"site": "here"}), site).config()
+    assert (of_site.max_idletime_s, of_site.min_block_life_s) == (2, 2)
+    said = Supplies(workflow, RunOptions(settings={"max_idletime": "1h"}), site).config()
+    assert (said.max_idletime_s, said.min_block_life_s) == (3600, 30), "the command line comes before the file"
+    long = tmp_path / "long.yaml"
+    long.write_text(f"{TEXT}compute_node_wait_for_new_jobs_seconds: 600\n")
+    config = Supplies(read_workflow(long), RunOptions(slurm=True, local=False)).config()
+    assert (config.max_idletime_s, config.min_block_life_s) == (600, 30)

@@ -39,7 +39,7 @@ CASES = {
     "bound_to_schedulers": (1, 1),
 }
 """Lines of notes: one a job, or a rank; and the nodes that they must at least come from."""
-SOAKED = ("preprocess_then_train", "parallel_analysis_direct", "many_small_allocations", "bound_to_schedulers")
+SOAKED = ("parallel_analysis_direct", "many_small_allocations", "bound_to_schedulers")
 
 
 @pytest.mark.parametrize(
