@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pilotflow.config.fixed import RUN_KEYS, check_fixed
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.places import Places
 from pilotflow.config.plugins import load_launcher, load_provider
-from pilotflow.config.policy import Held, LocatedPolicy, Use, check_fixed, check_uses, refusals
-from pilotflow.config.settings import NAMES, Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
+from pilotflow.config.policy import LocatedPolicy, Use, check_uses, refusals
+from pilotflow.config.settings import Layer, Setting, layer_of_call, layer_of_environment, layer_of_file, resolve
 from pilotflow.config.site import Partition, Site
 from pilotflow.config.site_file import SiteFile
 from pilotflow.config.sites import Catalog, needed, read_catalog, settled
+from pilotflow.config.snippets import batch_name, further_lines, script_lines, worker_init_text
 from pilotflow.errors import ConfigError, PolicyExceeded
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
-from pilotflow.units import did_you_mean
 
 USUAL_WALLTIME_S: Final = 4 * 3600.0
 """Of a block, where nobody says anything and the partition allows it: longer ones wait longer for their start."""
-_RUN_KEYS: Final = (
-    "run_dir",
-    "cache",
-    "retries",
-    "crash_limit",
-    "max_idletime",
-    "heartbeat_limit",
-    "encrypted",
-    "ports",
-)
 _EXECUTOR_KEYS: Final = ("max_workers_per_node", "max_parallel_jobs", "address")
 
 
@@ -93,7 +84,7 @@ def effective(places: Places, environment: Mapping[str, str], call: Mapping[str,
     config = compose(site, settings, policies, environment)
     # Policies speak of partitions by the site's names for them, and this machine is nobody's partition.
     batch = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
-    uses = [dataclasses.replace(use_of(executor), partition=executor.label) for executor in batch]
+    uses = [dataclasses.replace(use_of(executor, environment), partition=executor.label) for executor in batch]
     check_uses(policies, uses, settings)
     if place is None:
         return Effective(None, settings, policies, config)
@@ -105,12 +96,25 @@ def _site_layer(catalog: Catalog, site: Site) -> Layer:
     return Layer("site", site.defaults, {key: file.place(f"defaults.{key}") for key in site.defaults})
 
 
-def use_of(executor: ExecutorConfig) -> Use:
-    """What an executor may come to use, for policies; fields that its provider does not have are None."""
+def use_of(executor: ExecutorConfig, environment: Mapping[str, str]) -> Use:
+    """What an executor may come to use, for policies; fields that its provider does not have are None.
+
+    Args:
+        executor: the executor.
+        environment: of the program, in which sbatch finds what nobody else says.
+    """
     provider: Any = executor.provider
     partition, account, qos = (getattr(provider, key, None) for key in ("partition", "account", "qos"))
-    blocks, nodes = provider.max_blocks, provider.nodes_per_block
-    return Use(executor.label, partition, account, qos, blocks, nodes, provider.walltime_s)
+    return Use(
+        executor.label,
+        partition,
+        account,
+        qos or environment.get("SBATCH_QOS") or None,
+        provider.max_blocks,
+        provider.nodes_per_block,
+        provider.walltime_s,
+        further=tuple(further_lines(getattr(provider, "scheduler_options", ""))),
+    )
 
 
 def compose(
@@ -128,7 +132,7 @@ def compose(
         ConfigError: a value is wrong, or there is no such partition or snippet.
     """
     said = {key: setting.value for key, setting in settings.items()}
-    run = {key: said[key] for key in _RUN_KEYS if key in said}
+    run = {key: said[key] for key in RUN_KEYS if key in said}
     if site is not None and "run_dir" not in run and site.paths.runs is not None:
         try:
             run["run_dir"] = expanded(site.paths.runs, environment)
@@ -248,7 +252,7 @@ def _executor(
         account = site.account.name_on(account, gpus=partition.gpus_per_node > 0)
     options = [*partition.scheduler_options, *said.get("scheduler_options", ())]
     provider: Provider = cls(
-        partition=partition.name if partition.batch_name is None else partition.batch_name or None,
+        partition=batch_name(partition),
         account=account,
         qos=said.get("qos", partition.default_qos),
         constraint=said.get("constraint", partition.constraint),
@@ -260,7 +264,7 @@ def _executor(
         max_blocks=limits.most,
         walltime=walltime_s(partition, said.get("walltime"), policies),
         worker_init=worker_init_text(site, said.get("worker_init")),
-        scheduler_options="\n".join(option if option.startswith("#") else f"#SBATCH {option}" for option in options),
+        scheduler_options="\n".join(script_lines(options)),
         exclusive=None if partition.shared or "cores_per_node" in said or "mem_per_node" in said else True,
         cores_per_node=said.get("cores_per_node"),
         mem_per_node=said.get("mem_per_node"),
@@ -287,26 +291,6 @@ def _gentleness(policies: Sequence[LocatedPolicy]) -> dict[str, Any]:
     pauses = [float(one.min_poll_interval) for one in limits if one.min_poll_interval is not None]
     out: dict[str, Any] = {"submit_rate": min(rates)} if rates else {}
     return {**out, "min_poll_interval": max(pauses)} if pauses else out
-
-
-def held_by(config: Config, where: Callable[[str, str], str]) -> Iterator[Held]:
-    """What a configuration has as settings that admins may fix: of the run, and of each executor with batch jobs.
-
-    Args:
-        config: the configuration.
-        where: who says a setting, by the executor's label (empty for the run) and the setting.
-    """
-    for key in _RUN_KEYS:
-        yield Held(key, getattr(config, key), Config.__dataclass_fields__[key].default, where("", key))
-    for executor in config.block_executors:
-        provider: Any = executor.provider
-        if isinstance(provider, LocalProvider) or not dataclasses.is_dataclass(executor.provider):
-            continue
-        values = {field.name: (getattr(provider, field.name), field.default) for field in dataclasses.fields(provider)}
-        values["walltime"] = provider.walltime_s, None
-        for key in NAMES:
-            if key in values and key not in ("worker_init", "scheduler_options"):  # a site's are put into other words
-                yield Held(key, *values[key], where(executor.label, key))
 
 
 def gentle(executor: ExecutorConfig, policies: Sequence[LocatedPolicy]) -> ExecutorConfig:
@@ -336,27 +320,6 @@ def walltime_s(partition: Partition, wanted: float | None, policies: Sequence[Lo
     if partition.max_walltime_s is not None:
         most.append(partition.max_walltime_s)
     return min([USUAL_WALLTIME_S, *most])
-
-
-def worker_init_text(site: Site | None, wanted: str | Sequence[str] | None) -> str:
-    """The shell text that blocks run: the site's snippets of these names, or the text itself.
-
-    Raises:
-        ConfigError: what looks like a name is none of the site's.
-    """
-    known = {} if site is None else dict(site.worker_init)
-    if wanted is None:
-        return known.get("default", "")
-    parts: list[str] = []
-    for item in [wanted] if isinstance(wanted, str) else wanted:
-        if item in known:
-            parts.append(known[item].rstrip("\n"))
-        elif any(char in item for char in " \n;/=$"):
-            parts.append(item.rstrip("\n"))
-        else:
-            names = ", ".join(known) or "none"
-            raise ConfigError(f"worker_init: there is no snippet '{item}'{did_you_mean(item, known)}. Known: {names}.")
-    return "\n".join(parts)
 
 
 def _local(site: Site | None, said: Mapping[str, Any]) -> LocalProvider:

@@ -88,7 +88,7 @@ def within_policy(
 ) -> Config:
     """A configuration that did not come from settings, if this machine's admins allow it; as gently as they want it.
 
-    It asks the batch system no more often than they say, and submits no faster.
+    What it says nothing of and they have fixed is as they want it. It asks the batch system no more often than they say, and submits no faster.
 
     Args:
         config: the configuration.
@@ -102,31 +102,33 @@ def within_policy(
         PolicyExceeded: something is not allowed.
     """
     places = places or usual_places(os.environ)
-    executors = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
-    if not executors or not may_exist(places.admin):
+    if not may_exist(places.admin) or not config.block_executors:
         return config
-    from pilotflow.config.compose import gentle, held_by, use_of
-    from pilotflow.config.policy import check_fixed_in, check_uses
+    from pilotflow.config.compose import gentle, use_of
+    from pilotflow.config.fixed import with_fixed
+    from pilotflow.config.policy import check_uses
     from pilotflow.config.sites import read_catalog
 
     policies = read_catalog(places, lambda _: False).policies(None)
-    uses = [use_of(executor) for executor in executors]
+    said = {label: {"": f"executor '{label}'", **lines} for label, lines in (origins or {}).items()}
+
+    def where(label: str, key: str) -> str:
+        of_one = said.get(label, {"": f"executor '{label}'"})
+        return of_one.get(key, of_one[""]) if label else "the configuration"
+
+    if is_own:
+        config = with_fixed(config, policies, where)
+    executors = [executor for executor in config.block_executors if not isinstance(executor.provider, LocalProvider)]
     more = blocks or {}
+    uses = [use_of(executor, os.environ) for executor in executors]
     uses = [
         dataclasses.replace(
             use,
             blocks=max(use.blocks, more.get(use.executor, 0)),
-            origins={"": f"executor '{use.executor}'", **(origins or {}).get(use.executor, {})},
+            origins=said.get(use.executor, {"": f"executor '{use.executor}'"}),
         )
         for use in uses
     ]
-    by_label = {use.executor: use for use in uses}
-
-    def where(label: str, key: str) -> str:
-        return by_label[label].origin(key) if label else "the configuration"
-
-    if is_own:
-        check_fixed_in(policies, list(held_by(config, where)))
     check_uses(policies, uses, {})
     kept = [executor if executor not in executors else gentle(executor, policies) for executor in config.executors]
     return dataclasses.replace(config, executors=kept)

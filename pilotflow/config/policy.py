@@ -10,11 +10,13 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from pilotflow.config.settings import Layer, Setting
-from pilotflow.config.site import Policy
+from pilotflow.config.settings import Setting
+from pilotflow.config.site import Policy, Site
+from pilotflow.config.snippets import lines_of_site, options_in, sets
 from pilotflow.errors import PolicyExceeded
-from pilotflow.units import format_duration, show
+from pilotflow.units import format_duration
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class LocatedPolicy:
         site: name of the site.
         places: `FILE:LINE` of each limit, by its name.
         defaults: the site's own settings and what its network has of such, which `fixed` ones must keep.
+        described: the site that the policy is about.
     """
 
     policy: Policy
     site: str
     places: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)
+    described: Site | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Use:
         nodes: nodes of each.
         walltime_s: how long a block may live, None for as long as the batch system lets it.
         origins: who says so where no setting does: places by the setting's name, and that of all others by "".
+        further: lines that it adds to the heads of batch scripts, where they go before all others.
     """
 
     executor: str
@@ -55,70 +60,11 @@ class Use:
     nodes: int
     walltime_s: float | None
     origins: Mapping[str, str] = field(default_factory=dict)
+    further: Sequence[str] = ()
 
     def origin(self, key: str) -> str:
         """Who says this, if no setting does; empty if that is not known."""
         return self.origins.get(key, self.origins.get("", ""))
-
-
-def check_fixed(policies: Sequence[LocatedPolicy], layers: Sequence[Layer]) -> None:
-    """See that no layer of users' own changes what admins have fixed.
-
-    Raises:
-        PolicyExceeded: naming each such setting, its value and place, and the policy's.
-    """
-    _refuse(
-        [
-            _fixed(located, key, layer.values[key], layer.origins.get(key, layer.name))
-            for located in policies
-            for key in located.policy.fixed
-            for layer in layers
-            if layer.name != "site" and layer.values.get(key) not in (None, located.defaults.get(key))
-        ]
-    )
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a configuration of a user's own has as a setting.
-
-    Attributes:
-        key: the setting.
-        value: what it is.
-        default: what it is where nobody says anything.
-        where: who says so.
-    """
-
-    key: str
-    value: object
-    default: object
-    where: str
-
-
-def check_fixed_in(policies: Sequence[LocatedPolicy], held: Sequence[Held]) -> None:
-    """See that a configuration of a user's own has what admins have fixed, or its default where they say no value.
-
-    Raises:
-        PolicyExceeded: naming each such setting, its value and place, and the policy's.
-    """
-    problems = [
-        _fixed(located, one.key, one.value, one.where)
-        for located in policies
-        for one in held
-        if one.key in located.policy.fixed
-        and one.value != located.defaults.get(one.key)
-        and (located.defaults.get(one.key) is not None or one.value != one.default)
-    ]
-    _refuse(problems)
-
-
-def _fixed(located: LocatedPolicy, key: str, value: object, where: str) -> str:
-    wanted = located.defaults.get(key)
-    held = "left as it is" if wanted is None else show(wanted)
-    return (
-        f"{key}={show(value)} ({where}) cannot be set: it is {held} by the policy 'fixed' of site "
-        f"'{located.site}'{_at(located, 'fixed')}."
-    )
 
 
 def check_uses(policies: Sequence[LocatedPolicy], uses: Sequence[Use], settings: Mapping[str, Setting]) -> None:
@@ -138,13 +84,14 @@ def check_uses(policies: Sequence[LocatedPolicy], uses: Sequence[Use], settings:
         for use in uses:
             problems += _too_long(located, use, settings)
             problems += _not_listed(located, use, settings)
-    _refuse(problems)
+            problems += _beside(located, use, settings)
+    refuse(problems)
 
 
 def refusals(policies: Sequence[LocatedPolicy], partition: str) -> list[str]:
     """Which policies do not allow a partition: what they allow, and where they say so; empty if all allow it."""
     return [
-        f"site '{located.site}' allows partitions: {', '.join(allowed) or 'none'}{_at(located, 'partitions')}."
+        f"site '{located.site}' allows partitions: {', '.join(allowed) or 'none'}{at(located, 'partitions')}."
         for located in policies
         if (allowed := located.policy.partitions) is not None and not _is_listed(partition, allowed)
     ]
@@ -197,9 +144,55 @@ def _not_listed(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting
     return out
 
 
+_BESIDE: Final = {
+    "partition": ("partition", ("partitions",)),
+    "account": ("account", ("accounts",)),
+    "qos": ("qos", ("qos",)),
+    "reservation": ("reservation", ()),
+    "constraint": ("constraint", ()),
+    "time": ("walltime", ("max_walltime",)),
+    "nodes": ("nodes_per_block", ("max_nodes",)),
+    "cpus-per-task": ("cores_per_node", ()),
+    "mem": ("mem_per_node", ()),
+    "array": ("max_blocks", ("max_blocks", "max_queued_jobs", "max_nodes")),
+}
+"""By the batch system's option, which would go before what was looked at: the setting to use instead, and the limits."""
+
+
+def _beside(located: LocatedPolicy, use: Use, settings: Mapping[str, Setting]) -> list[str]:
+    """Further options about what is limited or fixed; those that the site itself gives are not looked at."""
+    own = frozenset[str]() if located.described is None else lines_of_site(located.described, located.defaults)
+    where = _from(settings, "scheduler_options", [use])
+    out: list[str] = []
+    for word in (word for line in use.further if line not in own for word in options_in(line)):
+        for option, (setting, limits) in _BESIDE.items():
+            limit = next((name for name in limits if _limit(located, name) is not None), None)
+            if not sets(word, option) or (limit is None and setting not in located.policy.fixed):
+                continue
+            if limit is None:
+                out.append(
+                    f"the option {word} ({where}): {setting} cannot be set, by the policy 'fixed' of site "
+                    f"'{located.site}'{at(located, 'fixed')}."
+                )
+            else:
+                problem = _problem(located, limit, f"the option {word}", where, _limit(located, limit))
+                out.append(f"{problem} Say {setting} instead.")
+            break
+    return out
+
+
+def _limit(located: LocatedPolicy, name: str) -> object:
+    value = getattr(located.policy, name)
+    if value is None:
+        return None
+    if name == "max_walltime":
+        return format_duration(float(value))
+    return value if isinstance(value, int) else ", ".join(value) or "none"
+
+
 def _problem(located: LocatedPolicy, limit: str, wanted: str, where: str, allowed: object) -> str:
     said = f" ({where})" if where else ""
-    return f"{wanted}{said}: site '{located.site}' allows {limit}: {allowed}{_at(located, limit)}."
+    return f"{wanted}{said}: site '{located.site}' allows {limit}: {allowed}{at(located, limit)}."
 
 
 def _from(settings: Mapping[str, Setting], key: str, uses: Sequence[Use] = ()) -> str:
@@ -208,11 +201,13 @@ def _from(settings: Mapping[str, Setting], key: str, uses: Sequence[Use] = ()) -
     return ", ".join(dict.fromkeys(use.origin(key) for use in uses if use.origin(key)))
 
 
-def _at(located: LocatedPolicy, key: str) -> str:
+def at(located: LocatedPolicy, key: str) -> str:
+    """Where a limit was set, in brackets; empty if nobody knows."""
     place = located.places.get(key)
     return f" ({place})" if place else ""
 
 
-def _refuse(problems: Sequence[str]) -> None:
+def refuse(problems: Sequence[str]) -> None:
+    """Raise `PolicyExceeded` with all of these, if there are any."""
     if problems:
         raise PolicyExceeded("\n".join(dict.fromkeys(problems)))

@@ -68,15 +68,17 @@ class Catalog:
             files += [self.admin, *self.tightened.get(self.admin.site.name, ())]
         if name is not None and (self.admin is None or name != self.admin.site.name):
             files += [self.site(name), *self.tightened.get(name, ())]
-        return [_located(file) for file in files]
+        return [_located(file, self.files.get(file.site.name, file)) for file in files]
 
 
-def _located(file: SiteFile) -> LocatedPolicy:
+def _located(file: SiteFile, described: SiteFile) -> LocatedPolicy:
+    """A file's policy; what is fixed is so as the file says that describes the site."""
+    site = described.site
     names = [field.name for field in dataclasses.fields(file.site.policy)]
     places = {name: file.places[f"policy.{name}"] for name in names if f"policy.{name}" in file.places}
-    network = {"ports": file.site.network.ports, "address": file.site.network.address}
+    network = {"ports": site.network.ports, "address": site.network.address}
     said = {key: value for key, value in network.items() if value is not None}
-    return LocatedPolicy(file.site.policy, file.site.name, places, {**said, **file.site.defaults})
+    return LocatedPolicy(file.site.policy, site.name, places, {**said, **site.defaults}, site)
 
 
 def read_catalog(places: Places, shipped: Callable[[Path], bool] = lambda _: True) -> Catalog:

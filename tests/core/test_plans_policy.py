@@ -96,7 +96,7 @@ def taken(workflow: Workflow, here: Site, located: list[LocatedPolicy]) -> None:
         return
     said: dict[str, Any] = planned.settings
     config = compose(here, resolve([layer_of_call(said)]), located, {})
-    check_uses(located, [use_of(executor) for executor in config.block_executors], {})
+    check_uses(located, [use_of(executor, {}) for executor in config.block_executors], {})
     (executor,) = config.block_executors
     provider = executor.provider
     assert (provider.nodes_per_block, provider.max_blocks) == (said["nodes_per_block"], said["max_blocks"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilotflow.config.compose import Effective, effective, expanded
@@ -206,17 +205,6 @@ def test_what_admins_do_not_allow_is_refused_with_both_places(
     assert str(caught.value) == problem.format(admin=tmp_path / "admin.yaml")
 
 
-def test_what_is_fixed_cannot_be_set_in_any_layer(tmp_path: Path) -> None:
-    site = "name: hill\npartitions: [{name: cpu}]\ndefaults: {walltime: 1h}\npolicy: {fixed: [walltime, encrypted]}\n"
-    with pytest.raises(PolicyExceeded) as caught:
-        settle(tmp_path, {"walltime": "2h"}, site, user="encrypted: false\n")
-    assert str(caught.value).splitlines() == [
-        f"walltime=7200.0 (load(walltime=...)) cannot be set: it is 3600.0 by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:4).",
-        f"encrypted=False ({tmp_path}/user.yaml:1) cannot be set: it is left as it is by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:4).",
-    ]
-    assert settle(tmp_path, {"walltime": "1h"}, site, user="").config.block_executors[0].provider.walltime_s == 3600
-
-
 def test_accounts_and_qos_are_held_against_their_lists(tmp_path: Path) -> None:
     site = "name: hill\npartitions: [{name: cpu}, {name: big}]\npolicy: {accounts: [proj*], qos: [normal], partitions: [cpu]}\n"
     assert settle(tmp_path, {"account": "proj1"}, site).config.block_executors[0].label == "cpu"
@@ -229,35 +217,65 @@ def test_accounts_and_qos_are_held_against_their_lists(tmp_path: Path) -> None:
     ]
 
 
-counts = st.none() | st.integers(0, 20)
-durations = st.none() | st.integers(60, 200_000)
-names = st.none() | st.sampled_from(["a", "b", "ab"])
-layers = st.fixed_dictionaries(
-    {
-        "max_blocks": counts,
-        "min_blocks": counts,
-        "init_blocks": counts,
-        "nodes_per_block": st.none() | st.integers(1, 9),
-        "walltime": durations,
-        "account": names,
-        "qos": names,
-        "partition": st.none() | st.sampled_from(["p", "q", "r"]),
-    }
-)
-policies = st.fixed_dictionaries(
-    {
-        "max_blocks": st.none() | st.integers(1, 20),
-        "max_nodes": st.none() | st.integers(1, 60),
-        "max_queued_jobs": st.none() | st.integers(1, 20),
-        "max_walltime": durations,
-        "accounts": st.none() | st.lists(st.sampled_from(["a", "b", "a*"]), max_size=2),
-        "qos": st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2),
-        "partitions": st.none() | st.lists(st.sampled_from(["p", "q"]), max_size=2),
-        "max_submissions_per_minute": st.none() | st.integers(1, 400),
-        "min_poll_interval": st.none() | st.integers(1, 100),
-        "fixed": st.lists(st.sampled_from(["walltime", "qos"]), max_size=2, unique=True),
-    }
-)
+BESIDE = {
+    "--time=9-0": "max_walltime",
+    "-Ht9-0": "max_walltime",
+    "--exclusive -N 99": "max_nodes",
+    "--part=r": "partitions",
+    "-A c": "accounts",
+    "--qos c": "qos",
+    "--array=1-99": "max_queued_jobs",
+}
+"""Options that would go past limits, by whose."""
+HELD = {"qos": "a", "worker_init": "load", "scheduler_options": ["--exclusive"], "address": "ib0", "walltime": None}
+"""Settings that may be fixed, and what the site has as such."""
+FACTS = """\
+name: s
+network: {address: ib0}
+worker_init: {load: module load x}
+defaults: {qos: a, worker_init: load, scheduler_options: ["--exclusive"]}
+"""
+counts = st.integers(0, 20)
+durations = st.integers(60, 200_000)
+names = st.sampled_from(["a", "b", "ab"])
+LAYER: dict[str, st.SearchStrategy[Any]] = {
+    "max_blocks": counts,
+    "min_blocks": counts,
+    "init_blocks": counts,
+    "nodes_per_block": st.integers(1, 9),
+    "walltime": durations,
+    "account": names,
+    "qos": names,
+    "partition": st.sampled_from(["p", "q", "r"]),
+    "worker_init": st.sampled_from(["load", "export X=1"]),
+    "address": st.sampled_from(["ib0", "ib1"]),
+    "scheduler_options": st.sampled_from(["--exclusive", "--hint=x", *BESIDE]).map(lambda one: [one]),
+}
+POLICY: dict[str, st.SearchStrategy[Any]] = {
+    "max_blocks": st.integers(1, 20),
+    "max_nodes": st.integers(1, 60),
+    "max_queued_jobs": st.integers(1, 20),
+    "max_walltime": durations,
+    "accounts": st.lists(st.sampled_from(["a", "b", "a*"]), max_size=2),
+    "qos": st.lists(st.sampled_from(["a", "b"]), max_size=2),
+    "partitions": st.lists(st.sampled_from(["p", "q"]), max_size=2),
+    "max_submissions_per_minute": st.integers(1, 400),
+    "min_poll_interval": st.integers(1, 100),
+    "fixed": st.lists(st.sampled_from(sorted(HELD)), max_size=5, unique=True),
+}
+
+
+def few_of(known: dict[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Up to so many of the keys said, the others None: where more is said, nearly everything is refused."""
+    some = st.lists(st.sampled_from(sorted(known)), max_size=most, unique=True)
+    nothing: dict[str, Any] = {key: [] if key == "fixed" else None for key in known}
+    return some.flatmap(lambda keys: st.fixed_dictionaries({key: known[key] for key in keys})).map(
+        lambda said: {**nothing, **said}
+    )
+
+
+layers, policies = few_of(LAYER, 2), few_of(POLICY, 2)
+own_layers = few_of(LAYER, 3)
 
 
 def yaml_of(values: dict[str, Any]) -> str:
@@ -266,6 +284,7 @@ def yaml_of(values: dict[str, Any]) -> str:
     return json.dumps({key: value for key, value in values.items() if value is not None})
 
 
+@settings(max_examples=300, deadline=None)
 @given(policies, policies, layers, layers, layers, layers)
 def test_no_layers_ever_exceed_a_policy(
     tmp_path_factory: pytest.TempPathFactory,
@@ -278,27 +297,28 @@ def test_no_layers_ever_exceed_a_policy(
 ) -> None:
     folder = tmp_path_factory.mktemp("layers")
     partitions = '[{"name": "p"}, {"name": "q", "max_walltime": "1h"}, {"name": "r", "explicit": true}]'
-    (folder / "admin.yaml").write_text(
-        f"name: s\npartitions: {partitions}\ndefaults: {{qos: a}}\npolicy: {yaml_of(policy)}\n"
-    )
+    (folder / "admin.yaml").write_text(f"{FACTS}partitions: {partitions}\npolicy: {yaml_of(policy)}\n")
     (folder / "tighter.yaml").write_text(f"name: s\npolicy: {yaml_of(tighter)}\n")
     (folder / "user.yaml").write_text(yaml_of(user))
     (folder / "project.yaml").write_text(yaml_of(project))
     where = Places(folder / "admin.yaml", (folder / "tighter.yaml",), (), folder / "user.yaml", folder / "project.yaml")
-    variables = {f"PILOTFLOW_{key.upper()}": str(value) for key, value in environment.items() if value is not None}
+    variables = {
+        f"PILOTFLOW_{key.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+        for key, value in environment.items()
+        if value is not None
+    }
     try:
         config = effective(where, variables, call, "{key}").config
     except PilotflowError:  # anything else is a failure
         return
-    providers: list[Any] = [executor.provider for executor in config.block_executors]
     for limits in (policy, tighter):
-        within(limits, providers)
+        within(limits, config)
     for key in {*policy["fixed"], *tighter["fixed"]}:
-        kept = "a" if key == "qos" else None  # what the site's defaults say
-        assert all(layer[key] in (None, kept) for layer in (user, project, environment, call))
+        assert all(layer[key] in (None, HELD[key]) for layer in (user, project, environment, call))
 
 
-@given(policies, policies, st.lists(layers, min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+@given(policies, policies, st.lists(own_layers, min_size=1, max_size=2))
 def test_no_configuration_of_one_s_own_exceeds_a_policy(
     tmp_path_factory: pytest.TempPathFactory,
     policy: dict[str, Any],
@@ -306,25 +326,29 @@ def test_no_configuration_of_one_s_own_exceeds_a_policy(
     wanted: list[dict[str, Any]],
 ) -> None:
     folder = tmp_path_factory.mktemp("own")
-    (folder / "admin.yaml").write_text(f"name: s\npolicy: {yaml_of(policy)}\n")
+    (folder / "admin.yaml").write_text(f"{FACTS}policy: {yaml_of(policy)}\n")
     (folder / "tighter.yaml").write_text(f"name: s\npolicy: {yaml_of(tighter)}\n")
     where = dataclasses.replace(Places(folder / "admin.yaml"), added=(folder / "tighter.yaml",))
     try:
-        executors = [
-            ExecutorConfig(
-                label=f"e{number}",
-                provider=SlurmProvider(**{key: value for key, value in each.items() if value is not None}),
-            )
-            for number, each in enumerate(wanted)
-        ]
+        executors = [own_executor(f"e{number}", each) for number, each in enumerate(wanted)]
         kept = within_policy(Config(executors=executors), places=where)
     except PilotflowError:
         return
     for limits in (policy, tighter):
-        within({**limits, "fixed": []}, [executor.provider for executor in kept.block_executors])
+        within(limits, kept)
 
 
-def within(limits: dict[str, Any], providers: list[Any]) -> None:
+def own_executor(label: str, wanted: dict[str, Any]) -> ExecutorConfig:
+    """One that a program has made itself."""
+    said = {key: value for key, value in wanted.items() if value is not None}
+    address = said.pop("address", None)
+    if "scheduler_options" in said:
+        said["scheduler_options"] = "".join(f"#SBATCH {option}\n" for option in said["scheduler_options"])
+    return ExecutorConfig(label=label, provider=SlurmProvider(**said), address=address)
+
+
+def within(limits: dict[str, Any], config: Config) -> None:
+    providers: list[Any] = [executor.provider for executor in config.block_executors]
     blocks = sum(provider.max_blocks for provider in providers)
     assert limits["max_blocks"] is None or blocks <= limits["max_blocks"]
     assert limits["max_queued_jobs"] is None or blocks <= limits["max_queued_jobs"]
@@ -337,9 +361,15 @@ def within(limits: dict[str, Any], providers: list[Any]) -> None:
         if limits["accounts"] is not None:
             assert any(fnmatch.fnmatchcase(provider.account, pattern) for pattern in limits["accounts"])
         assert "qos" not in limits["fixed"] or provider.qos == "a"
+        assert "worker_init" not in limits["fixed"] or provider.worker_init == "module load x"
+        assert "scheduler_options" not in limits["fixed"] or provider.scheduler_options.strip() == "#SBATCH --exclusive"
+        for option, limit in BESIDE.items():
+            assert limits[limit] is None or option not in provider.scheduler_options
         rate, pause = limits["max_submissions_per_minute"], limits["min_poll_interval"]
         assert rate is None or provider.submit_rate <= rate / 60
         assert pause is None or provider.min_poll_s >= pause
+    if "address" in limits["fixed"]:
+        assert {executor.address for executor in config.block_executors} == {"ib0"}
 
 
 def test_what_no_layer_says_is_left_out() -> None:
@@ -371,39 +401,6 @@ def test_a_configuration_of_one_s_own_is_as_gentle_as_the_machine_s_admins_want(
     assert isinstance(fast.provider, SlurmProvider)
     assert (fast.provider.submit_rate, fast.provider.min_poll_s) == (0.5, 15.0)
     assert (kept, here) == (executors[1], executors[2])
-
-
-def test_what_is_fixed_holds_for_a_configuration_of_one_s_own(tmp_path: Path) -> None:
-    site = "name: hill\ndefaults: {qos: slow}\npolicy: {fixed: [encrypted, qos, ports]}\n"
-    where = places(tmp_path, admin=site)
-    for qos, encrypted, ports in (("fast", False, "50000-50001"), ("slow", True, None)):
-        provider = SlurmProvider(qos=qos)
-        config = Config(executors=[ExecutorConfig(label="x", provider=provider)], encrypted=encrypted, ports=ports)
-        if qos == "slow":
-            assert within_policy(config, places=where) == config
-            continue
-        with pytest.raises(PolicyExceeded) as caught:
-            within_policy(config, places=where)
-        assert [line.partition(" cannot be set: ")[0] for line in str(caught.value).splitlines()] == [
-            "encrypted=False (the configuration)",
-            "ports='50000-50001' (the configuration)",
-            "qos='fast' (executor 'x')",
-        ]
-        assert f"it is 'slow' by the policy 'fixed' of site 'hill' ({tmp_path}/admin.yaml:3)." in str(caught.value)
-
-
-def test_ports_that_are_fixed_are_those_of_the_site_s_network(tmp_path: Path) -> None:
-    site = "name: hill\npartitions: [{name: cpu}]\nnetwork: {ports: 50000-50100}\npolicy: {fixed: [ports]}\n"
-    found = settle(tmp_path, {}, site)
-    assert found.config.ports == "50000-50100"
-    for ports in ("50000-50100", "60000-60001"):
-        config = Config(executors=[ExecutorConfig(provider=SlurmProvider())], ports=ports)
-        with (
-            contextlib.nullcontext()
-            if ports == found.config.ports
-            else pytest.raises(PolicyExceeded, match="50000-50100")
-        ):
-            within_policy(config, places=places(tmp_path))
 
 
 def test_a_user_s_own_tighter_policy_holds_for_configurations_too(tmp_path: Path) -> None:
