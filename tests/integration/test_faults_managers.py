@@ -91,7 +91,7 @@ def test_a_frozen_manager_is_given_up_and_its_late_results_are_dropped(tmp_path:
         Path(f"{go}.2").touch()
         assert future.result(60)[1] == pids_in(path)[1] != pid
         assert delivered == [future]
-        assert "not heard of for 2 s" in log.read_text() or "not heard of for 3 s" in log.read_text()
+        assert re.search(r"not heard of for \d+ s", log.read_text())
         assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]
 
 
@@ -190,13 +190,13 @@ def test_a_manager_frozen_for_less_than_the_heartbeat_limit_loses_nothing(tmp_pa
 
 def test_a_worker_that_reads_nothing_for_long_does_not_stall_its_manager(tmp_path: Path) -> None:
     """Tasks known to be short are sent ahead; their arguments may be more than fits into the link."""
-    with running(tmp_path, workers=1, heartbeat_limit=1) as run:
+    with running(tmp_path, workers=1, heartbeat_limit=2) as run:
         value = bytes(30_000)
         assert [f.result(60) for f in [tasks.sized(value) for _ in range(300)]] == [30_000] * 300
         go = tmp_path / "go"
         futures = [tasks.sized(value, str(go))] + [tasks.sized(value) for _ in range(300)]
         begun = time.monotonic()
-        until(lambda: time.monotonic() - begun > 2.5)  # twice the heartbeat limit and more
+        until(lambda: time.monotonic() - begun > 5.0)  # twice the heartbeat limit and more
         go.touch()
         assert [f.result(60) for f in futures] == [30_000] * 301
         assert "left" not in (run.directory / "pilotflow.log").read_text()

@@ -76,12 +76,14 @@ def test_every_row_of_a_batch_is_recorded_once(tmp_path: Path, count: int) -> No
 
 def test_a_store_that_has_just_written_closes_at_once(tmp_path: Path) -> None:
     """The pause in which rows come together is for a run that goes on; nobody may wait for it at the end."""
-    took_s = []
-    for number in range(5):
+    took_s = float("inf")
+    for number in range(20):  # of which one is enough, on a machine that may be busy
         store = Store(tmp_path / f"{number}.db", logging.getLogger("test"))
         store.label(1, "text")
         until(lambda path=store.path: rows(path, "SELECT * FROM labels"))  # type: ignore[misc]
         began = time.monotonic()
         store.close(30.0)
-        took_s.append(time.monotonic() - began)
-    assert min(took_s) < FLUSH_PERIOD_S / 4
+        took_s = time.monotonic() - began
+        if took_s < FLUSH_PERIOD_S / 4:
+            return
+    pytest.fail(f"the last one took {took_s:.2f} s")

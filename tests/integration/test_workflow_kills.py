@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pilotflow import Config
 from pilotflow.core.job_states import JobState
 from pilotflow.workflow.coordinator import go_on
 from pilotflow.workflow.engine import Engine
@@ -63,10 +65,19 @@ def kill_one(run: Path, generation: int) -> None:
 
 def job(program: Program, dice: random.Random) -> None:
     """The process of a job that runs now; where they are short, one that is there within a moment."""
-    for _ in range(20):
-        if found := tools.job_processes(program.run):
-            tools.kill(dice.choice(found))
+    for _ in range(100):
+        found = tools.job_processes(program.run)
+        if found and _caught(pid := dice.choice(found)):
+            tools.kill(pid)
             return
+
+
+def _caught(pid: int) -> bool:
+    """Stop a process; whether it had not ended by itself before that."""
+    with contextlib.suppress(ProcessLookupError, psutil.Error):
+        os.kill(pid, signal.SIGSTOP)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def program_and_interchange(program: Program, _: random.Random) -> None:
@@ -163,10 +174,11 @@ def test_results_that_come_in_one_moment_with_the_loss_of_the_interchange_do_not
     runs.append(run)
     program = Program(run)
     until(lambda: tools.ended(run) >= 2, "jobs end")
+    others = tools.marked(run, b"")
     program.process.send_signal(signal.SIGSTOP)  # what comes now is heard together
     more = len(tools.marks(run)) + 20
     until(lambda: len(tools.marks(run)) >= more, "jobs end of which the program has not heard")
-    for pid in tools.marked(run, b""):  # so that nobody tells these results once more
+    for pid in others:  # so that nobody tells these results once more
         tools.kill(pid)
     program.process.send_signal(signal.SIGCONT)
     assert program.wait() == 0
@@ -259,7 +271,7 @@ def test_managers_take_what_they_run_to_the_successor_of_a_killed_interchange(tm
     interchange(program)
     (tmp_path / "go").touch()
     assert program.wait() == 0
-    assert time.monotonic() - began < 25, "nobody waited for the grace of lost managers"
+    assert time.monotonic() - began < Config().heartbeat_limit_s, "nobody waited for the grace of lost managers"
     assert tools.marks(run) == {f"job{n}": [1] for n in range(6)}, "no attempt was lost"
     assert tools.query(run, "SELECT epoch, how FROM lives") == [(1, "succeeded")]
     until(lambda: tools.nothing_left(run), "no process of the run is left")
@@ -299,9 +311,12 @@ def test_the_time_of_attempts_that_have_failed_counts_after_a_resume(tmp_path: P
     everything(program, random.Random(0))
     assert Program(run).wait() == 1
     assert tools.marks(run) == {"job0": [1, 2, 3]}, "nothing is tried when no time is left"
-    how, duration_us, words = tools.query(run, "SELECT how, duration_us, words FROM results WHERE attempt = 3")[0]
+    how, words = tools.query(run, "SELECT how, words FROM results WHERE attempt = 3")[0]
     assert (how, words) == ("terminated", "its timeout of 4s is over")
-    assert 1.0e6 < duration_us < 3.5e6, "what was left of 4 s after 1.5 s"
+    first_us, third_us = (
+        tools.query(run, f"SELECT duration_us FROM results WHERE attempt = {number}")[0][0] for number in (1, 3)
+    )
+    assert third_us < 4.0e6 <= first_us + third_us + 0.1e6, "what was left of 4 s after 1.5 s"
 
 
 def test_what_a_dead_program_has_left_running_is_ended_by_cancelling_the_run(tmp_path: Path, runs: list[Path]) -> None:

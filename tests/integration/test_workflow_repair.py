@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,14 +89,25 @@ resource_requirements:
   - {name: small, num_cpus: 1, memory: 60m, runtime: PT10M}
   - {name: short, num_cpus: 1, memory: 500m, runtime: PT2S}
 jobs:
-  - {name: fat, resource_requirements: small, command: "python3 -c 'x = bytearray(90 << 20); import time; time.sleep(1)'"}
-  - {name: slow, resource_requirements: short, command: "sleep 2.2"}
+  - {name: fat, resource_requirements: small, command: "python3 fat.py"}
+  - {name: slow, resource_requirements: short, command: "test -e slow || { touch slow; sleep 60; }"}
   - {name: wrong, command: "exit 3"}
 """
 
 
+FAT = """
+import pathlib, time
+again = pathlib.Path("fat").exists()
+pathlib.Path("fat").touch()
+x = bytearray((65 if again else 200) << 20)
+time.sleep(1.5 if again else 60)
+"""
+"""Takes at first much more than 60 MiB, for as long as it takes to be seen, and later a little more."""
+
+
 def test_one_recover_repairs_a_job_that_lacked_memory_and_one_that_lacked_time(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "w.yaml").write_text(LACKING)
+    (tmp_path / "fat.py").write_text(FAT)
     done = cli("run", "w.yaml", code=1)
     assert "fat failed" in done.stdout
     assert "slow terminated" in done.stdout
@@ -115,8 +125,9 @@ def test_one_recover_repairs_a_job_that_lacked_memory_and_one_that_lacked_time(c
 
 def test_jobs_that_lack_memory_are_helped_while_the_run_runs_if_that_is_wanted(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "w.yaml").write_text(
-        LACKING.replace("exit 3", "true").replace("sleep 2.2", "true").replace("PT2S", "PT5M")
+        LACKING.replace("exit 3", "true").replace("sleep 60", "true").replace("PT2S", "PT5M")
     )
+    (tmp_path / "fat.py").write_text(FAT)
     assert "3 completed" in cli("run", "w.yaml", "--auto-recover").stdout
     rows = json.loads(cli("results", "last", "-j", "fat", "--json").stdout)
     assert [row["how"] for row in rows] == ["failed", "completed"]
@@ -220,9 +231,10 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(cli: Cli, tmp_path: Path) -> No
         [sys.executable, "-m", "pilotflow", "run", "w.yaml"], cwd=tmp_path, stdout=subprocess.PIPE
     )
     until((tmp_path / "log").exists, "the first job has run")
-    time.sleep(0.3)
+    run = tmp_path / "runs/0001"
+    until(lambda: tools.states(run) == {"completed": 1, "running": 1}, "that is recorded, and the second runs")
     program.send_signal(2)
-    said, _ = program.communicate(timeout=30)
+    said, _ = program.communicate(timeout=60)
     assert program.returncode == 130
     assert b"pilotflow resume 0001" in said
     (tmp_path / "go").touch()

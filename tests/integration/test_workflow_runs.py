@@ -76,7 +76,7 @@ def test_a_wrong_file_is_exit_code_2_and_starts_nothing(cli: Cli, tmp_path: Path
 
 def test_a_run_in_the_background_is_seen_cancelled_and_attached_to(cli: Cli, tmp_path: Path) -> None:
     text = "name: slow\njobs:\n  - {name: quick, command: 'true'}\n" + "".join(
-        f"  - {{name: slow{n}, command: sleep 60}}\n" for n in range(4)
+        f"  - {{name: slow{n}, command: sleep 600}}\n" for n in range(4)
     )
     started = json.loads(cli("submit", _file(tmp_path, text), "--json", "--num-cpus", "2").stdout)
     run = Path(started["directory"])
@@ -92,7 +92,7 @@ def test_a_run_in_the_background_is_seen_cancelled_and_attached_to(cli: Cli, tmp
 
 
 def test_cancelling_jobs_tells_how_many_others_depended_on_them(cli: Cli, tmp_path: Path) -> None:
-    text = "name: line\njobs:\n  - {name: a, command: sleep 60}\n  - {name: other, command: sleep 60}\n" + "".join(
+    text = "name: line\njobs:\n  - {name: a, command: sleep 600}\n  - {name: other, command: sleep 600}\n" + "".join(
         f"  - {{name: {name}, command: 'true', depends_on: [{before}]}}\n" for before, name in (("a", "b"), ("b", "c"))
     )
     run = Path(json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)["directory"])
@@ -120,7 +120,7 @@ def test_a_promised_file_that_is_not_there_is_a_failure(cli: Cli, tmp_path: Path
 
 
 def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: Cli, tmp_path: Path) -> None:
-    text = "name: line\njobs:\n  - {name: a, command: sleep 60}\n" + "".join(
+    text = "name: line\njobs:\n  - {name: a, command: sleep 600}\n" + "".join(
         f"  - {{name: {name}, command: 'true', depends_on: [{before}]}}\n" for before, name in (("a", "b"), ("b", "c"))
     )
     started = json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)
@@ -244,7 +244,8 @@ def test_a_runner_added_by_hand_offers_what_its_command_line_says(cli: Cli, tmp_
 def test_the_summary_warns_of_a_node_that_ran_more_than_it_has(cli: Cli, tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     warning = f"ask for {cores + 3} cores of {cores}. It runs {cores + 3} at once whatever they ask for"
-    jobs = "".join(f"  - {{name: j{n}, command: sleep 0.5}}\n" for n in range(cores + 3))
+    together = f"touch $TORC_JOB_NAME.here; until [ $(ls *.here | wc -l) = {cores + 3} ]; do sleep 0.05; done"
+    jobs = "".join(f"  - {{name: j{n}, command: '{together}; sleep 0.2'}}\n" for n in range(cores + 3))
     file = _file(tmp_path, f"name: deep\njobs:\n{jobs}")
     assert warning in cli("run", file, "--max-parallel-jobs", str(cores + 3)).stdout
     (said,) = json.loads(cli("status", "--json").stdout)["warnings"]
