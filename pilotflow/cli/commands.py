@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, errors_in_words, import_from_here
-from pilotflow.cli.options import BASE, Base, Json, RunName, WorkflowFile
+from pilotflow.cli.options import BASE, RUNS, SITES, WORKFLOWS, Base, Json, RunName, WorkflowFile
 from pilotflow.cli.plan_commands import add_commands as add_plan_commands
 from pilotflow.cli.site_commands import add_site_commands
 from pilotflow.cli.slurm_commands import add_commands as add_slurm_commands
@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 
-add_site_commands(app)
+add_commands(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,7 +51,7 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(rich_help_panel=SITES)
 def demo(
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; one per usable core if not given.")] = None,
     tasks: Annotated[int, typer.Option(min=1, max=1_000_000, help="Python tasks to run.")] = 20_000,
@@ -65,7 +65,7 @@ def demo(
         run_demo(workers, tasks, run_dir, json)
 
 
-@app.command()
+@app.command(rich_help_panel=SITES)
 def check(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -82,7 +82,7 @@ def check(
             check_as_text(config)
 
 
-@app.command()
+@app.command(rich_help_panel=SITES)
 def schema(
     what: Annotated[str, typer.Argument(metavar="[config|workflow|site]", help="Which files.")] = "config",
 ) -> None:
@@ -97,11 +97,11 @@ def schema(
         elif what == "site":
             from pilotflow.config.schema import site_schema as json_schema
         else:
-            raise ConfigError(f"there is no schema of '{what}'. Valid: config, workflow, site.")
+            raise ConfigError(f"There is no schema of '{what}'. Valid: config, workflow, site.")
         print(dumps(json_schema(), indent=2))
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOWS)
 def create(
     workflow: WorkflowFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="What this does anyway: nothing is started.")] = True,  # noqa: ARG001
@@ -122,7 +122,7 @@ def create(
         show_workflow(workflow, config, site, json)
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOWS)
 def graph(
     workflow: WorkflowFile,
     format: Annotated[str | None, typer.Option(help="svg, dot or mermaid; else as --output ends.")] = None,  # noqa: A002
@@ -136,7 +136,7 @@ def graph(
         draw(workflow, format, by, output)
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOWS)
 def convert(
     workflow: WorkflowFile,
 ) -> None:
@@ -147,7 +147,7 @@ def convert(
         print_as_yaml(workflow)
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def status(
     run: RunName = "last",
     run_dir: Base = BASE,
@@ -159,7 +159,7 @@ def status(
     say_status(run, run_dir, json)
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(rich_help_panel=RUNS, context_settings={"ignore_unknown_options": True})
 def explain(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="As for `status`; the last by default.", show_default=False)
@@ -178,6 +178,6 @@ def explain(
         show_explanation(run, task, run_dir, json)
 
 
-add_slurm_commands(app)
-add_commands(app)
 add_plan_commands(app)
+add_slurm_commands(app)
+add_site_commands(app)

@@ -46,6 +46,20 @@ def _exit_code(error: PilotflowError) -> int:
     return INFRASTRUCTURE_FAILED if isinstance(error, InfrastructureError) else TASK_FAILED
 
 
+def seconds_of(option: str, text: str) -> float:
+    """The duration that an option was given.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from pilotflow.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
 def complain(message: str) -> None:
     """Say on stderr what is wrong."""
     from rich.console import Console

@@ -25,6 +25,8 @@ def print_table(
 ) -> None:
     """Print a table, or a list for each row where the table would be wider than the terminal.
 
+    Before that, columns of which no row has anything are left out.
+
     Args:
         console: where to.
         header: names of the columns.
@@ -34,23 +36,34 @@ def print_table(
     from rich import box
     from rich.table import Table
 
-    width = sum(max(map(len, column)) for column in zip(header, *rows, strict=True)) + _GAP * (len(header) - 1)
+    columns, width = list(range(len(header))), _width(header, rows)
+    if console.is_terminal and width > console.width:
+        columns = [number for number in columns if any(row[number] for row in rows)]
+        header, rows = [header[number] for number in columns], [[row[number] for number in columns] for row in rows]
+        width = _width(header, rows)
     if console.is_terminal and width > console.width:
         for number, row in enumerate(rows):
             if number:
                 print()
-            print_pairs(console, zip(header, row, strict=True), max(map(len, header)) + 2)
+            pairs = [(key, text) for key, text in zip(header, row, strict=True) if text]
+            print_pairs(console, pairs, max(map(len, header)) + 2)
         return
     if not console.is_terminal:  # or it would be cut at 80 columns
         console.width = max(console.width, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for number, column in enumerate(header):
+    for number, column in zip(columns, header, strict=True):
         table.add_column(column, justify="right" if number in right else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     with console.capture() as capture:
         console.print(table, width=width, crop=False)
     print("\n".join(_AT_END.sub(r"\1", line) for line in capture.get().splitlines()))
+
+
+def _width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    from rich.cells import cell_len  # some letters are two columns wide
+
+    return sum(max(map(cell_len, column)) for column in zip(header, *rows, strict=True)) + _GAP * (len(header) - 1)
 
 
 def print_pairs(console: Console, pairs: Iterable[tuple[str, str]], key_width: int) -> None:

@@ -86,7 +86,7 @@ class Live:
         since, before = self._past[0]
         rate = (done - before) / (now - since) if now - since >= 1.0 else 0.0
         parts = [f"{done:,} of {summary.counts.total:,} jobs have ended"]
-        if rate:
+        if rate and done < summary.counts.total:
             left = max(1.0, (summary.counts.total - done) / rate)
             parts += [
                 f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:,.1f}/min",

@@ -9,6 +9,11 @@ import typer
 
 BASE: Final = Path("runs")
 
+WORKFLOWS: Final = "Workflows"
+RUNS: Final = "Runs"
+SITES: Final = "Configuration and sites"
+"""What the list of all commands has them under."""
+
 RunName = Annotated[
     str,
     typer.Argument(

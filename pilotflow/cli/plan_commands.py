@@ -10,6 +10,8 @@ import typer
 from pilotflow.cli.in_words import errors_in_words
 from pilotflow.cli.options import (
     BASE,
+    RUNS,
+    WORKFLOWS,
     Account,
     Base,
     FromRun,
@@ -55,5 +57,5 @@ def resources(
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    app.command("plan")(plan)
-    app.command("resources")(resources)
+    app.command("plan", rich_help_panel=WORKFLOWS)(plan)
+    app.command("resources", rich_help_panel=RUNS)(resources)

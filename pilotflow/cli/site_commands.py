@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, INFRASTRUCTURE_FAILED, errors_in_words
-from pilotflow.cli.options import BASE, Base, Json, RunName
+from pilotflow.cli.options import BASE, SITES, Base, Json, RunName
 
 site_app = typer.Typer(name="site", help="What is known of this machine and of others.", no_args_is_help=True)
 config_app = typer.Typer(name="config", help="What holds here, and who says so.", no_args_is_help=True)
@@ -133,6 +133,6 @@ def support_bundle(
 
 def add_site_commands(app: typer.Typer) -> None:
     """Add the commands of sites to the command line."""
-    app.add_typer(site_app)
-    app.add_typer(config_app)
-    app.command("support-bundle")(support_bundle)
+    app.add_typer(site_app, rich_help_panel=SITES)
+    app.add_typer(config_app, rich_help_panel=SITES)
+    app.command("support-bundle", rich_help_panel=SITES)(support_bundle)

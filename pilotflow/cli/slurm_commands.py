@@ -10,6 +10,8 @@ import typer
 from pilotflow.cli.in_words import errors_in_words, import_from_here
 from pilotflow.cli.options import (
     BASE,
+    RUNS,
+    SITES,
     Account,
     Base,
     FromRun,
@@ -114,5 +116,5 @@ def _script(path: str, label: str | None) -> str:
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    app.command("blocks")(blocks)
-    app.add_typer(slurm_app)
+    app.command("blocks", rich_help_panel=RUNS)(blocks)
+    app.add_typer(slurm_app, rich_help_panel=SITES)

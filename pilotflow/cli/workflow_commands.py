@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotflow.cli.in_words import errors_in_words
-from pilotflow.cli.options import BASE, Account, Base, Json, RunName, SiteName
+from pilotflow.cli.in_words import errors_in_words, seconds_of
+from pilotflow.cli.options import BASE, RUNS, WORKFLOWS, Account, Base, Json, RunName, SiteName
 
 _UNTOUCHED = "Interrupted. The run was not touched."
 
@@ -189,10 +189,10 @@ def runner(
 ) -> None:
     """Add a manager to a running run, by hand, from this terminal; it leaves when the run ends."""
     from pilotflow.cli.workflow_runner import Offered, run_runner
-    from pilotflow.units import parse_duration
 
     with errors_in_words():
-        limit, idle = (None if text is None else parse_duration(text) for text in (time_limit, idle_limit))
+        limit = None if time_limit is None else seconds_of("--time-limit", time_limit)
+        idle = None if idle_limit is None else seconds_of("--idle-limit", idle_limit)
         offer = (num_cpus, memory_gb, num_gpus, resources or (), max_parallel_jobs)
         offered = Offered(*offer, scheduler, label, limit, idle, output_dir)
         raise typer.Exit(run_runner(run, run_dir, offered))
@@ -295,8 +295,9 @@ def import_run(
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    app.command("run")(run)
-    app.command("submit", help="Run a workflow in the background; the same as `run --detach`.")(submit)
+    app.command("run", rich_help_panel=WORKFLOWS)(run)
+    background = "Run a workflow in the background; the same as `run --detach`."
+    app.command("submit", help=background, rich_help_panel=WORKFLOWS)(submit)
     commands: dict[str, Any] = {
         "resume": resume,
         "attach": attach,
@@ -316,4 +317,4 @@ def add_commands(app: typer.Typer) -> None:
         "import": import_run,
     }
     for name, function in commands.items():
-        app.command(name)(function)
+        app.command(name, rich_help_panel=RUNS)(function)

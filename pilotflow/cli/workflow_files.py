@@ -84,7 +84,8 @@ def import_run(archive: Path, base: Path) -> None:
                 member.mode = 0o700 if member.isdir() else 0o600
                 source.extract(member, directory, set_attrs=False)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise ConfigError(f"Cannot read the archive {archive}: {error}.") from None
+        words = error.strerror if isinstance(error, OSError) else None
+        raise ConfigError(f"Cannot read the archive {archive}: {words or error}.") from None
     if not is_workflow(directory):
         shutil.rmtree(directory)
         raise ConfigError(f"{archive} has no record of a workflow's run.")

@@ -72,6 +72,8 @@ def show_logs(
             raise ConfigError(
                 f"These jobs of run {directory.name} have no output: none of them has run, or it goes nowhere."
             )
+        if not printed and not follow:
+            sys.stderr.write("These jobs have printed nothing.\n")
         while follow and history.summary(stages=False).state == "running":
             time.sleep(FOLLOW_S)
             known = {output.path for output in outputs}

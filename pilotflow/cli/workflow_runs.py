@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pilotflow.cli.create import partitions_of
+from pilotflow.cli.in_words import seconds_of
 from pilotflow.cli.live import Live
 from pilotflow.cli.runs import find_directory
 from pilotflow.cli.site_shows import parse_settings
@@ -21,7 +22,7 @@ from pilotflow.config.settings import option_of
 from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
 from pilotflow.requests import parse_request
-from pilotflow.units import did_you_mean, parse_duration
+from pilotflow.units import did_you_mean
 from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.history import open_history
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
     from pilotflow.config.compose import Effective
 
 GIB: Final = 1 << 30
+_STANDS: Final = {
+    "new": "it has not been started",
+    "succeeded": "it has succeeded",
+    "failed": "it has failed",
+    "interrupted": "it was interrupted",
+    "infrastructure": "it has ended early",
+    "died": "its program is gone",
+}
 _CODES: Final = {"succeeded": 0, "failed": 1, "infrastructure": 3, "interrupted": 130}
 
 
@@ -128,7 +137,7 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         slurm=slurm or by_site,
         settings=settings if by_site else None,
         auto_recover=options.auto_recover,
-        keep_s=parse_duration(options.keep),
+        keep_s=seconds_of("--keep", options.keep),
     )
     if slurm:
         own = Supplies(workflow, made)
@@ -252,12 +261,12 @@ def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> 
     if state == "running":
         cancelled = order_cancel(directory, numbers)
     elif state not in ("died", "interrupted", "new"):
-        raise ConfigError(f"Run {directory.name} is not running (it is {state}); there is nothing to cancel.")
+        raise ConfigError(f"Run {directory.name} is not running ({_STANDS[state]}); there is nothing to cancel.")
     elif numbers is None:
         cancelled = _cancel_all(directory)
     else:
         raise ConfigError(
-            f"Run {directory.name} is not running (it is {state}). Cancel some of its jobs while it runs "
+            f"Run {directory.name} is not running ({_STANDS[state]}). Cancel some of its jobs while it runs "
             f"(`pilotflow resume {directory.name} --detach`), or the whole run, without --jobs."
         )
     if as_json:
@@ -291,7 +300,7 @@ def schedule_blocks(
             f"It has: {', '.join(names) or 'none'}."
         )
     if state != "running":
-        raise ConfigError(f"Run {directory.name} is not running (it is {state}); go on with it first.")
+        raise ConfigError(f"Run {directory.name} is not running ({_STANDS[state]}); go on with it first.")
     label = order_blocks(directory, scheduler, count, max_parallel_jobs)
     if as_json:
         print(json.dumps({"run": directory.name, "executor": label, "blocks": count}))

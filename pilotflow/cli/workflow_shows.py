@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pilotflow.cli.layout import print_table
 from pilotflow.cli.runs import find_directory, run_directories
 from pilotflow.cli.workflow_summary import as_data, in_words, print_stages, word_of
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import counted, format_duration, format_memory
 from pilotflow.workflow.history import EventLine, History, Summary, is_workflow, open_history, why_damaged
 
 if TYPE_CHECKING:
@@ -51,9 +51,11 @@ def show_status(directory: Path, *, as_json: bool) -> None:
         if as_json:
             print(json.dumps(as_data(history, summary), indent=2))
             return
-        words = f" ({summary.words})" if summary.words else ""
-        print(f"Run {summary.number} of '{summary.name}': {summary.state}{words}")
-        print(f"{summary.counts.total:,} jobs: {in_words(summary.counts)}")
+        words = f"{summary.state} ({summary.words})" if summary.words else summary.state
+        if summary.state == "interrupted":
+            words = summary.words
+        print(f"Run {summary.number} of '{summary.name}': {words}")
+        print(f"{counted(summary.counts.total, 'job')}: {in_words(summary.counts)}")
         if summary.began is not None:
             until = summary.ended or time.time()
             print(
@@ -100,6 +102,9 @@ def show_jobs(run: str, selector: str | None, base: Path, *, as_json: bool) -> N
             )
             for line in history.jobs(numbers)
         ]
+    if not rows:
+        print("There is no such job now.")
+        return
     print_table(_console(), ("job", "name", "state", "attempt", "exit code", "time", "memory"), rows, (0, 3, 4, 5, 6))
 
 
@@ -132,6 +137,9 @@ def show_results(run: str, selector: str | None, base: Path, *, as_json: bool) -
         )
         for row in found
     ]
+    if not rows:
+        print("No attempt at these jobs has ended.")
+        return
     header = ("job", "name", "attempt", "how", "exit code", "time", "cpu time", "memory", "node")
     print_table(_console(), header, rows, (0, 2, 4, 5, 6, 7))
 
@@ -153,7 +161,7 @@ def _print_events(history: History, after: int, *, as_json: bool) -> int:
 
 
 def _line(event: EventLine) -> str:
-    return f"{_day(event.time)}  {event.kind}  {event.subject}  {event.detail}".rstrip()
+    return "  ".join(filter(None, (_day(event.time), event.kind, event.subject, event.detail)))
 
 
 def _day(when: float | None) -> str:

@@ -98,7 +98,7 @@ def _reason(
     """Why a job that both definitions have runs again; empty if it does not."""
     was, state = old.jobs[before], states[before]
     if state in REPAIRABLE:
-        return f"it was {state.word}"
+        return "it has failed" if state is S.FAILED else f"it was {state.word}"
     if state is not S.COMPLETED:
         return ""
     changed = [word for word in _WORK if getattr(was, word) != getattr(job, word)]

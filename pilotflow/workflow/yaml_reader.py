@@ -318,5 +318,7 @@ def _words(error: yaml.MarkedYAMLError) -> str:
         return "this is not YAML: there is a ':' where none can be. Quote text that contains ': '."
     if "could not find expected ':'" in problem:
         return "this is not YAML: a ':' is missing behind a key."
+    if "',' or '}'" in problem:
+        return "this is not YAML: a ',' or '}' is missing. Quote text with braces or commas in it, such as 'work_{i}'."
     context = f" {error.context}" if error.context and error.context_mark else ""
     return f"this is not YAML: {problem}{context}."

@@ -115,7 +115,7 @@ def test_the_schema_of_workflows_is_printed() -> None:
     assert schema["title"] == "pilotflow workflow"
     assert json.loads(pilotflow("schema").stdout)["title"] == "pilotflow configuration"
     done = pilotflow("schema", "flow")
-    assert (done.returncode, done.stderr) == (2, "there is no schema of 'flow'. Valid: config, workflow, site.\n")
+    assert (done.returncode, done.stderr) == (2, "There is no schema of 'flow'. Valid: config, workflow, site.\n")
 
 
 def test_a_file_in_another_format_is_printed_as_yaml(tmp_path: Path) -> None:

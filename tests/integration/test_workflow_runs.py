@@ -99,7 +99,7 @@ def test_cancelling_jobs_tells_how_many_others_depended_on_them(cli: Cli, tmp_pa
     until(lambda: tools.states(run).get("running"), "a job runs")
     assert cli("cancel", "-j", "a,b").stdout == "Run 0001: cancelled 2 jobs, and 1 that depended on them.\n"
     assert cli("cancel", "-j", "a").stdout == "Run 0001: nothing to cancel; these jobs have ended.\n"
-    assert "cancel    2 jobs, and 1 that depended on them" in cli("events").stdout
+    assert "cancel  2 jobs, and 1 that depended on them" in cli("events").stdout
     said = json.loads(cli("cancel", "--json").stdout)
     assert said == {"run": "0001", "cancelled": 1, "dependents": 0}
     cli("attach", code=1)
