@@ -254,7 +254,7 @@ def _kind_of(scheduler: SlurmScheduler) -> tuple[object, ...]:
 
 
 def _idle_nodes(workflow: Workflow, findings: Findings) -> None:
-    """In direct mode one manager at the head of several nodes runs single-node jobs on its own node alone."""
+    """In direct mode single-node jobs spread over nodes by the managers there, which not every reader of the file starts."""
     if workflow.execution.mode is not Mode.DIRECT:
         return
     for index, action in enumerate(workflow.actions):
@@ -266,7 +266,7 @@ def _idle_nodes(workflow: Workflow, findings: Findings) -> None:
         if scheduler.nodes > 1 and single:
             findings.warn(
                 ("actions", index),
-                f"in direct mode one manager starts at the head of these {scheduler.nodes} nodes, and {single} "
-                "single-node jobs would run on that node alone while the others idle. Write "
+                f"in direct mode {single} single-node jobs need a manager on each of these {scheduler.nodes} nodes, or all "
+                "but the first would idle. They are started here anyway; to say so, write "
                 "`start_one_worker_per_node: true`.",
             )

@@ -259,7 +259,8 @@ class ActionSpec(_Section):
     scheduler_type: Literal["slurm", "local"] | None = Field(None, description="schedule_nodes: where from.")
     num_allocations: Count = Field(1, description="schedule_nodes: how many allocations (default 1).")
     start_one_worker_per_node: bool = Field(
-        False, description="schedule_nodes: a manager on each node instead of one at the head. Direct mode only."
+        False,
+        description="schedule_nodes: says that each node has a manager, as in direct mode it has. Direct mode only.",
     )
     max_parallel_jobs: Count | None = Field(
         None, description="schedule_nodes: these managers run at most so many jobs at once and ignore requirements."

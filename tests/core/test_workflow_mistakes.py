@@ -156,7 +156,9 @@ def test_idle_nodes_of_direct_mode_are_pointed_out(tmp_path: Path) -> None:
         "name: w\nexecution_config: {mode: direct}\nslurm_schedulers: [{name: s, nodes: 4}]\njobs: [{name: a, command: x}]\n"
         "actions: [{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, scheduler_type: slurm}]\n"
     )
-    assert "single-node jobs would run on that node alone while the others idle" in one(tmp_path, text)
+    assert "single-node jobs need a manager on each of these 4 nodes, or all but the first would idle" in one(
+        tmp_path, text
+    )
 
 
 def test_a_manager_on_each_node_makes_the_mode_direct_where_none_is_said(tmp_path: Path) -> None:
