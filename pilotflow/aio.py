@@ -16,15 +16,6 @@ _AT_ONCE: Final = 100
 """Futures that are looked at before the event loop may do something else."""
 
 
-def in_event_loop() -> bool:
-    """Whether the caller is in a thread whose event loop is running."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 async def in_thread(work: Callable[[], Any], undo: Callable[[], Any]) -> None:
     """Do something that waits. If the task is cancelled meanwhile, undo it, and wait until that is done too.
 

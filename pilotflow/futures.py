@@ -7,7 +7,6 @@ feeds other tasks is never unpickled here.
 
 from __future__ import annotations
 
-import asyncio
 import operator
 import os
 import select
@@ -196,6 +195,8 @@ class AppFuture(TaskFuture[T]):
         self._call(fn)
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # it takes a while, and programs without an event loop do without it
+
         return asyncio.wrap_future(self).__await__()
 
     @property

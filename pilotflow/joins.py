@@ -7,7 +7,6 @@ in a thread for that, so joins may be nested to any depth.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Mapping
@@ -124,6 +123,8 @@ class _Join:
             try:
                 value = self._function(*args, **kwargs)
                 if inspect.iscoroutine(value):
+                    import asyncio  # it takes a while, and only these need it
+
                     value = asyncio.run(value)
             finally:
                 BODY_OF.reset(token)

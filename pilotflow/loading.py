@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-from pilotflow.aio import in_event_loop
 from pilotflow.current import make_current
 from pilotflow.display import NotebookSurface, surface
 from pilotflow.run import Run
@@ -56,9 +56,21 @@ def load(
     if cache is not None:
         config = dataclasses.replace(config, cache=cache)
     place = surface() if progress else None
-    if in_event_loop() and not isinstance(place, NotebookSurface):  # a notebook's cells may wait
+    if _in_event_loop() and not isinstance(place, NotebookSurface):  # a notebook's cells may wait
         run: Run = LaterRun(config, place)
     else:
         run = Run(config, place=place)
     make_current(run)
     return run
+
+
+def _in_event_loop() -> bool:
+    """Whether the caller is in a thread whose event loop is running; without asyncio nobody is."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except (RuntimeError, AttributeError):  # the latter while another thread imports it
+        return False
+    return True

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pilotflow.aio import in_thread
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
 from pilotflow.current import no_longer_current
@@ -300,12 +299,16 @@ class Run:
         return self
 
     async def __aenter__(self) -> Self:
+        from pilotflow.aio import in_thread  # asyncio takes a while, and only these need it
+
         await in_thread(self.begin, lambda: self.close(wait=False))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        from pilotflow.aio import in_thread  # as above
+
         await in_thread(lambda: self.close(wait=kind is None), lambda: self.close(wait=False))
 
     def __exit__(

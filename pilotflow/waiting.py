@@ -9,7 +9,6 @@ from concurrent.futures import Future, wait
 from concurrent.futures import as_completed as futures_as_completed
 from typing import Any, Final, Generic, TypeVar, cast
 
-from pilotflow.aio import as_they_end
 from pilotflow.core.pace import Counts
 from pilotflow.current import current_run
 from pilotflow.display import Display, Look, TerminalSurface, surface
@@ -74,6 +73,8 @@ class as_completed(Generic[F]):  # noqa: N801  as its name is in the standard li
         return cast("Iterator[F]", futures_as_completed(self._futures, self._timeout))
 
     def __aiter__(self) -> AsyncIterator[F]:
+        from pilotflow.aio import as_they_end  # asyncio takes a while, and only this needs it
+
         return as_they_end(self._futures, self._timeout)
 
 

@@ -120,9 +120,9 @@ def test_only_records_have_fields_to_check() -> None:
         check_arguments(3)
 
 
-def test_right_types_do_not_import_typeguard() -> None:
+def test_a_program_without_mistakes_and_event_loops_imports_nothing_for_them() -> None:
     program = (
-        "import sys; from pilotflow.config.model import Config; Config(executors=list(Config().executors));"
-        "assert not {'typeguard', 'pydantic', 'yaml', 'rich'} & set(sys.modules), sorted(sys.modules)"
+        "import sys; from pilotflow import Config, load, python_app; Config(executors=list(Config().executors));"
+        "assert not {'asyncio', 'typeguard', 'pydantic', 'yaml', 'rich'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30, cwd=Path(__file__).parents[2])
