@@ -150,11 +150,6 @@ class Planner:
         return self._missing
 
 
-def missing_blocks(queue: Queue, supplies: Sequence[Supply]) -> dict[str, int]:
-    """As a planner says it that is asked for the first time."""
-    return Planner().missing(queue, supplies)
-
-
 def _distribute(queue: Queue, stores: Sequence[_Store]) -> None:
     """Find room for what waits, and buy what is missing."""
     groups = _by_need(queue, stores)

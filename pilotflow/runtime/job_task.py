@@ -29,7 +29,6 @@ MISSING_OUTPUT: Final = 1
 """Exit code of a job that ended well without a file that it had promised."""
 CANNOT_START: Final = 126
 FUNCTION_FAILED: Final = 1
-KILL_GRACE_S: Final = 0.5
 
 
 class Stdio(msgspec.Struct, frozen=True, array_like=True):

@@ -183,7 +183,6 @@ Amounts = Annotated[
     _schema("object", additionalProperties={"type": "integer", "minimum": 1}),
 ]
 Priority = Annotated[int, PlainValidator(_priority), _schema("integer", minimum=0)]
-Duration = Annotated[float, PlainValidator(_duration), _schema(["string", "number"])]
 Limit = Annotated[float, PlainValidator(_limit), _schema(["string", "number"])]
 Walltime = Annotated[float, PlainValidator(_walltime), _schema(["string", "integer"])]
 Environment = Annotated[

@@ -17,7 +17,7 @@ from pilotflow.core.blocks import (
     Phase,
     RequestBlock,
 )
-from pilotflow.core.scaling import Queue, missing_blocks
+from pilotflow.core.scaling import Planner, Queue
 from pilotflow.messages import BlockLoad, ClassLoad
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 
@@ -48,7 +48,7 @@ class Bench:
 
     def decide(self, after_s: float = 0.0) -> list[Action]:
         self.now += after_s
-        missing = missing_blocks(self.queue, [self.scaler.supply(self.now)])
+        missing = Planner().missing(self.queue, [self.scaler.supply(self.now)])
         actions = self.scaler.decide(self.now, missing.get("cpu", 0))
         self.sent_away += [action.name for action in actions if isinstance(action, DropBlock)]
         return [action for action in actions if not isinstance(action, DropBlock)]

@@ -21,7 +21,7 @@ from pilotflow.core.blocks import (
     Phase,
     RequestBlock,
 )
-from pilotflow.core.scaling import Queue, missing_blocks
+from pilotflow.core.scaling import Planner, Queue
 from pilotflow.messages import BlockLoad, ClassLoad
 from pilotflow.resources import Capacity, Request
 from tests.core.blocks_bench import DONE, FAILED, LIMITS, RUNNING, SHAPE, Bench
@@ -68,7 +68,7 @@ class World:
 
     def decide(self) -> list[Action]:
         queue = Queue([ClassLoad(Request(), (), self.waiting)] if self.waiting else [])
-        missing = missing_blocks(queue, [self.scaler.supply(self.now)])
+        missing = Planner().missing(queue, [self.scaler.supply(self.now)])
         return self.scaler.decide(self.now, missing.get("cpu", 0))
 
     def tell_load(self, waiting: int = 0) -> None:

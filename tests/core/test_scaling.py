@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from pilotflow.core.scaling import IdleBlock, Planner, Queue, Supply, missing_blocks
+from pilotflow.core.scaling import IdleBlock, Planner, Queue, Supply
 from pilotflow.core.shapes import Nodes
 from pilotflow.messages import ClassLoad
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
@@ -45,7 +45,7 @@ def wants(count: int = 1, *executors: str, **words: Any) -> ClassLoad:
 
 
 def missing(queue: list[ClassLoad], *supplies: Supply) -> dict[str, int]:
-    return missing_blocks(Queue(queue), supplies)
+    return Planner().missing(Queue(queue), supplies)
 
 
 # ---- one executor ---------------------------------------------------------------------------
@@ -389,11 +389,11 @@ def test_thousands_of_classes_cost_milliseconds_and_nothing_when_there_is_no_roo
         supply("c", node(16), room=10_000),
     ]
     began = time.process_time()
-    assert set(missing_blocks(queue, offers)) == {"a", "b", "c"}
+    assert set(Planner().missing(queue, offers)) == {"a", "b", "c"}
     took = time.process_time() - began
     full = [structs_of(offer, room=0) for offer in offers]
     began = time.process_time()
-    assert missing_blocks(queue, full) == {}
+    assert Planner().missing(queue, full) == {}
     nothing = time.process_time() - began
     print(f"5000 classes, three executors: {1000 * took:.0f} ms with room, {1e6 * nothing:.0f} us without")
     assert took < 5.0
