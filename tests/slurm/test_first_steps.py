@@ -34,10 +34,12 @@ def test_tasks_run_on_two_nodes_of_a_block_and_nothing_stays(cluster: Cluster, t
     assert not cluster.jobs()
 
 
+class AskedOften(SlurmProvider):
+    quick_poll_s = 0.1
+
+
 def keep_contract(folder: str) -> None:
-    check_provider(
-        lambda: SlurmProvider(walltime=60, submit_rate=100, mem_per_node=0.1, cores_per_node=1), Path(folder)
-    )
+    check_provider(lambda: AskedOften(walltime=60, submit_rate=100, mem_per_node=0.1, cores_per_node=1), Path(folder))
 
 
 def test_slurm_keeps_the_contract(cluster: Cluster, tmp_path: Path) -> None:

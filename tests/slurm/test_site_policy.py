@@ -34,7 +34,7 @@ message: Down on Tuesday.
 """
 JOBS = """\
 resource_requirements: [{name: one, num_cpus: 1, memory: 50m, runtime: PT1M}]
-jobs: [{name: "a_{i}", command: "sleep 1; hostname > a_{i}.txt", resource_requirements: one, parameters: {i: "1:24"}}]
+jobs: [{name: "a_{i}", command: "sleep 0.2; hostname > a_{i}.txt", resource_requirements: one, parameters: {i: "1:24"}}]
 """
 
 

@@ -140,19 +140,20 @@ def check_ranks(found: list[tuple[str, str]], nodes: set[str]) -> None:
 
 
 def check_ends(folder: str) -> None:
-    """Errors of the task's own, deaths, runtimes, and tasks of several ranks between."""
+    """Errors of the task's own, deaths and runtimes at once, and then a task of several ranks."""
+    dies, slow = die(), pause.options(runtime=1)(60)
+    warned = saves.options(runtime=1)(f"{folder}/saved")
     with pytest.raises(BashExitError, match=r"exit code 3\. Its stderr .* ends with:\nit is broken"):
         fail().result(60)
     with pytest.raises(pf.ConfigError, match=r"The command of 'nested' begins with srun, and its executor places each"):
         nested().result(60)
     with pytest.raises(WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"):
-        die().result(60)
-    check_ranks(ranks().result(60), {"node3", "node4"})
-    with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
-        pause.options(runtime=1)(60).result(60)
-    with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
-        saves.options(runtime=1)(f"{folder}/saved").result(60)
+        dies.result(60)
+    for ended in (slow, warned):
+        with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
+            ended.result(60)
     assert Path(folder, "saved").read_text() == "saved", "it was warned before it was ended"
+    check_ranks(ranks().result(60), {"node3", "node4"})
     running = pause(60)
     while not running.running():
         time.sleep(0.1)

@@ -122,7 +122,7 @@ def test_a_run_is_served_asked_and_told_from_other_hosts(cluster: Cluster, tmp_p
         assert status["state"] == "running"
         assert "node1" in pilotflow(cluster, tmp_path, "explain", "last", "b", host="node2")
         said = pilotflow(cluster, tmp_path, "cancel", "last", "--jobs", "b", host="node2")
-        assert "1 job of run 0001 cancelled" in said
+        assert "Run 0001: cancelled 1 job" in said
         assert "has ended" in runner.communicate(timeout=60)[0]
     assert runner.returncode == 0
     assert json.loads(pilotflow(cluster, tmp_path, "status", "last", "--json"))["state"] == "failed"

@@ -217,11 +217,13 @@ class Cluster:
         state, of = self.state, self.settings
         if state.exists():
             raise HostError(f"{state} is there and is not a cluster of these tests")
-        for name in ("pid", "etc", "log", "ctld", "run", "local", "shared", "dev", "host"):
+        for name in ("pid", "etc", "log", "ctld/env_cache", "run", "local", "shared", "dev", "host"):
             (state / name).mkdir(parents=True)
         (state / ".pilotflow-tests").touch()
         state.chmod(0o755)
         (state / "shared").chmod(0o1777)
+        login = subprocess.run(["su", "-", "root", "-c", "env"], capture_output=True, check=True)
+        (state / "ctld/env_cache/root").write_bytes(login.stdout)
         key = state / "etc/munge.key"
         key.write_bytes(
             os.urandom(128) if self._beside is None else (self._beside.state / key.relative_to(state)).read_bytes()

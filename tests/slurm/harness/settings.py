@@ -134,6 +134,7 @@ def slurm_conf(of: Settings, dbd_host: str | None = None) -> str:
         "WaitTime": "0",
         "ReturnToService": "1",
         "JobRequeue": "1",
+        "GetEnvTimeout": "0",  # the login environment is in its cache: getting it takes a second each other time
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
         "AccountingStorageType": "accounting_storage/none",
