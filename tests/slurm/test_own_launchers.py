@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration import mpi_tools
 from tests.integration.test_mpi import ALLREDUCE
 from tests.slurm.harness.cluster import Cluster
+from tests.slurm.harness.hosts import wait_for
 from tests.slurm.test_workflows import pilotflow
 
 WORKFLOW = """\
@@ -73,3 +76,37 @@ def test_a_command_is_started_once_and_its_mpirun_and_srun_use_the_job_s_nodes(
         assert {line["sum"] for line in sums} == {6}
     assert len(set(words("ours"))) == 2, "ranks_per_node is written: the launcher starts a process on each"
     assert not list((tmp_path / "runs").glob("*/jobs/*.nodes")), "host files are gone"
+
+
+LATE = """\
+name: late
+execution_config: {mode: direct, sigterm_lead_seconds: 1}
+env: {OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1", TMPDIR: /tmp}
+resource_requirements:
+  - {name: short, num_nodes: 4, runtime: PT3S}
+  - {name: wide, num_nodes: 4, runtime: PT1M}
+jobs:
+  - {name: deaf, command: "trap '' TERM; mpirun SLEEP || true; SLEEP", resource_requirements: short}
+  - {name: killed, command: "touch begun; mpirun SLEEP", resource_requirements: wide, priority: 5}
+  - {name: after, command: "mpirun hostname > after", resource_requirements: wide, depends_on: [deaf], cancel_on_blocking_job_failure: false}
+slurm_schedulers:
+  - {name: four, account: root, partition: debug, nodes: 4, walltime: "00:05:00"}
+"""
+
+
+def test_what_mpirun_has_started_on_other_nodes_is_ended_with_its_job(cluster: Cluster, tmp_path: Path) -> None:
+    mpi_tools.plain_openmpi()
+    sleep = f"sleep {600 + os.getpid() / 1e7}"
+    (tmp_path / "w.yaml").write_text(LATE.replace("SLEEP", sleep))
+
+    def sleeping() -> int:
+        return sum(" ".join(each.info["cmdline"] or ()) == sleep for each in psutil.process_iter(["cmdline"]))
+
+    pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
+    wait_for(lambda: (tmp_path / "begun").exists() and sleeping() == 4, "mpirun has started a process on each node", 60)
+    pilotflow(cluster, tmp_path, "cancel", "last", "--jobs", "killed")
+    pilotflow(cluster, tmp_path, "attach", "last", check=False)
+    states = {job["name"]: job["state"] for job in json.loads(pilotflow(cluster, tmp_path, "jobs", "last", "--json"))}
+    assert states == {"deaf": "terminated", "killed": "cancelled", "after": "completed"}
+    assert len(set((tmp_path / "after").read_text().split())) == 4
+    wait_for(lambda: not sleeping(), "nothing is left of them", 60)
