@@ -16,7 +16,7 @@ _CHAIN_MAX = 20
 _FRAMES_MAX = 100
 """Frames of a traceback that travel, half of them from each end."""
 _LINKS = ("__traceback__", "__cause__", "__context__")
-_OURS = frozenset({"pilotflow.runtime.worker", "pilotflow.runtime.tasks"})
+_OURS = frozenset(f"pilotflow.runtime.{name}" for name in ("calls", "tasks", "thread_calls", "worker"))
 
 
 def pack_exception(error: BaseException) -> Packed:

@@ -535,7 +535,9 @@ def test_the_traceback_of_a_python_app_shows_where_its_output_is_and_the_excepti
     assert (type(error), str(error), error.args) == (ValueError, "no data", ("no data",))
     shown = "".join(traceback.format_exception(error))
     assert shown.count(f"The stdout of 'fail' (task {future.task_id}) is in {out}, its stderr in {err}") == 1
+    assert "pilotflow/runtime" not in shown, "what is ours before the user's function is left out"
     plain = fail("no data").exception()
+    assert "pilotflow/runtime" not in "".join(traceback.format_exception(plain))
     assert not hasattr(plain, "__notes__")
     assert "The stdout" not in "".join(traceback.format_exception(plain))
 
