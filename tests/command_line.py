@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,25 @@ def pilotflow(
         code = _server().answer(json.dumps(request), timeout_s)
         out, err = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
     return subprocess.CompletedProcess(["pilotflow", *arguments], code, out, err)
+
+
+def on_terminal(*arguments: str, cwd: Path, columns: int = 100) -> str:
+    """What the command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns)}
+    env.pop("NO_COLOR", None)
+    argv = [sys.executable, "-m", "pilotflow", *arguments]
+    with subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = bytearray()
+        try:
+            while chunk := os.read(ours, 65536):
+                written += chunk
+        except OSError:  # the other side of a terminal is gone
+            pass
+        process.wait(100)
+    os.close(ours)
+    return written.decode()
 
 
 class _Server:

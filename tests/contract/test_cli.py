@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
@@ -17,29 +16,10 @@ import pytest
 
 from pilotflow.cli.demo_tasks import count_primes, factor_command, primes_below
 from pilotflow.ids import VERSION
-from tests.command_line import ROOT, pilotflow
+from tests.command_line import ROOT, on_terminal, pilotflow
 
 GOLDEN = ROOT / "tests" / "golden"
 BAD = "retrys: 1\nexecutors:\n  - label: a b\n    provider: {type: locl}\n"
-
-
-def on_terminal(*arguments: str, cwd: Path, columns: int = 100) -> str:
-    """What the command writes to a terminal."""
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns)}
-    env.pop("NO_COLOR", None)
-    argv = [sys.executable, "-m", "pilotflow", *arguments]
-    with subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        written = bytearray()
-        try:
-            while chunk := os.read(ours, 65536):
-                written += chunk
-        except OSError:  # the other side of a terminal is gone
-            pass
-        process.wait(100)
-    os.close(ours)
-    return written.decode()
 
 
 def test_the_version_is_printed_at_once() -> None:

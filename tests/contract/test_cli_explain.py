@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +21,7 @@ from pilotflow.errors import ConfigError, RequestTooLarge, RunClosed
 from pilotflow.explanation import Explanation, Kind, State
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus
 from pilotflow.runtime.past import explain_past
-from tests.command_line import ROOT, pilotflow
+from tests.command_line import ROOT, on_terminal, pilotflow
 from tests.integration.faults import frozen, managers_of
 from tests.waiting import until
 
@@ -306,35 +304,17 @@ def test_json_has_what_the_text_has_and_its_numbers(tmp_path: Path, gate: Path) 
         assert last.result() == 1
 
 
-def on_terminal(*arguments: str, cwd: Path, columns: int) -> str:
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns)}
-    env.pop("NO_COLOR", None)
-    argv = [sys.executable, "-m", "pilotflow", *arguments]
-    with subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        written = bytearray()
-        try:
-            while chunk := os.read(ours, 65536):
-                written += chunk
-        except OSError:  # the other side of a terminal is gone
-            pass
-        process.wait(100)
-    os.close(ours)
-    return written.decode()
-
-
-@pytest.mark.parametrize("columns", [80, 40])
-def test_text_is_folded_and_bold_on_terminals_only(tmp_path: Path, gate: Path, columns: int) -> None:
+def test_text_is_folded_and_bold_on_terminals_only(tmp_path: Path, gate: Path) -> None:
     with pf.load(config(tmp_path)) as run:
         running = pf.python_app(wait_for)(str(gate))
         until_running(run, running)
         wide = pf.python_app(num_cpus=2)(wait_for)(str(gate))
-        text = on_terminal("explain", "2", cwd=tmp_path, columns=columns)
-        assert "\x1b[1mTask 2 (wait_for) is queued.\x1b[0m" in text
-        assert "\x1b[1mWhat now:\x1b[0m" in text
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-        assert max(map(len, plain.splitlines())) <= columns
+        for columns in (80, 40):
+            text = on_terminal("explain", "2", cwd=tmp_path, columns=columns)
+            assert "\x1b[1mTask 2 (wait_for) is queued.\x1b[0m" in text
+            assert "\x1b[1mWhat now:\x1b[0m" in text
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+            assert max(map(len, plain.splitlines())) <= columns
         assert "\x1b" not in said("2", cwd=tmp_path)
         gate.touch()
         wide.result()

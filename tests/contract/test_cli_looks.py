@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from pilotflow.cli.layout import print_table
-from tests.command_line import pilotflow
-from tests.contract.test_cli import COLOURS, on_terminal
+from tests.command_line import on_terminal, pilotflow
+from tests.contract.test_cli import COLOURS
 
 WORKFLOW = """\
 name: mixed
