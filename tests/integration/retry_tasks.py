@@ -29,6 +29,12 @@ def sleep_then_fail(seconds: float, path: str) -> None:
     raise ConnectionError("after its sleep")
 
 
+def fail_twice_then_sleep(seconds: float, path: str) -> None:
+    """Fail after so long, but at the third try take a minute."""
+    tries = len(Path(path).read_text(encoding="ascii").splitlines()) if Path(path).exists() else 0
+    sleep_then_fail(seconds if tries < 2 else 60.0, path)
+
+
 def sleep_in_c(path: str) -> None:
     """Block every signal, and wait in C code that no exception can interrupt."""
     import ctypes

@@ -126,7 +126,7 @@ def test_what_a_rank_raised_is_the_cause_of_the_error_that_names_the_rank(tmp_pa
     text = str(error.__cause__)
     assert text.index("OurError: rank 2 does not like this") < text.index("was the direct cause of the following")
     assert "pilotflow/runtime/ranks.py" not in text
-    assert time.monotonic() - started < 30  # the others were ended, they had not
+    assert time.monotonic() - started < 60  # the others were ended, they had not
 
 
 def test_other_ranks_that_failed_too_are_summarised(tmp_path: Path) -> None:
