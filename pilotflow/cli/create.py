@@ -302,6 +302,7 @@ def draw(path: str, kind: str | None, by: str, output: Path | None) -> None:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written: {error.strerror}.") from None
+    sys.stderr.write(f"written: {output}\n")
 
 
 def convert(path: str) -> None:

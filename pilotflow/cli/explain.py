@@ -11,7 +11,7 @@ from pilotflow.errors import ConfigError
 from pilotflow.explanation import NEXT_STEP, Explanation
 from pilotflow.runtime.explaining import explain
 from pilotflow.units import did_you_mean
-from pilotflow.workflow.history import is_workflow
+from pilotflow.workflow.history import is_workflow, refuse_damaged
 
 
 def show_explanation(first: str | None, second: str | None, base: Path, as_json: bool) -> None:
@@ -41,6 +41,7 @@ def show_explanation(first: str | None, second: str | None, base: Path, as_json:
         with open_history(directory) as history:
             explanation = explain_job(history, task)
     else:
+        refuse_damaged(directory)
         explanation = explain(find_connection(run, base), task)
     if as_json:
         print(json.dumps(as_data(explanation), indent=2))

@@ -242,7 +242,7 @@ def _named(catalog: Catalog, name: str | None) -> Site:
     site = site_of(catalog, name, os.environ)
     if site is None:
         known = ", ".join(sorted(catalog.files)) or "none"
-        raise ConfigError(f"this is no site that is known here; say which: {known}.")
+        raise ConfigError(f"This is no site that is known here; say which: {known}.")
     return site
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pilotflow.cli.in_words import errors_in_words
 from pilotflow.cli.runs import find_connection, find_directory
-from pilotflow.workflow.history import is_workflow
+from pilotflow.workflow.history import is_workflow, refuse_damaged
 
 
 class Asked(NamedTuple):
@@ -62,6 +62,7 @@ def show_status(run: str, base: Path, as_json: bool) -> None:
 
         show_workflow(directory, as_json=as_json)
     else:
+        refuse_damaged(directory)
         from pilotflow.cli.program_status import show_status as show_program
 
         show_program(find_connection(run, base), as_json)

@@ -148,7 +148,8 @@ def _show_recovery(recovery: Recovery, *, as_json: bool) -> None:
         print(f"... and {more:,} more")
     if recovery.alike:
         print(f"{len(recovery.alike):,} jobs with the same requirements, which have not run, will ask for the same.")
-    print(flush=True)
+    if rows:
+        print(flush=True)
 
 
 def _asked(request: Request | None) -> dict[str, Any]:

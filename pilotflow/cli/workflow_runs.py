@@ -22,7 +22,7 @@ from pilotflow.config.settings import option_of
 from pilotflow.core.job_states import ENDED
 from pilotflow.errors import ConfigError
 from pilotflow.requests import parse_request
-from pilotflow.units import did_you_mean
+from pilotflow.units import counted, did_you_mean
 from pilotflow.workflow.coordinator import SUCCEEDED, create, detach, go_on
 from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.history import open_history
@@ -290,14 +290,16 @@ def schedule_blocks(
     with open_history(directory) as history:
         names = [entry.name for entry in history.workflow().slurm_schedulers]
         state = history.summary(stages=False).state
+    if not names:
+        raise ConfigError(f"Run {directory.name} has no slurm_schedulers, so nothing can be asked for by one of them.")
     if scheduler is None:
         if len(names) != 1:
-            raise ConfigError(f"Say which with --scheduler: {', '.join(names) or 'this run has none'}.")
+            raise ConfigError(f"Say which with --scheduler: {', '.join(names)}.")
         scheduler = names[0]
     if scheduler not in names:
         raise ConfigError(
             f"Run {directory.name} has no scheduler '{scheduler}'{did_you_mean(scheduler, names)}. "
-            f"It has: {', '.join(names) or 'none'}."
+            f"It has: {', '.join(names)}."
         )
     if state != "running":
         raise ConfigError(f"Run {directory.name} is not running ({_STANDS[state]}); go on with it first.")
@@ -305,4 +307,4 @@ def schedule_blocks(
     if as_json:
         print(json.dumps({"run": directory.name, "executor": label, "blocks": count}))
     else:
-        print(f"{count} more blocks of executor '{label}' are asked for.")
+        print(f"{counted(count, 'more block')} of executor '{label}' asked for.")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.cli.runs import find_directory
 from pilotflow.errors import ConfigError
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import counted, format_duration, format_memory
 from pilotflow.workflow.history import open_history
 from pilotflow.workflow.usage import StageUse, Usage, Use, read_usage
 from pilotflow.workflow.usage_page import core_time, page, percent
@@ -47,7 +47,7 @@ def _print(usage: Usage) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    print(f"Run {usage.run} of '{usage.name}', {len(usage.uses):,} attempts\n")
+    print(f"Run {usage.run} of '{usage.name}', {counted(len(usage.uses), 'attempt')}\n")
     stages = usage.stages()
     header = ("entry", "attempts", "cores", "busy", "memory", "peak", "of it", "runtime", "longest", "")
     print_table(console, header, [_row(one) for one in stages[:SHOWN]], range(1, 9))
@@ -77,7 +77,7 @@ def _row(one: StageUse) -> tuple[str, ...]:
         format_memory(one.memory_peak) if one.memory_peak else "-",
         percent(one.memory_share),
         format_duration(request.runtime_s) if request.runtime_s is not None else "-",
-        format_duration(round(one.longest_s, 1)),
+        format_duration(round(one.longest_s, 1) or round(one.longest_s, 3)),
         ", ".join(one.verdicts),
     )
 

@@ -266,7 +266,9 @@ def open_history(directory: Path) -> Iterator[History]:
         raise ConfigError(f"Cannot read the run store {path}: {error}.") from error
     try:
         if kind is None:
-            raise ConfigError(f"{directory} is the run of a Python program, not of a workflow.")
+            raise ConfigError(
+                f"{directory} is the run of a Python program, not of a workflow; `pilotflow list` shows those of workflows."
+            )
         yield History(directory, database)
     finally:
         database.close()
@@ -279,6 +281,20 @@ def why_damaged(directory: Path) -> str:
             return ""
     except ConfigError as error:
         return str(error) if isinstance(error.__cause__, sqlite3.Error) else ""
+
+
+def refuse_damaged(directory: Path) -> None:
+    """Do nothing unless there is a store that has become unreadable.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    try:
+        with open_history(directory):
+            pass
+    except ConfigError as error:
+        if type(error.__cause__) is sqlite3.DatabaseError:  # others: there is none, or it is just being made
+            raise
 
 
 def is_workflow(directory: Path) -> bool:

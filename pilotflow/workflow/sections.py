@@ -136,6 +136,10 @@ class Sections:
             owner = model_at(model, loc[:-1])
             valid = keys_of(owner) if owner is not None else []
             name = str(loc[-1])
+            if where == ("executors",):
+                text = "this is a key of configurations, which `pilotflow check` reads; a workflow has `jobs`."
+                self._findings.error(where, text, key=True)
+                return
             self._findings.error(
                 where, f"there is no key '{name}' here{did_you_mean(name, valid)}. Valid: {', '.join(valid)}.", key=True
             )

@@ -114,7 +114,7 @@ def _stage_table(stages: Sequence[StageUse]) -> str:
             format_memory(one.request.memory_bytes) if one.request.memory_bytes else "-",
             format_memory(one.memory_peak) if one.memory_peak else "-",
             format_duration(one.request.runtime_s) if one.request.runtime_s is not None else "-",
-            format_duration(round(one.longest_s, 1)),
+            format_duration(round(one.longest_s, 1) or round(one.longest_s, 3)),
             one.verdicts,
         )
         for one in stages

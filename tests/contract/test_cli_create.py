@@ -74,7 +74,7 @@ def test_graph_draws_jobs_as_mermaid_and_dot() -> None:
 def test_graph_writes_an_svg_that_is_whole_and_readable_offline(tmp_path: Path) -> None:
     output = tmp_path / "g.svg"
     done = pilotflow("graph", "-", "--output", str(output), stdin=TRICKY)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"written: {output}\n")
     root = ET.parse(output).getroot()
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert texts == ['x "1" <&> `y`', "z"]

@@ -71,6 +71,8 @@ def test_letters_that_take_two_columns_are_counted_as_two(capsys: pytest.Capture
         (("jobs", "-j", "running"), 0, "There is no such job now.\n", ""),
         (("results", "-j", "after"), 0, "No attempt at these jobs has ended.\n", ""),
         (("logs", "last", "ok_1"), 0, "", "These jobs have printed nothing.\n"),
+        (("slurm", "schedule-nodes"), 2, "", "Run 0001 has no slurm_schedulers, so nothing can be asked for "),
+        (("graph", "w.yaml", "-o", "w.svg"), 0, "", "written: w.svg\n"),
         (("cancel",), 2, "", "Run 0001 is not running (it has failed); there is nothing to cancel.\n"),
         (("import", "nope"), 2, "", "Cannot read the archive nope: No such file or directory.\n"),
         (("runner", "--time-limit", "soon"), 2, "", "--time-limit: 'soon' is not a duration. Write "),
@@ -96,6 +98,24 @@ def test_a_workflow_that_is_checked_as_a_configuration_is_recognised(ended: Path
     done = pilotflow("check", "w.yaml", cwd=ended)
     assert done.returncode == 2
     assert done.stderr.endswith("\nw.yaml looks like a workflow: `pilotflow create w.yaml` checks those.\n")
+
+
+def test_a_configuration_that_is_run_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("executors: []\n")
+    said = pilotflow("run", "c.yaml", cwd=tmp_path).stderr
+    assert (
+        "c.yaml:1:1: this is a key of configurations, which `pilotflow check` reads; a workflow has `jobs`.\n" in said
+    )
+
+
+@pytest.mark.parametrize("words", [("status", "copy"), ("explain", "copy", "1"), ("jobs", "copy")])
+def test_a_damaged_record_is_told_by_all_commands(ended: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "connection.json").write_bytes((ended / "runs" / "0001" / "connection.json").read_bytes())
+    (tmp_path / "copy" / "run.db").write_text("no database at all")
+    done = pilotflow(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"Cannot read the run store {tmp_path}/copy/run.db: file is not a database.\n"
 
 
 def test_braces_that_want_quotes_are_recognised(tmp_path: Path) -> None:
