@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as _TimeoutError  # the builtin sinc
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -35,8 +35,17 @@ from pilotflow.launchers.srun import SrunLauncher, SrunMPILauncher
 from pilotflow.providers.base import BlockJob
 from pilotflow.runtime.addresses import listening_address
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from pilotflow.run import Run
+
 TRIAL_WALLTIME_S: Final = 600.0
 COMMAND_TIMEOUT_S: Final = 30.0
+_CLOSED: Final = frozenset({"PartitionDown", "PartitionInactive"})
+"""What Slurm says of jobs for a partition that takes none until its admins open it again."""
+_CLOSED_S: Final = 10.0
+"""How long that is believed to be passing."""
 _COMMANDS: Final = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 
 
@@ -259,12 +268,33 @@ def _run_a_task(executor: ExecutorConfig, timeout_s: float) -> str:
         began = time.monotonic()
         run = load(Config(executors=[executor], run_dir=Path(folder).resolve()), progress=False)
         try:
-            host = python_app(socket.gethostname)().result(timeout=timeout_s)
+            host = _result(run, python_app(socket.gethostname)(), timeout_s)
         except _TimeoutError:
             blocks = "; ".join(
                 f"{block.block}: {block.phase.value}, {block.said or block.reason}" for block in run.blocks()
             )
-            raise InfrastructureError(f"no result after {timeout_s:.0f} s ({blocks or 'no block'})") from None
+            waited = f"no result after {time.monotonic() - began:.0f} s"
+            raise InfrastructureError(f"{waited} ({blocks or 'no block'})") from None
         finally:
             run.close(wait=False)
     return f"ran on {host}, {time.monotonic() - began:.1f} s after it was asked for"
+
+
+def _result(run: Run, future: Future[str], timeout_s: float) -> str:
+    """What the task returns; not waited for to the end while the block's partition is closed.
+
+    Raises:
+        TimeoutError: nothing came.
+    """
+    began, closed_at = time.monotonic(), None
+    while True:
+        waited_s = time.monotonic() - began
+        try:
+            return future.result(timeout=max(0.0, min(1.0, timeout_s - waited_s)))
+        except _TimeoutError:
+            if not any(block.said in _CLOSED for block in run.blocks()):
+                closed_at = None
+            elif closed_at is None:
+                closed_at = time.monotonic()
+            if waited_s >= timeout_s or (closed_at is not None and time.monotonic() - closed_at > _CLOSED_S):
+                raise

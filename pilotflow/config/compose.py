@@ -156,7 +156,7 @@ def compose(
     limits = _shared_limits(settings, room, len(partitions))
     if shares := _shares(site, said, limits, partitions):
         own["resources"] = shares
-    executors = [_executor(site, partition, said, limits, policies, own) for partition in partitions]
+    executors = [_executor(site, partition, settings, limits, policies, own) for partition in partitions]
     return Config(executors=executors, **run)
 
 
@@ -239,12 +239,13 @@ def _shared_limits(settings: Mapping[str, Setting], room: int | None, executors:
 def _executor(
     site: Site,
     partition: Partition,
-    said: Mapping[str, Any],
+    settings: Mapping[str, Setting],
     limits: _Limits,
     policies: Sequence[LocatedPolicy],
     own: Mapping[str, Any],
 ) -> ExecutorConfig:
     cls: Any = load_provider("slurm")
+    said = {key: setting.value for key, setting in settings.items()}
     account = said.get("account", site.account.default)
     if account is None and site.account.required:
         raise ConfigError(f"site '{site.name}' needs an account: say account=..., or set PILOTFLOW_ACCOUNT.")
@@ -262,7 +263,7 @@ def _executor(
         init_blocks=limits.init,
         min_blocks=limits.least,
         max_blocks=limits.most,
-        walltime=walltime_s(partition, said.get("walltime"), policies),
+        walltime=_walltime_s(partition, settings, policies),
         worker_init=worker_init_text(site, said.get("worker_init")),
         scheduler_options="\n".join(script_lines(options)),
         exclusive=None if partition.shared or "cores_per_node" in said or "mem_per_node" in said else True,
@@ -310,6 +311,15 @@ def _gpus(partition: Partition) -> int | str | None:
     if not partition.gpus_per_node or not partition.ask_for_gpus:
         return None
     return f"{partition.gpu_type}:{partition.gpus_per_node}" if partition.gpu_type else partition.gpus_per_node
+
+
+def _walltime_s(partition: Partition, settings: Mapping[str, Setting], policies: Sequence[LocatedPolicy]) -> float:
+    """As `walltime_s`; no longer than the partition allows, unless a user has named that partition and a walltime."""
+    said, named = settings.get("walltime"), settings.get("partition")
+    wanted = walltime_s(partition, None if said is None else said.value, policies)
+    if partition.max_walltime_s is None or (said and named and "site" not in (said.layer, named.layer)):
+        return wanted
+    return min(wanted, partition.max_walltime_s)
 
 
 def walltime_s(partition: Partition, wanted: float | None, policies: Sequence[LocatedPolicy]) -> float:

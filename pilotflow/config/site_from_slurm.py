@@ -77,7 +77,7 @@ def site_text(facts: SlurmFacts, date: str, name: str | None = None) -> str:
         "batch_system: slurm",
         "detect:",
         "  environment: {SLURM_CLUSTER_NAME: " + _word(cluster) + "}",
-        '  # hosts: ["login*"]  # names of login nodes, so that users need not name the site',
+        '  # hosts: ["login*"]  # names of login nodes, if this is not /etc/pilotflow/site.yaml: SLURM_CLUSTER_NAME is set in batch jobs only',
     ]
     lines += _account(settings, facts.accounts)
     lines += [

@@ -119,6 +119,18 @@ def test_what_only_the_site_says_shrinks_to_what_its_policy_leaves_room_for(tmp_
     assert [executor.label for executor in settle(tmp_path, {"account": "abc"}, site).config.block_executors] == ["cpu"]
 
 
+def test_a_walltime_that_is_meant_for_all_partitions_is_no_longer_than_each_allows(tmp_path: Path) -> None:
+    def walltimes(call: dict[str, Any], site: str = SITE) -> list[float | None]:
+        executors = settle(tmp_path, {"account": "abc", **call}, site).config.block_executors
+        return [executor.provider.walltime_s for executor in executors]
+
+    assert walltimes({"walltime": "3h"}) == [10800, 3600]
+    by_site = SITE.replace("defaults: {", "defaults: {walltime: 2h, ")
+    assert walltimes({}, by_site) == [7200, 3600]
+    assert walltimes({"partition": "gpu"}, by_site) == [3600]
+    assert walltimes({"partition": "gpu", "walltime": "3h"}) == [10800], "the batch system says what is wrong with it"
+
+
 def test_without_a_site_it_is_this_machine(tmp_path: Path) -> None:
     found = effective(
         Places(tmp_path / "none", user=tmp_path / "none", project=tmp_path / "none"), {}, {"max_blocks": 2}, "{key}"
