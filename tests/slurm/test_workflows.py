@@ -70,7 +70,7 @@ def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: P
     pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
     assert not cluster.jobs()
     said = pilotflow(cluster, tmp_path, "slurm", "schedule-nodes", "last", "--scheduler", "pair", "--num-hpc-jobs", "1")
-    assert "1 more blocks of executor 'pair' are asked for" in said
+    assert "1 more block of executor 'pair' asked for." in said
     pilotflow(cluster, tmp_path, "attach", "last")
     assert (tmp_path / "a.txt").read_text().startswith("node")
 
