@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import socket
 import time
 from collections.abc import Hashable, Sequence
@@ -114,7 +114,7 @@ def _ask(connection: Connection, question: ControlMessage, timeout_s: float) -> 
         channel = connect(
             loop,
             endpoint,
-            b"control-%d" % os.getpid(),
+            b"control-" + secrets.token_hex(8).encode(),
             (keys.server_public, keys.control_public, keys.control_secret),
             connection.max_message_bytes,
             conversation.hear,
