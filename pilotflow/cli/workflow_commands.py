@@ -299,15 +299,15 @@ def add_commands(app: typer.Typer) -> None:
     background = "Run a workflow in the background; the same as `run --detach`."
     app.command("submit", help=background, rich_help_panel=WORKFLOWS)(submit)
     commands: dict[str, Any] = {
-        "resume": resume,
-        "attach": attach,
         "list": list_runs,
+        "attach": attach,
+        "watch": watch,
         "jobs": jobs,
         "results": results,
         "logs": logs,
         "events": events,
         "cancel": cancel,
-        "watch": watch,
+        "resume": resume,
         "runner": runner,
         "rerun": rerun,
         "recover": recover,
