@@ -55,7 +55,10 @@ class DurableRun(Run):
         if connection is None:
             return super()._find_interchange(config, mark, undo)
         self._sockets = Path(connection.client[0].removeprefix("unix:")).parent
-        self._interchange = TakenOver(self._durable.interchange_pid, self.directory)
+        try:
+            self._interchange = TakenOver(self._durable.interchange_pid, self.directory)
+        except ProcessLookupError:
+            raise InterchangeLost(f"The interchange of run {self.run_id} has ended in the meantime.") from None
         return connection
 
     def _connection(self, config: Config) -> Connection:
@@ -73,7 +76,10 @@ class DurableRun(Run):
         return BlockKeeper(*parts, spare=self._durable.spare)
 
     def _make_client(self, connection: Connection) -> Client:
-        return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)
+        try:
+            return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)
+        except (ConnectionError, FileNotFoundError, ProcessLookupError):  # it was killed in the meantime
+            raise self._interchange.why_no_start() from None
 
     @property
     def _is_open_to_all(self) -> bool:  # type: ignore[override]

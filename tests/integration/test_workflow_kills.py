@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +17,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pilotflow import Config
+from pilotflow import Config, InterchangeLost
 from pilotflow.core.job_states import JobState
+from pilotflow.durable_run import DurableRun
+from pilotflow.runtime.connection import read_connection
+from pilotflow.runtime.durable import Durable
 from pilotflow.workflow.coordinator import go_on
 from pilotflow.workflow.engine import Engine
+from pilotflow.workflow.inbox import Inbox
 from pilotflow.workflow.records import Action, Deed, Trigger
+from pilotflow.workflow.store import JobStore
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
 from tests.waiting import until
@@ -204,6 +211,38 @@ def test_a_bug_in_the_client_loop_is_followed_by_another_loop(tmp_path: Path, ru
     assert go_on(run, beside) == 0
     assert tools.states(run) == {"completed": 40}
     assert "the client loop ends because of a bug" in (run / "pilotflow.log").read_text()
+
+
+@pytest.mark.parametrize("pid_was_given_away", [False, True])
+def test_an_interchange_that_dies_while_it_is_taken_over_is_lost_and_no_bug(
+    tmp_path: Path, runs: list[Path], pid_was_given_away: bool
+) -> None:
+    run = a_run(tmp_path, a_workflow(a_job(0, "sleep 600")))
+    runs.append(run)
+    program = Program(run)
+    until(lambda: tools.states(run).get("running"), "the job runs")
+    pid = tools.interchange_pid(run)
+    program_and_interchange(program, random.Random(0))
+    store = JobStore(run, logging.getLogger("test"))
+    with subprocess.Popen(["sleep", "600"]) as other:
+        durable = Durable(
+            directory=run,
+            run_id=dict(tools.query(run, "SELECT key, value FROM run"))["run_id"],
+            epoch=1,
+            store=store,
+            journal=Inbox(),
+            keep_s=3600.0,
+            known=lambda _: None,
+            interchange=read_connection(run / "connection.json"),
+            interchange_pid=other.pid if pid_was_given_away else pid,
+            spare=True,
+        )
+        try:
+            with pytest.raises(InterchangeLost, match=r"does not answer|in the meantime"):
+                DurableRun(Config(), durable)
+        finally:
+            other.kill()
+    store.close(10.0)
 
 
 def test_a_command_of_an_action_that_ignores_its_end_does_not_keep_an_interrupted_program(
