@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from pilotflow.cli.layout import print_pairs, print_table
-from pilotflow.config.file import load_config
+from pilotflow.config.here import config_to_use
 from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.plugins import name_of
 from pilotflow.errors import ConfigError
@@ -30,7 +30,7 @@ def check_as_text(path: str) -> None:
     from rich.console import Console
 
     try:
-        config = load_config(path)
+        config = config_to_use(path, {})
     except ConfigError as error:
         if ": jobs: there is no such key" in str(error):
             raise ConfigError(
@@ -50,7 +50,7 @@ def check_as_text(path: str) -> None:
 def check_as_json(path: str) -> bool:
     """Print what a configuration file means, or its problems, as JSON; False if it has some."""
     try:
-        config = load_config(path)
+        config = config_to_use(path, {})
     except ConfigError as error:
         problems = [_problem(line, path) for line in str(error).splitlines()]
         print(json.dumps({"valid": False, "file": path, "problems": problems}, indent=2))

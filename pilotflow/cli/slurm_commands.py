@@ -94,13 +94,13 @@ def generate(
 
 
 def _script(path: str, label: str | None) -> str:
-    from pilotflow.config.file import load_config
+    from pilotflow.config.here import config_to_use
     from pilotflow.errors import ConfigError
     from pilotflow.providers.slurm import SlurmProvider
     from pilotflow.runtime.block_job import block_job
     from pilotflow.supplies import kept_executors
 
-    config = load_config(path)
+    config = config_to_use(path, {})
     ours = [one.label for one in config.block_executors if isinstance(one.provider, SlurmProvider)]
     if label is None and not ours:
         raise ConfigError(f"{path}: none of its executors has a provider of type slurm.")

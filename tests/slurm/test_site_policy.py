@@ -29,7 +29,8 @@ policy:
   max_submissions_per_minute: 60
   min_poll_interval: 2s
   partitions: [debug, "gp*"]
-  fixed: [encrypted, ports]
+  fixed: [encrypted, ports, worker_init]
+worker_init: {default: export OF_SITE=1}
 message: Down on Tuesday.
 """
 JOBS = """\
@@ -177,6 +178,20 @@ def test_refusals_name_policy_limit_value_and_both_places(cluster: Cluster, line
         f"partition 'low' ({low}): site 'pfs' allows partitions: debug, gp* ({at}{line + 6}).",
     ):
         assert any(expected in text for text in lines), (expected, lines)
+    assert not cluster.jobs()
+
+
+def test_what_would_be_submitted_is_shown_as_the_policy_has_it(cluster: Cluster, line: int, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    provider = "{type: slurm, partition: debug, walltime: 5m}"
+    file.write_text(f"executors:\n  - label: x\n    provider: {provider}\n")
+    assert "\nexport OF_SITE=1\n" in said(cluster, tmp_path, "slurm", "script", str(file)).stdout
+    said(cluster, tmp_path, "check", str(file))
+    file.write_text(file.read_text().replace("5m}", '5m, scheduler_options: "#SBATCH --time=9-0"}'))
+    for words in (["slurm", "script"], ["check"]):
+        [problem] = refused(cluster, tmp_path, *words, str(file))
+        at = f"{ADMIN_FILE}:{line + 3}"
+        assert f"the option --time=9-0 ({file}:3): site 'pfs' allows max_walltime: 10m ({at})." in problem
     assert not cluster.jobs()
 
 
