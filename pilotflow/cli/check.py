@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 from pilotflow.cli.layout import print_pairs, print_table
-from pilotflow.config.here import config_to_use
+from pilotflow.config.file import load_config
+from pilotflow.config.here import origins_in, within_policy
 from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.plugins import name_of
 from pilotflow.errors import ConfigError
@@ -30,7 +31,7 @@ def check_as_text(path: str) -> None:
     from rich.console import Console
 
     try:
-        config = config_to_use(path, {})
+        config = _allowed(path)
     except ConfigError as error:
         if ": jobs: there is no such key" in str(error):
             raise ConfigError(
@@ -50,13 +51,18 @@ def check_as_text(path: str) -> None:
 def check_as_json(path: str) -> bool:
     """Print what a configuration file means, or its problems, as JSON; False if it has some."""
     try:
-        config = config_to_use(path, {})
+        config = _allowed(path)
     except ConfigError as error:
         problems = [_problem(line, path) for line in str(error).splitlines()]
         print(json.dumps({"valid": False, "file": path, "problems": problems}, indent=2))
         return False
     print(json.dumps({"valid": True, "file": path, "config": _as_data(config)}, indent=2, default=str))
     return True
+
+
+def _allowed(path: str) -> Config:
+    """The configuration in a file, as this machine's admins allow it."""
+    return within_policy(load_config(path), None, origins_in(path))
 
 
 def _problem(line: str, path: str) -> dict[str, Any]:

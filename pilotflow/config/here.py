@@ -47,7 +47,7 @@ def config_to_use(
     if isinstance(config, (str, os.PathLike)):
         from pilotflow.config.file import load_config
 
-        return within_policy(load_config(config), None, _origins_in(os.fspath(config)), places)
+        return within_policy(load_config(config), None, origins_in(os.fspath(config)), places)
     if not isinstance(config, Config):
         raise ConfigError(f"load(config=...) takes a Config or the path of a file, not {type(config).__name__}")
     return within_policy(config, places=places)
@@ -154,7 +154,7 @@ def more_within_policy(
     return more
 
 
-def _origins_in(path: str) -> dict[str, dict[str, str]]:
+def origins_in(path: str) -> dict[str, dict[str, str]]:
     """Where a configuration's file says what of the provider of each executor."""
     from pilotflow.config.reader import read_document
 
