@@ -268,7 +268,7 @@ def _run_a_task(executor: ExecutorConfig, timeout_s: float) -> str:
         began = time.monotonic()
         run = load(Config(executors=[executor], run_dir=Path(folder).resolve()), progress=False)
         try:
-            host = _result(run, python_app(socket.gethostname)(), timeout_s)
+            host = result_of(run, python_app(socket.gethostname)(), timeout_s)
         except _TimeoutError:
             blocks = "; ".join(
                 f"{block.block}: {block.phase.value}, {block.said or block.reason}" for block in run.blocks()
@@ -280,8 +280,14 @@ def _run_a_task(executor: ExecutorConfig, timeout_s: float) -> str:
     return f"ran on {host}, {time.monotonic() - began:.1f} s after it was asked for"
 
 
-def _result(run: Run, future: Future[str], timeout_s: float) -> str:
+def result_of(run: Run, future: Future[str], timeout_s: float, closed_s: float = _CLOSED_S) -> str:
     """What the task returns; not waited for to the end while the block's partition is closed.
+
+    Args:
+        run: whose blocks say so.
+        future: the task's.
+        timeout_s: how long to wait at most.
+        closed_s: how long a partition may be closed.
 
     Raises:
         TimeoutError: nothing came.
@@ -296,5 +302,5 @@ def _result(run: Run, future: Future[str], timeout_s: float) -> str:
                 closed_at = None
             elif closed_at is None:
                 closed_at = time.monotonic()
-            if waited_s >= timeout_s or (closed_at is not None and time.monotonic() - closed_at > _CLOSED_S):
+            if waited_s >= timeout_s or (closed_at is not None and time.monotonic() - closed_at >= closed_s):
                 raise

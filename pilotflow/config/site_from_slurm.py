@@ -74,10 +74,12 @@ def site_text(facts: SlurmFacts, date: str, name: str | None = None) -> str:
         ),
         "# Look through it, then try it: pilotflow site check FILE",
         f"name: {_word(name or cluster)}",
+        "# description: 100 CPU nodes, 10 GPU nodes  # for `pilotflow site list`",
         "batch_system: slurm",
         "detect:",
         "  environment: {SLURM_CLUSTER_NAME: " + _word(cluster) + "}",
-        '  # hosts: ["login*"]  # names of login nodes, if this is not /etc/pilotflow/site.yaml: SLURM_CLUSTER_NAME is set in batch jobs only',
+        "  # SLURM_CLUSTER_NAME is set in batch jobs only. /etc/pilotflow/site.yaml is found without; any other place needs:",
+        '  # hosts: ["login*"]  # names of login nodes',
     ]
     lines += _account(settings, facts.accounts)
     lines += [
