@@ -50,8 +50,9 @@ def test_tables_fit_narrow_terminals_and_show_nothing_empty(ended: Path, words: 
 
 
 def test_columns_with_nothing_in_them_are_left_out_before_a_table_becomes_a_list(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # rich gives a dumb terminal 80 columns, whatever is asked for
     console = Console(force_terminal=True, width=12, no_color=True, highlight=False)
     print_table(console, ("a", "nothing", "b"), [("1", "", "two"), ("2", "", "three")], (0,))
     said = COLOURS.sub("", capsys.readouterr().out)

@@ -12,6 +12,7 @@ from pilotflow.config.plugins import launcher_names, load_launcher
 from pilotflow.launchers.simple import WrappedLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.launchers.steps import Step, step_environment
+from tests.command_line import pilotflow
 from tests.integration import mpi_tools
 from tests.integration.scripts import ROOT, run_script
 
@@ -33,10 +34,18 @@ def test_a_program_on_the_page_runs(program: str, output: str, tmp_path: Path, m
 
 def test_the_file_on_the_page_loads(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text(re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0])
+    (text,) = re.findall(r"^```yaml\n(executors:.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    path.write_text(text)
     wide, contained = load_config(path).block_executors
     assert wide.launcher == SrunLauncher(mpi="pmix", step_options=("--cpu-bind=cores",))
     assert contained.launcher == WrappedLauncher("apptainer exec $HOME/tools.sif")
+
+
+def test_the_workflow_on_the_page_has_no_mistakes(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(name:.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "w.yaml").write_text(text)
+    done = pilotflow("create", "w.yaml", "--dry-run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_page_has_every_launcher_with_its_name() -> None:
