@@ -18,8 +18,8 @@ from pilotflow.workflow.schemes import Ask, Place, Scheme, schemes
 NEAR: Final = 1.1
 """What is cheaper and takes at most so many times as long as the fastest is recommended instead of it."""
 WALLTIME_MARGIN: Final = 1.2
-BLOCK_START_S: Final = 3.0
-"""From the start of a batch job to its first job: managers start and register."""
+BLOCK_START_S: Final = 1.0
+"""From the start of a batch job to its first job: managers start and register. Measured on nodes with local disks."""
 JOB_START_S: Final = 0.05
 STEP_START_S: Final = 0.3
 """What each job takes beside its own time where it is a step that srun places."""

@@ -29,7 +29,7 @@ def test_plan_as_json_has_every_way() -> None:
     assert {choice["way"] for choice in data["choices"]} == {"one large", "per step", "as written"}
     (best,) = [choice for choice in data["choices"] if choice["recommended"]]
     assert best is not None
-    assert best["makespan_s"] == pytest.approx(2 * 600 + 2 * 3 + 0.6 + 1800 + 4 * 3600)
+    assert best["makespan_s"] == pytest.approx(2 * 600 + 2 * 1 + 0.6 + 1800 + 4 * 3600)
     assert yaml.safe_load(data["yaml"])["slurm_schedulers"][0]["name"] == best["batch_jobs"][0]["scheduler"]
 
 
@@ -59,7 +59,7 @@ def test_a_dry_run_shows_what_would_be_asked_of_the_site(tmp_path: Path) -> None
     jobs = 'jobs: [{name: "a_{i}", command: x, resource_requirements: r, parameters: {i: "1:26"}}]'
     file.write_text(f"name: w\n{needs}\n{jobs}\n")
     said = pilotflow("create", str(file), "--site", "dane").stdout
-    assert "planned: 1 x 2 nodes of partition 'pbatch' for 1h 15m each; done in 1h 3s and the wait in the queue" in said
+    assert "planned: 1 x 2 nodes of partition 'pbatch' for 1h 15m each; done in 1h 1s and the wait in the queue" in said
     data = json.loads(pilotflow("create", str(file), "--site", "dane", "--json").stdout)
     assert (data["planned"]["partition"], data["planned"]["nodes_per_block"]) == ("pbatch", 2)
     assert "planned" not in pilotflow("create", str(file)).stdout, "nobody knows the site"

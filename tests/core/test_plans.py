@@ -52,8 +52,8 @@ def test_equal_jobs_are_compared_on_all_sizes_that_are_of_use(tmp_path: Path) ->
     for choice in found.choices:
         ask = choice.scheme.asks[0]
         rounds = 8 // (ask.nodes * ask.count)
-        assert choice.forecast.makespan_s == pytest.approx(600 + 3 + rounds * 3600.3)
-        assert choice.node_hours == pytest.approx(8 * 3600.3 / 3600 + 3 * ask.nodes * ask.count / 3600)
+        assert choice.forecast.makespan_s == pytest.approx(600 + 1 + rounds * 3600.3)
+        assert choice.node_hours == pytest.approx(8 * 3600.3 / 3600 + 1 * ask.nodes * ask.count / 3600)
         assert 1.2 * rounds * 3600 < ask.walltime_s <= 1.2 * rounds * 3600 + 3600
     assert found.best is not None
     assert (found.best.scheme.name, found.best.scheme.asks[0].nodes) == ("one large", 8)
@@ -111,7 +111,7 @@ jobs:
     found = planned(read(tmp_path, text), Place("cpu", NODE), gpus)
     assert found.best is not None
     assert {ask.place.name: ask.stages for ask in found.best.scheme.asks} == {"cpu": (0,), "gpu": (1,)}
-    assert found.best.cost == pytest.approx((4 + 10) * 3603.3 / 3600)
+    assert found.best.cost == pytest.approx((4 + 10) * 3601.3 / 3600)
     alone = planned(read(tmp_path, text), Place("cpu", NODE))
     assert alone.best is None
     assert alone.choices[0].forecast.unfinished == [4]
@@ -142,7 +142,7 @@ def test_what_a_workflow_does_not_say_is_planned_only_if_it_can_be(tmp_path: Pat
     assert found.settings == {
         "partition": "p", "nodes_per_block": 8, "walltime": 4500.0, "init_blocks": 1, "max_blocks": 1
     }  # fmt: skip
-    assert found.words.startswith("planned: 1 x 8 nodes of partition 'p' for 1h 15m each; done in 1h 3s and the wait")
+    assert found.words.startswith("planned: 1 x 8 nodes of partition 'p' for 1h 15m each; done in 1h 1s and the wait")
     assert planned_settings(read(tmp_path, EQUAL), site, [], ["walltime"]) is None, "somebody has said it"
     silent = EQUAL.replace(", runtime: PT1H", "")
     assert planned_settings(read(tmp_path, silent), site, [], []) is None, "nobody knows how long it takes"
@@ -164,7 +164,7 @@ actions:
 """
     )
     (written,) = of(planned(read(tmp_path, text)), "as written")
-    assert written.forecast.makespan_s == pytest.approx(3 + 32 * 3600.3)
+    assert written.forecast.makespan_s == pytest.approx(1 + 32 * 3600.3)
 
 
 def test_of_very_many_jobs_only_the_larger_ways_are_compared(tmp_path: Path) -> None:
