@@ -76,10 +76,7 @@ class DurableRun(Run):
         return BlockKeeper(*parts, spare=self._durable.spare)
 
     def _make_client(self, connection: Connection) -> Client:
-        try:
-            return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)
-        except (ConnectionError, FileNotFoundError, ProcessLookupError):  # it was killed in the meantime
-            raise self._interchange.why_no_start() from None
+        return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)
 
     @property
     def _is_open_to_all(self) -> bool:  # type: ignore[override]

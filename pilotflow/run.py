@@ -109,7 +109,10 @@ class Run:
         undo.callback(self._guard.end)
         self._keeper = self._make_keeper(kept, mark)
         undo.callback(self._keeper.undo, CLOSE_TIMEOUT_S)
-        self.client = self._make_client(connection)
+        try:
+            self.client = self._make_client(connection)
+        except (ConnectionError, FileNotFoundError, ProcessLookupError):  # it was killed in the meantime
+            raise self._interchange.why_no_start() from None
         undo.callback(self.client.close, RunClosed(f"run {self.run_id} did not start"), CLOSE_TIMEOUT_S)
         shapes = [shape_of(executor) for executor in config.block_executors]
         self.client.say(DefineExecutors(shapes, closed=not self._is_open_to_all))

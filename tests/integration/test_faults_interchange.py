@@ -7,10 +7,12 @@ import signal
 import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilotflow import InterchangeLost, PilotExecutor, load
+from pilotflow.runtime.client import Client
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import (
     config,
@@ -23,7 +25,24 @@ from tests.integration.faults import (
     status_of,
     took,
 )
+from tests.processes import is_alive
 from tests.waiting import until
+
+
+def test_one_that_is_killed_before_anybody_has_spoken_to_it_is_told_by_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_to_killed(connection: Any, pid: int, *others: Any) -> Client:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not is_alive(pid), "the end of the interchange")
+        return Client(connection, pid, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pilotflow.run.Client", connect_to_killed)
+        with pytest.raises(InterchangeLost, match="ended with exit code -9"):
+            load(config(tmp_path))
+    with load(config(tmp_path)):
+        assert tasks.square(3).result(60) == 9
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])

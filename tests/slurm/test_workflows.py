@@ -109,7 +109,8 @@ def test_allocations_and_what_they_run_outlive_the_program_and_its_interchange(
 def test_a_run_is_served_asked_and_told_from_other_hosts(cluster: Cluster, tmp_path: Path) -> None:
     jobs = (
         "execution_config: {mode: direct}\njobs:\n  - {name: a, command: 'hostname > a.txt'}\n"
-        "  - {name: b, command: 'touch b.txt; sleep 300'}\n  - {name: c, command: 'true', depends_on: [b]}\n"
+        "  - {name: b, command: 'touch b.txt; sleep 300', depends_on: [a]}\n"
+        "  - {name: c, command: 'true', depends_on: [b]}\n"
     )
     never = "actions:\n" + ACTION % ("on_workflow_complete", "")  # so that no allocation is asked for
     (tmp_path / "w.yaml").write_text(HEAD + jobs + never)
