@@ -155,13 +155,15 @@ class Exchange(Desk):
         """The client has begun anew, and what was on its way to it is lost.
 
         It submits everything again of which it has no result. Managers keep results that nobody
-        has acknowledged: asked to register anew they send them once more.
+        has acknowledged: asked to register anew they send them once more. What is submitted again
+        and neither here nor in these results had never arrived, and needs not wait for anybody.
         """
         self._first_attempt += GENERATION
         self.recovery.begin(self._first_attempt)
         for manager_id in self.outbox.drop():
             peer = self.by_id.get(manager_id)
             if peer is not None:
+                self._unheard.add(manager_id)
                 self._send(peer.key, Reregister())
 
     def _submit(self, message: Submit, frames: Sequence[Any], at: int, now: float) -> int:
@@ -323,6 +325,8 @@ class Exchange(Desk):
         if due is not None and due <= now:
             self._end_grace(now)
         self._check_liveness(now)
+        if self.recovery.held and self._knows_all and not self._unheard:
+            self._hand_out_held()
         scheduler = self.scheduler
         if scheduler.any_ahead and now >= self._balanced + BALANCE_PERIOD_S:
             self._balance(now)
@@ -386,7 +390,12 @@ class Exchange(Desk):
             self._send(self.by_id[manager_id].key, Retract([(task.id, task.attempt) for task in tasks]))
 
     def _reunite(self) -> None:
-        """All managers are back, says the client: what none of them has was not handed out."""
+        """All managers are back, says the client."""
+        self._knows_all = True
+        self._hand_out_held()
+
+    def _hand_out_held(self) -> None:
+        """What none of all managers has was not handed out."""
         for task in self.recovery.take_held():
             task.attempt = max(task.attempt, self._first_attempt)
             self._queue(task)

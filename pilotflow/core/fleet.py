@@ -90,6 +90,7 @@ class Fleet(Ledger):
                     known = False  # there is no stock to take
         if known and peer is not None and messages and isinstance(messages[0], Register):
             self._take_stock(peer, messages[0], now)  # after the results that came with it
+            self._unheard.discard(peer.manager.id)
         tell_passed_over(bad)
 
     def _take_news(self, peer: Peer, message: ManagerMessage, now: float) -> None:

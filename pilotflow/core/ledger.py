@@ -72,6 +72,8 @@ class Ledger:
         self.client: Hashable | None = None
         self._program = 0  # process id of the client, 0 when its connection has closed
         self._had_client = False
+        self._knows_all = epoch == 1  # whether managers of an earlier interchange may still come
+        self._unheard: set[int] = set()  # managers that have results to tell once more, as the client has begun anew
         self._instructions: dict[
             int, tuple[Hashable, int]
         ] = {}  # what other terminals want: who asked, and their token
@@ -187,6 +189,7 @@ class Ledger:
         del self.by_id[manager.id]
         self._lost.append(peer.key)
         self.recovery.lose(manager.id)
+        self._unheard.discard(manager.id)
         for task in reversed(held):
             unstarted = self.gatherings.end(task.id)
             if task.manager != manager.id and (lead := self.by_id.get(task.manager)) is not None:

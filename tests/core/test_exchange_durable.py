@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from pilotflow.messages import Crashed, Hello, ManagerUp, Refused, Reregister, Reunited, Run, Submit, Task, Welcome
+from pilotflow.messages import (
+    Crashed,
+    DefineFunction,
+    Hello,
+    ManagerUp,
+    Refused,
+    Reregister,
+    Results,
+    Reunited,
+    Run,
+    Submit,
+    Task,
+    Welcome,
+)
 from pilotflow.questions import Instruct, Instructed, Instruction, Obeyed
-from tests.core.test_exchange import NOW, Bench, done
+from tests.core.test_exchange import NOW, Bench, done, register
 
 
 def test_what_was_not_handed_out_before_a_restart_runs_at_once_when_all_managers_are_back() -> None:
@@ -41,6 +54,50 @@ def test_the_next_program_hears_of_the_managers_and_has_the_results_that_nobody_
     assert [type(message) for message in bench.said["next"][:2]] == [Welcome, ManagerUp]
     assert isinstance(bench.said["m1"][-1], Reregister)
     assert bench.exchange.program == 2
+
+
+def next_program(bench: Bench, *ids: int) -> list[int]:
+    """Another program takes the run over and submits these again; returns which of them are handed out then."""
+    bench.exchange.on_hang_up("client", NOW)
+    hello, again = Hello("1", "3.11.0", 2, "r", 1), Submit([Task(id, 0, 1, 1, b"") for id in ids], again=True)
+    bench.exchange.on_client("next", [hello, DefineFunction(1, b"d", b"b"), again], (), NOW)
+    before = len(handed_out(bench))
+    bench.turn("next")
+    return handed_out(bench)[before:]
+
+
+def handed_out(bench: Bench) -> list[int]:
+    return [task.id for said in bench.said.get("m1", []) if isinstance(said, Run) for task in said.tasks]
+
+
+def test_what_never_arrived_runs_at_once_when_the_next_program_submits_it_again() -> None:
+    bench = Bench()
+    bench.submit(7)
+    assert next_program(bench, 7, 8) == [8], "a manager has the other"
+    assert not any(isinstance(message, Crashed) for message in bench.said["next"])
+
+
+def test_what_a_manager_may_have_the_result_of_waits_until_that_has_told_its_results_again() -> None:
+    bench = Bench()
+    (task,) = bench.submit(7)
+    bench.manager(done(task))
+    assert bench.results(), "the first program is told, and dies before it has recorded it"
+    assert next_program(bench, 7, 8) == []
+    bench.manager(register(), done(task))
+    assert handed_out(bench) == [7, 8]
+    told = [message for message in bench.said["next"] if isinstance(message, Results)]
+    assert [result.id for message in told for batch in message.batches for result in batch.results] == [7]
+
+
+def test_results_that_are_lost_with_their_manager_are_made_again_at_once() -> None:
+    bench = Bench()
+    (task,) = bench.submit(7)
+    bench.manager(done(task))
+    bench.manager(register(node="n2"), key="m2")
+    assert next_program(bench, 7) == []
+    bench.exchange.on_hang_up("m1", NOW)
+    bench.turn("next")
+    assert [one.id for said in bench.said["m2"] if isinstance(said, Run) for one in said.tasks] == [7]
 
 
 def test_an_instruction_reaches_the_program_and_its_answer_comes_back() -> None:
