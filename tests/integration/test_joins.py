@@ -176,7 +176,7 @@ def test_to_cancel_a_join_cancels_what_it_has_started(tmp_path: Path) -> None:
     until(partial(call_tasks.started, place))
     after = same(future)
     assert future.cancel()
-    until(inner[0].done)
+    until(lambda: bool(inner) and inner[0].done())
     with pytest.raises(CancelledError):
         inner[0].result(0)
     with pytest.raises(DependencyError, match=r"'start' .* was cancelled"):

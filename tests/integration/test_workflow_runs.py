@@ -137,15 +137,15 @@ def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: C
 
 
 def test_a_run_whose_disk_is_full_ends_with_words_and_goes_on_when_there_is_room(cli: Cli, tmp_path: Path) -> None:
-    text = 'name: many\njobs: [{name: "job{i}", command: "true", parameters: {i: "1:300"}}]\n'
+    text = 'name: many\njobs: [{name: "job{i}", command: "true", parameters: {i: "1:1500"}}]\n'
     file = _file(tmp_path, text)
-    few = ["prlimit", "--fsize=200000", sys.executable, "-m", "pilotflow", "run", file]
+    few = ["prlimit", "--fsize=500000", sys.executable, "-m", "pilotflow", "run", file]
     done = subprocess.run(few, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "pilotflow resume 0001" in done.stderr
     until(lambda: tools.nothing_left(tmp_path / "runs" / "0001"), "everything of the run is gone")
-    assert "has succeeded: 300 completed" in cli("resume").stdout
+    assert "has succeeded: 1,500 completed" in cli("resume").stdout
 
 
 def test_a_disk_without_room_for_a_run_leaves_no_run_behind(cli: Cli, tmp_path: Path) -> None:

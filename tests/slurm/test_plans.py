@@ -63,9 +63,6 @@ CASES = [
 ]  # fmt: skip
 
 
-SHORT = Case("short", [entry("a_{i}", 6, 1, 8), entry("b", 5, 4, depends_on_regexes=["^a_"])])
-
-
 def whole(case: Case) -> dict[str, object]:
     needs = [{"name": f"cores_{n}", "num_cpus": n, "memory": "100m", "runtime": "PT1M"} for n in (1, 2, 4)]
     value: dict[str, object] = {"name": case.name, "resource_requirements": needs, "jobs": case.jobs}
@@ -139,10 +136,6 @@ def check(cluster: Cluster, folder: Path, case: Case) -> None:
         if abs(measured / planned - 1) <= CLOSE:
             return
     pytest.fail(f"{case.name}: {'; '.join(found)}")
-
-
-def test_a_generated_plan_comes_true_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    check(cluster, tmp_path, SHORT)
 
 
 def test_a_workflow_without_schedulers_gets_what_is_planned_and_it_is_shown_before(
