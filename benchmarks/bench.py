@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# Installed packages are compiled; where this is set, as in many containers, each process would compile pilotflow anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 HOME = ROOT / ".bench"
 VENV = HOME / "venv"
 PAGE = ROOT / "docs" / "benchmarks.md"
