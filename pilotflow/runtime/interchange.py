@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import math
 import os
 import platform
 import signal
@@ -28,6 +27,7 @@ import msgspec
 from pilotflow.core.addresses import endpoint_of, parse_ports, split_endpoint
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.post import Post
+from pilotflow.core.succession import Succession
 from pilotflow.errors import ConfigError
 from pilotflow.ids import RUN_VARIABLE, VERSION
 from pilotflow.messages import (
@@ -90,8 +90,7 @@ class Interchange:
         self._context: Any = None
         self._close_at: float | None = None
         self._client_gone = False
-        self._client_pid = connection.client_pid
-        self._orphan_since: float | None = None  # since when nobody is there and nothing runs
+        self._programs = Succession(connection.client_pid, connection.keep_s)
         self._garbage_logged = -GARBAGE_LOG_PERIOD_S
         self._client_fd = -1
         opened = {
@@ -160,9 +159,9 @@ class Interchange:
         )
 
     def _watch_client(self) -> None:
-        if self._client_pid > 0:
+        if self._programs.program > 0:
             try:
-                self._client_fd = os.pidfd_open(self._client_pid)
+                self._client_fd = os.pidfd_open(self._programs.program)
             except ProcessLookupError:
                 self._client_lost()
             else:
@@ -230,31 +229,23 @@ class Interchange:
         if self._connection.keep_s > 0 and not self._exchange.closing:
             self._log.error(
                 "the program of this run (pid %d) is gone: what was handed out goes on, and its results are kept",
-                self._client_pid,
+                self._programs.program,
             )
-            self._client_pid = 0
-            self._orphan_since = time.monotonic()
+            self._programs.end(time.monotonic())
             return
         if not self._exchange.closing:
-            self._log.error("the program of this run (pid %d) is gone: ending it", self._client_pid)
+            self._log.error("the program of this run (pid %d) is gone: ending it", self._programs.program)
             self._exchange.close("the program of this run is gone")
         self._client_gone = True
 
     def _watch_orphan(self, now: float) -> float:
         """Wait for another program to take the run over, but not for ever; returns when to look again."""
-        program = self._exchange.program
-        if program and program != self._client_pid:
-            self._log.info("the program with pid %d goes on with this run", program)
-            self._client_pid, self._orphan_since = program, None
+        if self._programs.follow(self._exchange.program):
+            self._log.info("the program with pid %d goes on with this run", self._programs.program)
             self._watch_client()
-        if self._orphan_since is None:
-            return math.inf
-        if self._exchange.runs_something:
-            self._orphan_since = now
-        due = self._orphan_since + self._connection.keep_s
+        due = self._programs.due(now, runs_something=self._exchange.runs_something)
         if now >= due:
             self._log.error("nobody goes on with this run: ending it")
-            self._orphan_since = None
             self._client_gone = True
             self._exchange.close("nobody goes on with this run")
         return due
@@ -290,7 +281,7 @@ class Interchange:
             self._dispatch(exchange.turn(now))
             exchange.tidy()
             deadline = exchange.next_deadline()
-            if self._orphan_since is not None:
+            if self._programs.waits and not exchange.closing:
                 deadline = min(deadline, self._watch_orphan(now))
             if exchange.closing:
                 if self._close_at is None:
