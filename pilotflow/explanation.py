@@ -119,9 +119,13 @@ class Named(msgspec.Struct, frozen=True, array_like=True):
     name: str
 
     def __str__(self) -> str:
+        return self.called("task")
+
+    def called(self, noun: str) -> str:
+        """The same as text; `noun` says what is numbered: tasks or jobs."""
         if not self.task:
             return f"a future of another kind ({self.name})"
-        return f"task {self.task} ({self.name})" if self.name else f"task {self.task}"
+        return f"{noun} {self.task} ({self.name})" if self.name else f"{noun} {self.task}"
 
 
 class Explanation(msgspec.Struct, frozen=True, array_like=True):
@@ -136,6 +140,7 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
             all of this waits for.
         links: how many there are in that chain, if `chain` leaves some out.
         root: the explanation of the last one.
+        noun: what people call it: "job" in a workflow.
     """
 
     task: int
@@ -145,6 +150,7 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
     chain: tuple[Named, ...] = ()
     links: int = 0
     root: Explanation | None = None
+    noun: str = "task"
 
     @property
     def advice(self) -> str:
@@ -155,10 +161,11 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
     @property
     def headline(self) -> str:
         """The answer in one sentence."""
-        subject = f"T{str(Named(self.task, self.name))[1:]}" if self.task else "This task"
+        called = Named(self.task, self.name).called(self.noun) if self.task else f"this {self.noun}"
+        subject = f"{called[0].upper()}{called[1:]}"
         match self.state:
             case State.WAITING:
-                return f"{subject} waits for {self.chain[-1] if self.chain else 'its next try'}."
+                return f"{subject} waits for {self.chain[-1].called(self.noun) if self.chain else 'its next try'}."
             case State.QUEUED if self._is_hopeless():
                 return f"{subject} is queued, and nothing that is known of can run it."
             case State.LEASED:

@@ -171,7 +171,7 @@ def explain(
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
-    """Say why a task is not running, where it runs, or how it has ended; asks the run from another terminal."""
+    """Say why a task or job is not running, where it runs, or how it has ended; asks the run from another terminal."""
     from pilotflow.cli.explain import show_explanation
 
     with errors_in_words("Interrupted. The run was not touched."):

@@ -176,7 +176,7 @@ def silent_client(pid: int, after_s: float | None) -> Reason:
 
 def alike(name: str, count: int, state: State) -> Reason:
     """Several tasks have the name that was asked for; one that waits was looked for."""
-    text = f"{count:,} pending tasks are called '{name}'"
+    text = f"{count:,} tasks called '{name}' have not ended"
     if state in {State.QUEUED, State.WAITING}:
         text += "; this one waits."
     elif state is State.LEASED:

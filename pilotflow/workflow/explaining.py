@@ -69,6 +69,12 @@ def _states(history: History) -> list[JobState]:
 
 def _of(history: History, workflow: Workflow, states: list[JobState], number: int, running: bool) -> Explanation:
     (line,) = history.jobs([number])
+    return msgspec.structs.replace(
+        _of_line(history, workflow, states, line, running), task=number + 1, name=line.name, noun="job"
+    )
+
+
+def _of_line(history: History, workflow: Workflow, states: list[JobState], line: JobLine, running: bool) -> Explanation:
     if line.state in _ENDS:
         return _ended(workflow, states, line)
     if line.state in (S.BLOCKED, S.UNINITIALIZED):
@@ -76,12 +82,16 @@ def _of(history: History, workflow: Workflow, states: list[JobState], number: in
     if not running:
         text = "Its run is not running, so nobody runs it."
         advice = f"Go on with the run: pilotflow resume {history.directory.name}."
-        return Explanation(number + 1, line.name, State.QUEUED, (Reason(Kind.ENDED, text, advice=advice),))
+        return Explanation(line.job + 1, line.name, State.QUEUED, (Reason(Kind.ENDED, text, advice=advice),))
     try:
-        answer = ask_explanation(read_connection(history.directory / "connection.json"), str(number + 1), TIMEOUT_S)
+        said = ask_explanation(read_connection(history.directory / "connection.json"), str(line.job + 1), TIMEOUT_S)
     except PilotflowError as error:
-        return Explanation(number + 1, line.name, State.QUEUED, (Reason(Kind.SILENT, str(error)),))
-    return msgspec.structs.replace(answer, task=number + 1, name=line.name)
+        return Explanation(line.job + 1, line.name, State.QUEUED, (Reason(Kind.SILENT, str(error)),))
+    if said.state is State.UNKNOWN:
+        text = "It is about to be handed out, or has just ended."
+        advice = "Ask again in a moment."
+        return Explanation(line.job + 1, line.name, State.QUEUED, (Reason(Kind.HERE, text, advice=advice),))
+    return said
 
 
 def _ended(workflow: Workflow, states: list[JobState], line: JobLine) -> Explanation:

@@ -345,7 +345,7 @@ def test_names_and_numbers_that_are_wrong_get_one_message_and_exit_code_2(tmp_pa
         assert refused("99", cwd=tmp_path) == (
             f"Run {run.run_id} has no task 99: no such task is pending, and its record has none that ended.\n"
         )
-        assert "3 pending tasks are called 'wait_for'; this one waits." in said("wait_for", cwd=tmp_path)
+        assert "3 tasks called 'wait_for' have not ended; this one waits." in said("wait_for", cwd=tmp_path)
         assert run.explain("wait_for").task == 3
         for wrong in (True, 1.5, None, "", " "):
             with pytest.raises(ConfigError, match=r"explain\(task\) takes"):
@@ -362,7 +362,7 @@ def test_a_name_is_answered_with_a_task_that_waits_though_others_have_only_just_
         why = run.explain("note_and_wait")  # the program hears of starts at most once a second
         gate.touch()
     assert (why.task, why.state) == (tasks[2].task_id, State.QUEUED)
-    assert why.reasons[-1].text == "6 pending tasks are called 'note_and_wait'; this one waits."
+    assert why.reasons[-1].text == "6 tasks called 'note_and_wait' have not ended; this one waits."
 
 
 def test_a_future_of_another_run_is_not_mistaken_for_one_of_this(tmp_path: Path, gate: Path) -> None:

@@ -266,6 +266,17 @@ def test_a_waiting_task_shows_the_chain_and_what_all_of_it_waits_for() -> None:
     ]
 
 
+def test_jobs_of_a_workflow_are_called_jobs() -> None:
+    root = Explanation(1, "prepare", State.RUNNING, (), noun="job")
+    why = Explanation(3, "train", State.WAITING, (), (Named(1, "prepare"),), 1, root, noun="job")
+    assert str(why).splitlines() == [
+        "Job 3 (train) waits for job 1 (prepare).",
+        "",
+        "  Job 1 (prepare) is running.",
+    ]
+    assert Explanation(0, "", State.UNKNOWN, (), noun="job").headline == "This job is not known."
+
+
 def test_a_long_chain_is_cut_in_the_middle_and_counted() -> None:
     chain = tuple(Named(id, "step") for id in (99, 98, 2, 1))
     why = explain_waiting(ClientView(100, "step", needs=chain[:1], needed=1, chain=chain, links=99), None)

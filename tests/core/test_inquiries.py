@@ -142,7 +142,7 @@ def test_a_name_is_looked_up_by_the_program() -> None:
     bench.ask("square")
     why = answer(told(bench, ClientView(7, "square", alike=2, among=(Stretch(7, 8, "square"),))))
     assert (why.task, why.state) == (7, State.QUEUED)
-    assert why.reasons[-1].text == "2 pending tasks are called 'square'; this one waits."
+    assert why.reasons[-1].text == "2 tasks called 'square' have not ended; this one waits."
 
 
 def alike(*stretches: Stretch, task: int = 0, name: str = "square") -> ClientView:
@@ -158,7 +158,7 @@ def test_of_tasks_with_one_name_one_that_waits_is_answered_for_though_the_progra
     bench.ask("square")
     why = answer(told(bench, alike(Stretch(7, 9, "square"))))
     assert (why.task, why.state) == (8, State.QUEUED)
-    assert why.reasons[-1].text == "3 pending tasks are called 'square'; this one waits."
+    assert why.reasons[-1].text == "3 tasks called 'square' have not ended; this one waits."
 
 
 def test_the_one_that_waits_need_not_be_the_first_of_its_kind() -> None:
@@ -191,7 +191,7 @@ def test_one_that_waits_in_the_program_is_answered_for_if_none_waits_in_the_queu
     bench.manager(IsAt(bench.sent("m1", WhereIs).token, Whereabouts(True, 0, 3.0)))
     why = answer(bench.letters["terminal"])
     assert (why.task, why.state) == (8, State.WAITING)
-    assert why.reasons[-1].text == "2 pending tasks are called 'square'; this one waits."
+    assert why.reasons[-1].text == "2 tasks called 'square' have not ended; this one waits."
 
 
 def test_if_none_waits_that_is_all_that_is_said_of_the_others() -> None:
@@ -204,7 +204,8 @@ def test_if_none_waits_that_is_all_that_is_said_of_the_others() -> None:
     why = answer(bench.letters["terminal"])
     assert (why.task, why.state) == (7, State.RUNNING)
     assert (
-        why.reasons[-1].text == "2 pending tasks are called 'square'. None was found that waits; this is one of them."
+        why.reasons[-1].text
+        == "2 tasks called 'square' have not ended. None was found that waits; this is one of them."
     )
 
 
@@ -221,7 +222,7 @@ def test_of_those_that_were_handed_out_one_that_was_sent_ahead_is_answered_for()
     why = answer(bench.letters["terminal"])
     assert (why.task, why.state) == (8, State.LEASED)
     assert why.reasons[-1].text == (
-        "2 pending tasks are called 'square'. None waits in the queue; this is one that was handed to a node."
+        "2 tasks called 'square' have not ended. None waits in the queue; this is one that was handed to a node."
     )
 
 

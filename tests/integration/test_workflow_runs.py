@@ -130,6 +130,7 @@ def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: C
     assert (said["name"], said["state"], said["reasons"][0]["text"]) == ("c", "waiting", "It waits for b.")
     assert [link["name"] for link in said["chain"]] == ["b", "a"]
     assert (said["root"]["name"], said["root"]["state"]) == ("a", "running")
+    assert cli("explain", "last", "c").stdout.startswith("Job 3 (c) waits for job 1 (a).\n")
     cli("cancel")
     cli("attach", code=1)
     assert "cancelled" in cli("explain", "last", "c").stdout
