@@ -187,6 +187,14 @@ def format_memory(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
+def exact_memory(size_bytes: int) -> str:
+    """A memory size as one writes it, such as "4g" or "2000m": `parse_memory` reads back the same."""
+    for unit, shift in (("t", 40), ("g", 30), ("m", 20), ("k", 10)):
+        if size_bytes >= 1 << shift and size_bytes % (1 << shift) == 0:
+            return f"{size_bytes >> shift}{unit}"
+    return str(size_bytes)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name that `name` was most likely meant to be, or None if none is close."""
     import difflib

@@ -15,7 +15,7 @@ import msgspec
 
 from pilotflow.core.supply import MIN_SHARE_FOR_NEW_TASKS, MIN_TIME_FOR_NEW_TASKS_S
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import exact_memory, format_duration, format_memory
 
 KINDS_MAX: Final = 64
 """Kinds of nodes of one executor that are told apart."""
@@ -187,7 +187,7 @@ def _if_totals(request: Request, executors: Sequence[Nodes], lacking: Sequence[s
     amounts = {
         "cores": f"num_cpus={each.cpus_milli / 1000:g}",
         "GPUs": f"num_gpus={each.gpus_milli // 1000}",
-        "memory": f"memory='{format_memory(each.memory_bytes)}'",
+        "memory": f"memory='{exact_memory(each.memory_bytes)}'",
     }
     if (
         count == 1

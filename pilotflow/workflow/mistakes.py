@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pilotflow.resources import NodeShape, Request, SortMethod
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import exact_memory, format_duration, format_memory
 from pilotflow.workflow.findings import Findings
 from pilotflow.workflow.reading import Path
 from pilotflow.workflow.records import Deed, Job, Mode, SlurmScheduler, Workflow
@@ -84,16 +84,16 @@ def _totals(workflow: Workflow, places: Mapping[str, Path], findings: Findings, 
     known = "any node that is known here has" if nodes else "any node has"
     for name, request in _requirements(workflow):
         wrong, right = list[str](), list[str]()
-        for key, value, limit, words in (
-            ("num_cpus", request.cpus_milli, cpus, _cores),
-            ("memory", request.memory_bytes, memory, format_memory),
+        for key, value, limit, words, exact in (
+            ("num_cpus", request.cpus_milli, cpus, _cores, _cores),
+            ("memory", request.memory_bytes, memory, format_memory, exact_memory),
         ):
             if value <= limit:
                 continue
             wrong.append(f"{key} is {words(value)}, more than the {words(limit)} that {known}")
             each = -(-value // request.num_nodes)
             if request.num_nodes > 1 and each <= limit:
-                right.append(f"`{key}: {_short(key, each)}`")
+                right.append(f"`{key}: {exact(each)}`")
         if not wrong:
             continue
         ending = "Values are for each node."
@@ -120,15 +120,6 @@ def _requirements(workflow: Workflow) -> list[tuple[str, Request]]:
 
 def _cores(milli: int) -> str:
     return f"{milli / 1000:g}"
-
-
-def _short(key: str, value: int) -> str:
-    if key == "num_cpus":
-        return _cores(value)
-    for unit, shift in (("t", 40), ("g", 30), ("m", 20), ("k", 10)):
-        if value >= 1 << shift and value % (1 << shift) == 0:
-            return f"{value >> shift}{unit}"
-    return str(value)
 
 
 def _may_be_steps(workflow: Workflow, job: Job) -> bool:

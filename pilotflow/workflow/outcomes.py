@@ -11,6 +11,7 @@ from pilotflow.core.job_states import JobState
 from pilotflow.errors import (
     BlockStartError,
     MemoryLimitExceeded,
+    RankError,
     RequestTooLarge,
     TaskTimeout,
     WalltimeExceeded,
@@ -60,12 +61,13 @@ def ended(future: AppFuture[Any], execution: ExecutionConfig) -> Ended:
         error = future.exception(0)
     except CancelledError:
         return Ended(LOST_CODE, cause="cancelled", again=False)
-    if error is None or isinstance(error, JobFailed):
-        outcome = Outcome(*future.result(0)) if error is None else error.outcome
-        cause = "runtime" if outcome.terminated else "exit" if outcome.exit_code else ""
-        words = outcome.words[-WORDS_MAX:]
-        return Ended(outcome.exit_code, outcome.attempt, outcome.terminated, cause, words, result=outcome.result)
+    if error is None:
+        return _as_told(Outcome(*future.result(0)))
+    if isinstance(error, JobFailed):
+        return _as_told(error.outcome)
     words = str(error)[:WORDS_MAX]
+    if isinstance(error, RankError):
+        return _of_ranks(error, words)
     if isinstance(error, MemoryLimitExceeded):
         return Ended(execution.oom_exit_code, cause="memory", words=words)
     if isinstance(error, WalltimeExceeded):
@@ -79,6 +81,24 @@ def ended(future: AppFuture[Any], execution: ExecutionConfig) -> Ended:
     if isinstance(error, BlockStartError):
         return Ended(LOST_CODE, cause="lost", words=words, unstartable=True)
     return Ended(LOST_CODE, cause="exit", words=f"{type(error).__name__}: {words}", again=False)
+
+
+def _as_told(outcome: Outcome, before: str = "") -> Ended:
+    cause = "runtime" if outcome.terminated else "exit" if outcome.exit_code else ""
+    words = before + outcome.words[len(before) - WORDS_MAX :]
+    return Ended(outcome.exit_code, outcome.attempt, outcome.terminated, cause, words, result=outcome.result)
+
+
+def _of_ranks(error: RankError, words: str) -> Ended:
+    """A job over several nodes ends as the rank that failed first."""
+    rank = error.__cause__ and error.__cause__.__cause__  # between them is the remote text
+    if isinstance(rank, JobFailed):
+        more = f", and {len(error.failed) - 1} more" if len(error.failed) > 1 else ""
+        return _as_told(rank.outcome, f"rank {error.rank} on {error.host or 'its node'}{more}:\n")
+    code = error.exit_code
+    if not code:  # it has ended well before its time, or nobody knows how
+        return Ended(LOST_CODE, cause="exit", words=words)
+    return Ended(code if code > 0 else 128 - code, cause="exit", words=words)
 
 
 def result_row(job: int, attempt: int, how: str, task: TaskRow, end: Ended, at: float) -> ResultRow:

@@ -222,7 +222,7 @@ def test_only_managers_that_change_something_are_worth_another_look() -> None:
     [
         ({"cpus_milli": 16_000}, "num_cpus=4"),
         ({"cpus_milli": 10_000}, "num_cpus=2.5"),
-        ({"cpus_milli": 16_000, "memory_bytes": 32 * GIB}, "num_cpus=4, memory='8 GiB'"),
+        ({"cpus_milli": 16_000, "memory_bytes": 32 * GIB}, "num_cpus=4, memory='8g'"),
         ({"gpus_milli": 4000}, "num_gpus=1"),
     ],
 )

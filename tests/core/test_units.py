@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pilotflow.errors import ConfigError
 from pilotflow.units import (
+    exact_memory,
     format_duration,
     format_memory,
     nearest,
@@ -172,3 +173,13 @@ def test_any_text_is_a_value_or_a_config_error(text: str) -> None:
 )
 def test_the_nearest_name_is_found_or_none(name: str, match: str | None) -> None:
     assert nearest(name, ["max_blocks", "walltime", "label"]) == match
+
+
+@given(st.integers(0, 1 << 60))
+def test_a_size_to_write_down_is_read_back_the_same(size: int) -> None:
+    assert parse_memory(exact_memory(size)) == size
+
+
+@pytest.mark.parametrize(("size", "text"), [(2000 << 20, "2000m"), (8 << 30, "8g"), (1500, "1500"), (0, "0")])
+def test_a_size_to_write_down_is_short(size: int, text: str) -> None:
+    assert exact_memory(size) == text
