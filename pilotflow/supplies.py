@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pilotflow.core.addresses import endpoint_of, parse_ports
 from pilotflow.core.blocks import BlockLimits
@@ -26,6 +26,10 @@ from pilotflow.runtime.versions import versions_here
 
 if TYPE_CHECKING:
     from pilotflow.config.model import Config, ExecutorConfig
+
+START_LIMIT_S: Final = 300.0
+START_LIMIT_HERE_S: Final = 60.0
+"""A running block has had no manager for so long: it hangs. On this machine a manager comes within a second."""
 
 
 def kept_executors(
@@ -84,9 +88,16 @@ def _kept(
         parallelism=provider.parallelism,
         max_idletime_s=config.max_idletime_s,
         min_life_s=config.min_block_life_s,
+        start_limit_s=config.start_limit_s or _usual_start_limit_s(executor),
     )
     starts = OneForAllNodes() if at_head else executor.launcher
     return KeptExecutor(executor.label, provider, starts, argv, limits, environment.prelude)
+
+
+def _usual_start_limit_s(executor: ExecutorConfig) -> float:
+    """How long the first manager of a block may take: on many nodes, Python may come from a slow file system."""
+    here = not executor.provider.elsewhere and isinstance(executor.launcher, SingleNodeLauncher)
+    return START_LIMIT_HERE_S if here else START_LIMIT_S
 
 
 def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -> Connection:

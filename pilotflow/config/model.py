@@ -168,6 +168,8 @@ class Config:
             means that no task is ever run twice.
         max_idletime: a block idle for so long is ended, down to `min_blocks`. Seconds or "2m".
         min_block_life: a block is kept for so long after its first manager has joined, idle or not. Seconds or "30s".
+        start_limit: a block that runs and has no manager for so long is replaced. Seconds or "2m"; if not given, a minute
+            for blocks on this machine, five for others.
         heartbeat_limit: a process silent for so long is given up. Seconds or "30s".
         connect_timeout: a manager that cannot reach the run for so long ends, and says why. Seconds or "30s".
         encrypted: protect TCP links with CURVE. Without it anyone who can reach their ports can
@@ -196,6 +198,7 @@ class Config:
     crash_limit: int = 5
     max_idletime: float | str = 120.0
     min_block_life: float | str = 30.0
+    start_limit: float | str | None = None
     heartbeat_limit: float | str = 30.0
     connect_timeout: float | str = 30.0
     encrypted: bool = True
@@ -233,6 +236,8 @@ class Config:
             "connect_timeout": 1.0,
             "backoff": 0.0,
         }
+        if self.start_limit is not None:
+            least_s["start_limit"] = 1.0
         for key, least in least_s.items():
             _parse(self, key, parse_duration, least, format_duration)
         _parse(self, "max_message_bytes", parse_memory, 1 << 20, format_memory)
@@ -284,6 +289,11 @@ class Config:
     def min_block_life_s(self) -> float:
         """`min_block_life` in seconds."""
         return float(self.min_block_life)
+
+    @property
+    def start_limit_s(self) -> float | None:
+        """`start_limit` in seconds; None if not given."""
+        return None if self.start_limit is None else float(self.start_limit)
 
     @property
     def heartbeat_limit_s(self) -> float:

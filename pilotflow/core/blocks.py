@@ -328,7 +328,7 @@ class BlockScaler:
             waited = now - block.since
             why = ""
             if block.phase is Phase.RUNNING and waited >= self._limits.start_limit_s:
-                why = f"had no manager {self._limits.start_limit_s:g} s after it had started"
+                why = f"had no manager {self._limits.start_limit_s:g} s after it had started (start_limit)"
                 self._count_start_failure(block, now)
             elif block.phase in {Phase.WORKING, Phase.DRAINING} and block.deserted:
                 planned = block.left_planned or block.phase is Phase.DRAINING

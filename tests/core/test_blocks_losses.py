@@ -348,7 +348,7 @@ def test_a_block_that_runs_and_never_brings_a_manager_is_ended_and_counted_once(
     (give_up,) = bench.decide()
     assert isinstance(give_up, GiveUp)
     assert "2 blocks in a row" in give_up.reason
-    assert "had no manager 60 s after it had started" in give_up.reason
+    assert "had no manager 60 s after it had started (start_limit)" in give_up.reason
 
 
 def test_a_manager_that_joins_resets_the_count() -> None:

@@ -12,8 +12,13 @@ import pytest
 from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.config.plugins import load_launcher, load_provider, name_of
 from pilotflow.errors import ConfigError
+from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.single_node import SingleNodeLauncher
+from pilotflow.launchers.srun import SrunLauncher
+from pilotflow.providers.base import Provider
 from pilotflow.providers.local import LocalProvider
+from pilotflow.providers.slurm import SlurmProvider
+from pilotflow.supplies import kept_executors
 
 
 def test_the_default_is_one_executor_on_this_machine() -> None:
@@ -35,6 +40,24 @@ def test_durations_and_sizes_become_numbers_once() -> None:
     config = Config(max_idletime="1h 30m", heartbeat_limit="PT5S", max_message_bytes="1g", run_dir=Path("r"))
     assert (config.max_idletime, config.heartbeat_limit, config.max_message_bytes) == (5400.0, 5.0, 1 << 30)
     assert config == Config(max_idletime=5400, heartbeat_limit=5, max_message_bytes=1 << 30, run_dir=Path("r"))
+
+
+@pytest.mark.parametrize(
+    ("given", "provider", "launcher", "limit_s"),
+    [
+        (None, LocalProvider(), SingleNodeLauncher(), 60.0),
+        (None, LocalProvider(), SrunLauncher(), 300.0),
+        (None, SlurmProvider(), SingleNodeLauncher(), 300.0),
+        ("1h", LocalProvider(), SingleNodeLauncher(), 3600.0),
+        (20, SlurmProvider(), SrunLauncher(), 20.0),
+    ],
+)
+def test_a_block_without_a_manager_is_given_less_time_on_this_machine_unless_the_user_says(
+    given: str | int | None, provider: Provider, launcher: Launcher, limit_s: float, tmp_path: Path
+) -> None:
+    config = Config(executors=[ExecutorConfig(provider=provider, launcher=launcher)], start_limit=given)
+    (kept,) = kept_executors(config, tmp_path, tmp_path / "connection.json", {}, write=False)
+    assert kept.limits.start_limit_s == limit_s
 
 
 def test_a_configuration_survives_pickling() -> None:
@@ -60,6 +83,7 @@ def test_a_configuration_survives_pickling() -> None:
         ({"max_idletime": "soon"}, "Config(max_idletime=...): 'soon' is not a duration. Write seconds (90"),
         ({"max_idletime": [1]}, "Config(max_idletime=...): [1] is list, expected float | str."),
         ({"heartbeat_limit": 0}, "Config(heartbeat_limit=...): 0 is less than 100ms."),
+        ({"start_limit": "0.5s"}, "Config(start_limit=...): '0.5s' is less than 1s."),
         ({"max_message_bytes": "1k"}, "Config(max_message_bytes=...): '1k' is less than 1 MiB."),
         ({"encrypted": "no"}, "Config(encrypted=...): 'no' is str, expected bool."),
         ({"store": 1}, "Config(store=...): 1 is int, expected bool."),

@@ -77,6 +77,17 @@ def test_work_for_other_executors_goes_on_when_one_is_given_up(tmp_path: Path) -
     nothing_left(run)
 
 
+def test_a_block_that_stands_still_before_its_manager_has_joined_is_replaced(tmp_path: Path) -> None:
+    freeze_once = f"if mkdir {tmp_path}/frozen 2>/dev/null; then kill -STOP $$; fi"
+    executor = ExecutorConfig(max_workers_per_node=1, provider=LocalProvider(worker_init=freeze_once, max_blocks=1))
+    with load(Config(executors=[executor], run_dir=tmp_path / "runs", start_limit="3s")) as run:
+        assert tasks.square(3).result(100) == 9
+        first, *others = run.blocks()
+        assert (first.phase.value, len(others)) == ("ended", 1)
+        assert "had no manager 3 s after it had started (start_limit)" in first.reason
+    nothing_left(run)
+
+
 def test_a_manager_that_cannot_have_its_files_says_need_limit_and_remedy(tmp_path: Path) -> None:
     with running(tmp_path, worker_init="ulimit -n 64") as run:
         with pytest.raises(BlockStartError) as caught:
