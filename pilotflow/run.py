@@ -188,8 +188,7 @@ class Run:
                 f"Cannot make the run store {self.directory}/run.db: {error}. Free space there, choose another "
                 "run_dir, or load with store=False."
             ) from None
-        store.fact("run_id", self.run_id)
-        store.fact("pid", str(self._pid))
+        store.begin(self.run_id, self._pid)
         return store
 
     # ---- for users --------------------------------------------------------------------------
@@ -287,6 +286,7 @@ class Run:
             self._memo.close(CACHE_TIMEOUT_S)
         node_files.end(self.directory / node_files.SHARED)
         if self._store is not None:
+            self._store.end(self.counts())
             self._store.close(2.0)
         self._remove_sockets()
         atexit.unregister(self._at_exit)

@@ -11,7 +11,7 @@ import msgspec
 
 from pilotflow.cli.blocks import ask_blocks, awaited
 from pilotflow.cli.layout import print_pairs, print_table
-from pilotflow.errors import PilotflowError
+from pilotflow.errors import PilotflowError, RunClosed
 from pilotflow.messages import BlockLoad, ExecutorLoad, StatusReport
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
@@ -26,18 +26,30 @@ _NUMBERS: Final = (1, 2, 3)
 
 
 def show_status(connection_file: Path, as_json: bool) -> None:
-    """Ask the interchange of a run how it is, and print the answer.
+    """Ask the interchange of a run how it is, and print the answer; if it is over, what its record says.
 
     Raises:
-        RunClosed: the run is over.
+        RunClosed: the run is over, and keeps no record.
         InfrastructureError: it does not answer.
     """
     connection = read_connection(connection_file)
-    report = ask_status(connection, TIMEOUT_S)
+    try:
+        report = ask_status(connection, TIMEOUT_S)
+    except RunClosed:
+        from pilotflow.cli.program_summary import FAILURES_SHOWN, print_past_run
+        from pilotflow.runtime.past_run import past_run
+
+        directory = connection_file.parent
+        past = past_run(directory / "run.db", FAILURES_SHOWN)
+        if past is None:
+            raise
+        print_past_run(directory, connection.run_id, past, as_json=as_json)
+        return
     if as_json:
         data = {
             "run_id": report.run_id,
             "directory": connection.directory,
+            "state": "running",
             "interchange_pid": report.pid,
             "executors": [msgspec.structs.asdict(load) for load in report.executors],
             "blocks": [msgspec.structs.asdict(block) for block in report.blocks],

@@ -21,8 +21,10 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
+from pilotflow.core.pace import Counts
 from pilotflow.messages import ManagerUp
 from pilotflow.runtime.filesystems import is_local
+from pilotflow.runtime.leftovers import mark
 
 FLUSH_PERIOD_S = 0.5
 """Rows wait at most this long before they are written."""
@@ -139,6 +141,17 @@ class Store:
     def fact(self, key: str, value: str) -> None:
         """Record something about the run as a whole."""
         self._add(("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value)))
+
+    def begin(self, run_id: str, pid: int) -> None:
+        """Record that this program begins the run."""
+        for key, value in (("run_id", run_id), ("pid", pid), ("mark", mark(run_id, pid)), ("began", time.time())):
+            self.fact(key, str(value))
+
+    def end(self, counts: Counts) -> None:
+        """Record that the program has closed the run, and how its tasks ended."""
+        for key in ("done", "failed", "cancelled"):
+            self.fact(key, str(getattr(counts, key)))
+        self.fact("ended", str(time.time()))
 
     def event(self, kind: str, subject: str, detail: str) -> None:
         """Record a change of a block or manager."""

@@ -46,7 +46,18 @@ def test_a_run_says_what_waits_and_works_until_it_is_over(tmp_path: Path) -> Non
         assert (said["run_id"], said["directory"], said["dropped_messages"]) == (run.run_id, str(run.directory), 0)
         assert said["executors"] == [{"executor": "local", "queued": 0, "leased": 0, "slots": 2}]
         assert said["blocks"][0]["block"] == "local-0"
+        assert said["state"] == "running"
     done = status("runs/latest/connection.json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Run 0001 has ended: 1 done.\nIt began on ")
+    assert f"{run.directory}/pilotflow.log" in done.stdout
+    assert json.loads(status("--json", cwd=tmp_path).stdout)["state"] == "ended"
+
+
+def test_a_run_that_is_over_and_keeps_no_record_says_where_its_log_is(tmp_path: Path) -> None:
+    with pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path / "runs", store=False)) as run:
+        pass
+    done = status(cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == f"Run {run.run_id} is over. Its log is {run.directory}/pilotflow.log.\n"
 
