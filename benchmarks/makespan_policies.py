@@ -10,7 +10,7 @@ from makespan_world import Node, Place, Policy, Workload, amounts, has
 
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import Request
 
 

@@ -26,7 +26,7 @@ from itertools import count
 
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import Capacity, Request
 
 WORKERS = 64

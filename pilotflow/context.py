@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from pilotflow.errors import ConfigError, RunClosed
 from pilotflow.ids import WORKER_VARIABLE
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import DEFAULT_REQUEST, Request
 
 RANK_VARIABLE: Final = "PILOTFLOW_RANK"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
-from pilotflow.messages import ManagerDown, ManagerUp
-from pilotflow.questions import Instruction
+from pilotflow.messages.client import Instruction, ManagerDown, ManagerUp
 from pilotflow.run import CLOSE_TIMEOUT_S, Run
 from pilotflow.runtime import leftovers
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor

@@ -19,7 +19,7 @@ from pilotflow.errors import (
     WalltimeExceeded,
     WorkerLost,
 )
-from pilotflow.messages import ENDED_WHILE_IT_RAN, Excess, Status, decode_excess
+from pilotflow.messages.records import ENDED_WHILE_IT_RAN, Excess, Status, decode_excess
 from pilotflow.missing import explain_surroundings
 from pilotflow.remote_errors import add_note, unpack_exception
 from pilotflow.runtime.tails import tail

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotflow.errors import SerializationError
 from pilotflow.future_errors import TaskFuture, dependency_failed, failure_of
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.notebook import table
 from pilotflow.runtime.tasks import part
 from pilotflow.serialize import Derived, Packed, unpack

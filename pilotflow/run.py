@@ -22,9 +22,20 @@ from pilotflow.display import Display, Look, Surface, in_words, waited_for
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
-from pilotflow.messages import DefineExecutors, FailExecutor, Load, ManagerDown, ManagerUp, Notice, SetupFailed
+from pilotflow.messages.client import (
+    DefineExecutors,
+    DefineSetup,
+    FailExecutor,
+    Instruction,
+    Load,
+    LookUp,
+    ManagerDown,
+    ManagerUp,
+    Notice,
+    Obeyed,
+    SetupFailed,
+)
 from pilotflow.notebook import table
-from pilotflow.questions import Instruction, LookUp, Obeyed
 from pilotflow.runtime import leftovers, node_files, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
@@ -117,8 +128,6 @@ class Run:
         shapes = [shape_of(executor) for executor in config.block_executors]
         self.client.say(DefineExecutors(shapes, closed=not self._is_open_to_all))
         for label, payload in setups.items():
-            from pilotflow.messages import DefineSetup
-
             self.client.say(DefineSetup(label, payload))
         self._prepare()
         self.client.start()

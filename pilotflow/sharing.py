@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pilotflow.current import current_run
 from pilotflow.errors import ConfigError, SerializationError
 from pilotflow.futures import AppFuture
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.runtime.node_files import SHARED
 from pilotflow.runtime.shared_files import SharedFile, write
 from pilotflow.serialize import Packed, pack

@@ -30,7 +30,7 @@ from pilotflow.caching.keys import Call, CallKey
 from pilotflow.errors import CacheKeyError, PilotflowError, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import buffer_of
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.runtime.own_threads import start_thread
 from pilotflow.runtime.tickets import Ticket
 from pilotflow.serialize import Packed, pack, unpack

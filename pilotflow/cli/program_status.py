@@ -12,7 +12,8 @@ import msgspec
 from pilotflow.cli.blocks import ask_blocks, awaited
 from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.errors import PilotflowError, RunClosed
-from pilotflow.messages import BlockLoad, ExecutorLoad, StatusReport
+from pilotflow.messages.control import StatusReport
+from pilotflow.messages.records import BlockLoad, ExecutorLoad
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.units import format_duration

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pilotflow.core.durations import Durations
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 
 HORIZON_US = 50_000
 """A worker is sent ahead at most this much expected work..."""

@@ -13,8 +13,8 @@ from typing import Final
 
 from pilotflow.core.ahead import newest
 from pilotflow.core.scheduler import Scheduler
-from pilotflow.messages import Task
-from pilotflow.questions import ClientView, Stretch
+from pilotflow.messages.records import Task
+from pilotflow.messages.views import ClientView, Stretch
 
 LOOKS_MAX: Final = 1_000_000
 """Tasks that are looked at one by one, if no class begins with one of them."""

@@ -49,7 +49,7 @@ from pilotflow.core.node_losses import NodeLosses
 from pilotflow.core.scaling import IdleBlock, Queue, Supply
 from pilotflow.core.shapes import Nodes
 from pilotflow.ids import UNREACHABLE
-from pilotflow.messages import BlockLoad
+from pilotflow.messages.records import BlockLoad
 from pilotflow.resources import Capacity, NodeShape
 
 __all__ = [

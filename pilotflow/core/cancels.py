@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pilotflow.messages import Cancelled
+from pilotflow.messages.client import Cancelled
 
 
 class Asked(NamedTuple):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
-from pilotflow.messages import BadMessage, DefineClass, DefineExecutors, Register, Result, Task
+from pilotflow.messages.client import DefineClass, DefineExecutors
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.manager import Register
+from pilotflow.messages.records import Result, Task
 
 ATTEMPT_LIMIT = 1 << 62
 """Attempts are below this, so that counting on from one never leaves 64 bits."""

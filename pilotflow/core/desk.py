@@ -16,19 +16,21 @@ from pilotflow.core.fleet import Fleet
 from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.peers import load_of
 from pilotflow.explanation import Explanation, Named
-from pilotflow.messages import BadMessage, ControlMessage, Load, Refused, StatusQuery, StatusReport, Task, ToControl
-from pilotflow.questions import (
-    ClientView,
+from pilotflow.messages.client import Instruction, Load, LookUp, Obeyed
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.control import (
+    ControlMessage,
     Explained,
     ExplainTask,
     Instruct,
     Instructed,
-    Instruction,
-    LookUp,
-    Obeyed,
-    Whereabouts,
-    WhereIs,
+    StatusQuery,
+    StatusReport,
+    ToControl,
 )
+from pilotflow.messages.manager import WhereIs
+from pilotflow.messages.records import Refused, Task
+from pilotflow.messages.views import ClientView, Whereabouts
 
 NAME_MAX: Final = 1000
 """Characters of a task's name."""

@@ -29,11 +29,9 @@ from pilotflow.core.peers import Peer
 from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import RequestClass
-from pilotflow.messages import (
+from pilotflow.messages.client import (
     AckResults,
-    BadMessage,
     BlocksEnd,
-    Cancel,
     CancelTasks,
     ClientAlive,
     ClientMessage,
@@ -43,26 +41,21 @@ from pilotflow.messages import (
     DefineExecutors,
     DefineFunction,
     DefineSetup,
-    Drain,
     DrainBlocks,
     DropBlocks,
-    EndsIn,
     FailExecutor,
-    ForgetFunctions,
-    Function,
     Hello,
     InterchangeAlive,
     LiveBlocks,
-    Refused,
-    Reregister,
-    Retract,
+    Obeyed,
     Reunited,
-    Stop,
     Submit,
-    Task,
+    TaskView,
     Welcome,
 )
-from pilotflow.questions import Obeyed, TaskView
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.manager import Cancel, Drain, EndsIn, Function, Reregister, Retract, Stop
+from pilotflow.messages.records import ForgetFunctions, Refused, Task
 
 LOAD_PERIOD_S = 0.25
 """The client hears of a changed load at most this often..."""

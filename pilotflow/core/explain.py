@@ -26,8 +26,8 @@ from pilotflow.explanation import (
     State,
     listed,
 )
-from pilotflow.messages import Task
-from pilotflow.questions import BlockView, ClientView, ExecutorView, Whereabouts
+from pilotflow.messages.records import Task
+from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Whereabouts
 from pilotflow.units import format_duration
 
 _AWAITED: Final = frozenset({Phase.REQUESTED.value, Phase.PENDING.value, Phase.RUNNING.value})

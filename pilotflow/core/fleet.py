@@ -10,41 +10,33 @@ from pilotflow.core.ledger import Ledger, up, where
 from pilotflow.core.peers import Peer
 from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import Manager
-from pilotflow.messages import (
-    ENDED_WHILE_IT_RAN,
+from pilotflow.messages.client import ManagerDown, Notice, SetupFailed, Started
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.manager import (
     AliveReply,
-    BadMessage,
     Begun,
     CancelOutcome,
     Class,
     Done,
     Drain,
-    Excess,
-    ForgetFunctions,
+    IsAt,
     Leaving,
     ManagerAlive,
-    ManagerDown,
     ManagerMessage,
     ManagerRefused,
     NodeReady,
-    Notice,
     Place,
     Recorded,
     Register,
     Registered,
     Reregister,
     ReserveNode,
-    Result,
     Returned,
     Run,
-    SetupFailed,
-    Started,
-    Status,
     Stop,
-    Task,
     WorkerSetupFailed,
 )
-from pilotflow.questions import IsAt
+from pilotflow.messages.records import ENDED_WHILE_IT_RAN, Excess, ForgetFunctions, Result, Status, Task
 from pilotflow.units import format_memory
 
 WALLTIME_ENDS_MAX = 2

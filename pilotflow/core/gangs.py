@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 
 
 @dataclass(eq=False)

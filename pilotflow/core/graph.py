@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pilotflow.core.retry import Policy
 from pilotflow.core.window import FrameWindow
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.serialize import Packed, join
 
 H = TypeVar("H")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pilotflow.core.shapes import Nodes, why_not_there, why_nowhere
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.resources import BlockShape, Capacity
 
 ANY = "*"

@@ -6,8 +6,10 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pilotflow.messages import BadMessage
-from pilotflow.questions import ClientView, IsAt, TaskView, Whereabouts
+from pilotflow.messages.client import TaskView
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.manager import IsAt
+from pilotflow.messages.views import ClientView, Whereabouts
 
 ANSWER_S: Final = 2.0
 """The run's program, and then the task's manager, are waited for so long."""

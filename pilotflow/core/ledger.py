@@ -15,16 +15,9 @@ from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Recovery
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager
-from pilotflow.messages import (
-    Cancel,
-    Function,
-    LiveBlock,
-    ManagerDown,
-    ManagerUp,
-    Recorded,
-    Status,
-    Task,
-)
+from pilotflow.messages.client import LiveBlock, ManagerDown, ManagerUp
+from pilotflow.messages.manager import Cancel, Function, Recorded
+from pilotflow.messages.records import Status, Task
 from pilotflow.resources import SortMethod
 
 EPOCH_SHIFT = 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from pilotflow.core.placement import Seat
-from pilotflow.messages import Excess, Task
+from pilotflow.messages.records import Excess, Task
 
 
 class Cancelled(NamedTuple):

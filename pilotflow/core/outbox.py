@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from pilotflow.memfile import size_of
-from pilotflow.messages import Excess, Result, ResultBatch, Results, Status, encode_excess
+from pilotflow.messages.client import Results
+from pilotflow.messages.records import Excess, Result, ResultBatch, Status, encode_excess
 
 RESULTS_MAX = 200_000
 """Results that the client has not acknowledged before nothing new is handed out..."""

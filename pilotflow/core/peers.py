@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from pilotflow.core.durations import Durations
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import BlockLoad, ClassLoad, ExecutorLoad, Load
+from pilotflow.messages.client import Load
+from pilotflow.messages.records import BlockLoad, ClassLoad, ExecutorLoad
 
 
 @dataclass(eq=False)

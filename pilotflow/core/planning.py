@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.core.workflow import JobGraph, JobLike, Moment, Trigger
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import Capacity, Request, SortMethod
 
 CRASH_LIMIT: Final = 5

@@ -18,25 +18,20 @@ from typing import Any
 from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Warn, Worker
 from pilotflow.core.pool_limits import PoolLimits
 from pilotflow.core.post import Letter
-from pilotflow.messages import (
+from pilotflow.messages.manager import (
     Begun,
     Cancel,
     CancelOutcome,
-    Excess,
-    ForgetFunctions,
     Function,
     Leaving,
     NodeReady,
     Place,
     ReserveNode,
-    Result,
     Returned,
     Run,
-    Status,
-    Task,
     WorkerSetupFailed,
-    encode_excess,
 )
+from pilotflow.messages.records import Excess, ForgetFunctions, Result, Status, Task, encode_excess
 from pilotflow.resources import Request
 
 __all__ = ["Give", "Kill", "Order", "Pool", "Recall", "Spawn", "Warn", "Worker"]

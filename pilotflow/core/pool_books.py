@@ -13,7 +13,8 @@ from pilotflow.core.placement import Layout
 from pilotflow.core.post import Letter
 from pilotflow.core.room import Room
 from pilotflow.core.watch import Watch
-from pilotflow.messages import Done, Function, NodeReady, Place, Register, Result, Returned, Task, WorkerSetupFailed
+from pilotflow.messages.manager import Done, Function, NodeReady, Place, Register, Returned, WorkerSetupFailed
+from pilotflow.messages.records import Result, Task
 from pilotflow.resources import Capacity
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pilotflow.core.orders import Kill, Warn, Worker
 from pilotflow.core.pool_books import PoolBooks
 from pilotflow.core.room import NO_SEAT
-from pilotflow.messages import Excess, Result, Status, Task, encode_excess
+from pilotflow.messages.records import Excess, Result, Status, Task, encode_excess
 
 
 class PoolLimits(PoolBooks):

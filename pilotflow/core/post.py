@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotflow.core.session import Session
-from pilotflow.messages import Envelope, encode
+from pilotflow.messages.codec import Envelope, encode
 
 STRANGER = 0
 """Stream of a note from a side that has no session with the receiver."""

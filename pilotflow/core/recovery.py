@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Container
 from enum import Enum, auto
 
-from pilotflow.messages import Result, Status, Task
+from pilotflow.messages.records import Result, Status, Task
 
 
 class Verdict(Enum):

@@ -31,7 +31,7 @@ from typing import Final
 
 from pilotflow.core.node_room import Room, empty_room, less, tasks_in
 from pilotflow.core.shapes import Nodes, fits, is_certain, needed_s
-from pilotflow.messages import ClassLoad
+from pilotflow.messages.records import ClassLoad
 from pilotflow.resources import NodeShape, Request
 
 GPU_CORES: Final = 16

@@ -25,7 +25,7 @@ from pilotflow.core.patience import PATIENCE_S
 from pilotflow.core.sections import COUNTERWEIGHTS, Lane, Section
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.core.tables import Tables
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 
 __all__ = ["PATIENCE_S", "PREFILL_MAX", "Manager", "RequestClass", "Scheduler"]
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilotflow.memfile import size_of
-from pilotflow.messages import Envelope, encode
+from pilotflow.messages.codec import Envelope, encode
 
 ACK_EVERY = 64
 """Letters received before an acknowledgement is sent for its own sake."""

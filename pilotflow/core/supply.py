@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from pilotflow.core.needs import FULL, NOTHING, Needs, Offer, needs_of, order_of
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import Capacity, Request, SortMethod
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pilotflow.core.gangs import Gangs
 from pilotflow.core.patience import Patience
 from pilotflow.core.sections import Lane, Section
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 
 COME_BACK_MAX: Final = 1000
 """Among so many waiting tasks the place of one that has come back is looked for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pilotflow.core.orders import Worker
-from pilotflow.messages import Excess
+from pilotflow.messages.records import Excess
 from pilotflow.resources import Request
 
 LOOK_PERIOD_S = 0.25

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilotflow.core.pool_books import PoolBooks
-from pilotflow.questions import Whereabouts
+from pilotflow.messages.views import Whereabouts
 
 
 def place_of(pool: PoolBooks, id: int, attempt: int, now: float) -> Whereabouts:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 
 FRAMES_MAX: Final = 1000
 """Payload frames of tasks that have been submitted and have not ended, unless one task has more."""

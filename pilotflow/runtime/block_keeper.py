@@ -35,8 +35,7 @@ from pilotflow.core.blocks import (
 )
 from pilotflow.core.scaling import Planner, Queue, Supply
 from pilotflow.errors import PilotflowError
-from pilotflow.messages import (
-    BlockLoad,
+from pilotflow.messages.client import (
     BlocksEnd,
     ClientMessage,
     DrainBlocks,
@@ -47,6 +46,7 @@ from pilotflow.messages import (
     ManagerDown,
     ManagerUp,
 )
+from pilotflow.messages.records import BlockLoad
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start

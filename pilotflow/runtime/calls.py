@@ -9,7 +9,7 @@ from typing import Any
 
 from pilotflow.bodies import unpack_function
 from pilotflow.errors import BashExitError, SerializationError
-from pilotflow.messages import Status, Task
+from pilotflow.messages.records import Status, Task
 from pilotflow.missing import note_node
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime.tasks import described, is_command

@@ -24,28 +24,28 @@ from pilotflow.core.retry import Policy
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
-from pilotflow.messages import (
+from pilotflow.messages.client import (
     Cancelled,
     CancelTasks,
     Close,
     Crashed,
-    ForgetFunctions,
     Hello,
     HelloAgain,
+    Instruction,
     InterchangeAlive,
     Load,
+    LookUp,
     ManagerDown,
     ManagerUp,
     Notice,
-    Refused,
     Results,
     SetupFailed,
     Started,
-    Status,
-    Task,
+    TaskView,
     Welcome,
 )
-from pilotflow.questions import ClientView, Instruction, LookUp, TaskView
+from pilotflow.messages.records import ForgetFunctions, Refused, Status, Task
+from pilotflow.messages.views import ClientView
 from pilotflow.runtime.body_threads import BodyThreads
 from pilotflow.runtime.client_calls import ClientCalls, LocalSubmission
 from pilotflow.runtime.connection import Connection

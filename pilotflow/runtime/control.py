@@ -12,8 +12,19 @@ from pilotflow.core.addresses import is_settled
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import InfrastructureError, RunClosed
 from pilotflow.explanation import Explanation
-from pilotflow.messages import BadMessage, ControlMessage, Refused, StatusQuery, StatusReport, ToControl, to_control
-from pilotflow.questions import Explained, ExplainTask, Instruct, Instructed
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.control import (
+    ControlMessage,
+    Explained,
+    ExplainTask,
+    Instruct,
+    Instructed,
+    StatusQuery,
+    StatusReport,
+    ToControl,
+    to_control,
+)
+from pilotflow.messages.records import Refused
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from pilotflow.bodies import digest
-from pilotflow.messages import DefineClass, DefineFunction
+from pilotflow.messages.client import DefineClass, DefineFunction
 from pilotflow.resources import Request
 from pilotflow.runtime.store import Store
 
@@ -54,7 +54,7 @@ class Definitions:
         self._here = frozenset(executors)
 
     def function(self, name: str, body: bytes, *, all_ranks: bool = False, owner: object | None = None) -> int:
-        """Make a function known; returns its number, the same for the same body. See `messages.DefineFunction`.
+        """Make a function known; returns its number, the same for the same body. See `DefineFunction`.
 
         Args:
             name, body, all_ranks: the function.

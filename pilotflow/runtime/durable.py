@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pilotflow.core.block_records import KnownBlock
 from pilotflow.errors import InterchangeLost
-from pilotflow.messages import ManagerDown, ManagerUp
-from pilotflow.questions import Instruction
+from pilotflow.messages.client import Instruction, ManagerDown, ManagerUp
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.store import Store, TaskRow
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilotflow.futures import AppFuture
-from pilotflow.messages import Crashed, Results, Started, Task
+from pilotflow.messages.client import Crashed, Results, Started
+from pilotflow.messages.records import Task
 from pilotflow.runtime.client import Client, Listener
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.durable import Journal

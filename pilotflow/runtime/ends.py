@@ -6,7 +6,7 @@ import time
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.remote_errors import summary
 from pilotflow.runtime.store import EndRow
 from pilotflow.serialize import Packed

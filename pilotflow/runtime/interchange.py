@@ -30,18 +30,11 @@ from pilotflow.core.post import Post
 from pilotflow.core.succession import Succession
 from pilotflow.errors import ConfigError
 from pilotflow.ids import RUN_VARIABLE, VERSION
-from pilotflow.messages import (
-    BadMessage,
-    Decoder,
-    HelloAgain,
-    ManagerRefused,
-    Refused,
-    Reregister,
-    WrongProtocol,
-    from_client,
-    from_control,
-    from_manager,
-)
+from pilotflow.messages.client import HelloAgain, from_client
+from pilotflow.messages.codec import BadMessage, Decoder, WrongProtocol
+from pilotflow.messages.control import from_control
+from pilotflow.messages.manager import ManagerRefused, Reregister, from_manager
+from pilotflow.messages.records import Refused
 from pilotflow.runtime import leftovers, limits
 from pilotflow.runtime.channels import Server, UnixServer
 from pilotflow.runtime.connection import Connection, read_connection, write_connection

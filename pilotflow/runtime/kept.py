@@ -14,7 +14,7 @@ from typing import Final
 from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook, Phase, RequestBlock
 from pilotflow.launchers.base import Launcher
-from pilotflow.messages import LiveBlock
+from pilotflow.messages.client import LiveBlock
 from pilotflow.providers.base import BlockJob, Provider
 from pilotflow.runtime.tails import tail
 

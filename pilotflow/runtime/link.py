@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from pilotflow.messages import Result, Task
+from pilotflow.messages.records import Result, Task
 from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.runtime import packets
 from pilotflow.runtime.loop import Loop

@@ -12,7 +12,7 @@ from pilotflow.core.retry import Policy
 from pilotflow.errors import ConfigError, SerializationError
 from pilotflow.future_errors import dependency_failed
 from pilotflow.futures import AppFuture
-from pilotflow.messages import Result, Status
+from pilotflow.messages.records import Result, Status
 from pilotflow.runtime.task_book import TaskBook
 from pilotflow.serialize import Packed, pack
 from pilotflow.units import format_duration

@@ -14,7 +14,7 @@ from pilotflow.core.block_records import BlockInfo, Outlook, Phase
 from pilotflow.core.graph import Graph
 from pilotflow.explanation import Named
 from pilotflow.futures import AppFuture
-from pilotflow.questions import BlockView, ClientView, ExecutorView, Stretch
+from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Stretch
 from pilotflow.runtime.tickets import Ticket
 
 LISTED_MAX: Final = 10

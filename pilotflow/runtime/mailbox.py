@@ -13,7 +13,9 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from pilotflow.core.post import Letter, Post
-from pilotflow.messages import AckResults, BadMessage, ClientAlive, Submit, Task, to_client
+from pilotflow.messages.client import AckResults, ClientAlive, Submit, to_client
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.records import Task
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop

@@ -15,14 +15,14 @@ from typing import Any, Final
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.ids import VERSION
-from pilotflow.messages import (
+from pilotflow.messages.manager import (
     AliveReply,
     Cancel,
     Class,
     Drain,
     EndsIn,
-    ForgetFunctions,
     Function,
+    IsAt,
     ManagerAlive,
     ManagerRefused,
     Place,
@@ -34,8 +34,9 @@ from pilotflow.messages import (
     Retract,
     Run,
     Stop,
+    WhereIs,
 )
-from pilotflow.questions import IsAt, WhereIs
+from pilotflow.messages.records import ForgetFunctions
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.crew import Crew
 from pilotflow.runtime.loop import Loop

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pilotflow.explanation import Explanation, Kind, Number, Reason, State
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.units import format_duration
 
 _TIMEOUT_S: Final = 2.0

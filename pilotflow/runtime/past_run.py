@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pilotflow.core.pace import Counts
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.runtime import leftovers
 
 _TIMEOUT_S: Final = 2.0

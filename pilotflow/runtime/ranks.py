@@ -21,7 +21,7 @@ from typing import Any, Final
 from pilotflow.bodies import unpack_function
 from pilotflow.context import RUNNING
 from pilotflow.errors import PilotflowError, SerializationError
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.pythons import Python

@@ -48,7 +48,7 @@ class CallFile(msgspec.Struct, frozen=True):
     Attributes:
         name: the app's name, for messages.
         body: the function, see `pilotflow.bodies.pack_function`.
-        payload, layout: its arguments, as in `messages.Task`.
+        payload, layout: its arguments, as in `records.Task`.
         sizes: bytes of each frame.
         path: entries for `sys.path`.
         every_rank: every rank leaves its result, not only rank 0.
@@ -75,7 +75,7 @@ class ResultFile(msgspec.Struct, frozen=True):
     Attributes:
         ok: whether it is a value.
         host: where the rank ran.
-        payload, layout: as in `messages.Result`.
+        payload, layout: as in `records.Result`.
         sizes: bytes of each frame.
         of_all: the exception is about what all ranks have done together.
     """

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pilotflow.ids import UNREACHABLE, WORKER_VARIABLE
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.runtime import link, packets, worker
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection, read_connection

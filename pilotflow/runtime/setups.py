@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilotflow.errors import InitializerFailed, SerializationError
-from pilotflow.messages import SetupFailed
+from pilotflow.messages.client import SetupFailed
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.serialize import unpack
 

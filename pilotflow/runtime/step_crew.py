@@ -20,7 +20,7 @@ from pilotflow.errors import ConfigError
 from pilotflow.ids import STEP_VARIABLE, UNREACHABLE
 from pilotflow.launchers.srun_task import TaskStep, task_argv
 from pilotflow.memfile import buffer_of
-from pilotflow.messages import Excess, Result, Status, Task
+from pilotflow.messages.records import Excess, Result, Status, Task
 from pilotflow.node.environment import DEVICE_VARIABLES, THREAD_VARIABLES
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, zygote

@@ -19,7 +19,7 @@ from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.steps import Step
-from pilotflow.messages import Result, Status, Task
+from pilotflow.messages.records import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.head_agent import RankCall, RunningStep, StepEnd, StepOutcome, StepRunner

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from pilotflow.core.pace import Counts
-from pilotflow.messages import ManagerUp
+from pilotflow.messages.client import ManagerUp
 from pilotflow.runtime.filesystems import is_local
 from pilotflow.runtime.leftovers import mark
 

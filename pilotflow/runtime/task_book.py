@@ -19,8 +19,9 @@ from pilotflow.errors import ConfigError, PilotflowError, SerializationError
 from pilotflow.future_errors import dependency_failed, failure_of
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import keepable
-from pilotflow.messages import Cancelled, CancelTasks, Result, ResultBatch, Status, Task
-from pilotflow.questions import ClientView
+from pilotflow.messages.client import Cancelled, CancelTasks
+from pilotflow.messages.records import Result, ResultBatch, Status, Task
+from pilotflow.messages.views import ClientView
 from pilotflow.remote_errors import pack_as_value
 from pilotflow.runtime.ends import Ends
 from pilotflow.runtime.lookup import look_up

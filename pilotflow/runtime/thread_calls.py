@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError
-from pilotflow.messages import Excess, Status, Task, encode_excess
+from pilotflow.messages.records import Excess, Status, Task, encode_excess
 from pilotflow.resources import Request
 from pilotflow.runtime.calls import Calls
 from pilotflow.runtime.tails import tail

@@ -14,8 +14,9 @@ from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
 from pilotflow.errors import RunClosed
 from pilotflow.futures import AppFuture
-from pilotflow.messages import Cancelled, CancelTasks, Result, ResultBatch, Task
-from pilotflow.questions import ClientView
+from pilotflow.messages.client import Cancelled, CancelTasks
+from pilotflow.messages.records import Result, ResultBatch, Task
+from pilotflow.messages.views import ClientView
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.thread_calls import give_streams_back
 from pilotflow.runtime.threads import ThreadPool

@@ -18,7 +18,7 @@ from msgspec import msgpack
 
 from pilotflow.context import RUNNING
 from pilotflow.errors import InfrastructureError
-from pilotflow.messages import Result, Status, Task
+from pilotflow.messages.records import Result, Status, Task
 from pilotflow.resources import Request
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.definitions import Definitions

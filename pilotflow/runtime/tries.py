@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pilotflow.core.graph import LOCAL, Kept
 from pilotflow.core.retry import Policy, left_s, pause_s
 from pilotflow.errors import ConfigError
-from pilotflow.messages import Result, Status, decode_excess, encode_excess
+from pilotflow.messages.records import Result, Status, decode_excess, encode_excess
 from pilotflow.units import show
 
 _CHANCES = (Status.ERROR, Status.EXCEEDED)

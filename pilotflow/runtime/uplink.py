@@ -13,7 +13,8 @@ from pilotflow.core.addresses import is_settled
 from pilotflow.core.post import Letter, Post
 from pilotflow.errors import ConfigError
 from pilotflow.ids import UNREACHABLE
-from pilotflow.messages import BadMessage, ToManager, to_manager
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.manager import ToManager, to_manager
 from pilotflow.runtime.channels import Channel, connect
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.loop import Loop

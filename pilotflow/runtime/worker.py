@@ -20,7 +20,7 @@ from pilotflow.bodies import unpack_function
 from pilotflow.context import RUNNING
 from pilotflow.errors import TaskTimeout
 from pilotflow.memfile import buffer_of
-from pilotflow.messages import Result, Status, Task
+from pilotflow.messages.records import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.calls import Calls

@@ -14,7 +14,7 @@ from pilotflow.core.placement import Seat
 from pilotflow.core.pool import Pool
 from pilotflow.launchers.steps import LOCALHOST
 from pilotflow.memfile import buffer_of
-from pilotflow.messages import Status, Task
+from pilotflow.messages.records import Status, Task
 from pilotflow.node.environment import THREAD_VARIABLES, task_affinity, task_environment
 from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from pilotflow.core.exchange import Exchange
-from pilotflow.messages import DefineClass, DefineFunction, Task
+from pilotflow.messages.client import DefineClass, DefineFunction
+from pilotflow.messages.records import Task
 from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
 from pilotflow.serialize import Packed
 from pilotflow.testing.simulator_actors import CLIENT, INTERCHANGE, SimClient, SimFuture, SimInterchange

@@ -10,9 +10,8 @@ from typing import Any
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.graph import Graph
 from pilotflow.core.post import Letter, Post
-from pilotflow.messages import (
+from pilotflow.messages.client import (
     AckResults,
-    BadMessage,
     Cancelled,
     CancelTasks,
     ClientAlive,
@@ -20,18 +19,15 @@ from pilotflow.messages import (
     Hello,
     HelloAgain,
     Load,
-    Reregister,
-    ResultBatch,
     Results,
-    Run,
     Started,
-    Status,
     Submit,
-    Task,
     from_client,
-    from_manager,
     to_client,
 )
+from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.manager import Reregister, Run, from_manager
+from pilotflow.messages.records import ResultBatch, Status, Task
 from pilotflow.serialize import Packed
 from pilotflow.testing.simulator_network import Clock, Network
 

@@ -11,11 +11,10 @@ import msgspec
 
 from pilotflow.core.pool import Give, Kill, Pool, Recall, Spawn, Worker
 from pilotflow.core.post import Post
-from pilotflow.messages import (
+from pilotflow.messages.manager import (
     Cancel,
     Class,
     Drain,
-    ForgetFunctions,
     Function,
     ManagerAlive,
     ManagerRefused,
@@ -25,14 +24,12 @@ from pilotflow.messages import (
     Registered,
     Reregister,
     ReserveNode,
-    Result,
     Retract,
     Run,
-    Status,
     Stop,
-    Task,
     to_manager,
 )
+from pilotflow.messages.records import ForgetFunctions, Result, Status, Task
 from pilotflow.resources import Capacity
 from pilotflow.testing.simulator_actors import INTERCHANGE, PYTHON, VERSION
 from pilotflow.testing.simulator_network import Clock, Network

@@ -24,8 +24,8 @@ from pilotflow.core.workflow import JobGraph
 from pilotflow.durable_run import DurableRun
 from pilotflow.errors import InterchangeLost, PilotflowError
 from pilotflow.futures import AppFuture
-from pilotflow.messages import ManagerDown, ManagerUp, Reunited, Status
-from pilotflow.questions import Instruction, Obeyed
+from pilotflow.messages.client import Instruction, ManagerDown, ManagerUp, Obeyed, Reunited
+from pilotflow.messages.records import Status
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.action_book import ActionBook

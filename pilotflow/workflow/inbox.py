@@ -8,8 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeAlias
 
 from pilotflow.errors import InterchangeLost
-from pilotflow.messages import ManagerDown, ManagerUp
-from pilotflow.questions import Instruction
+from pilotflow.messages.client import Instruction, ManagerDown, ManagerUp
 from pilotflow.runtime.store import TaskRow
 
 BATCH_MAX: Final = 5000

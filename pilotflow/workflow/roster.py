@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 
-from pilotflow.messages import ManagerDown, ManagerUp
+from pilotflow.messages.client import ManagerDown, ManagerUp
 
 
 class Roster:

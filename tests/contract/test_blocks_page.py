@@ -12,7 +12,7 @@ from pilotflow.core import block_state, blocks, node_losses, scaling
 from pilotflow.core.block_records import BlockLimits
 from pilotflow.core.shapes import Nodes, why_nowhere
 from pilotflow.future_errors import error_of
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.resources import BlockShape, NodeShape, Request
 from pilotflow.runtime import block_keeper
 from pilotflow.serialize import Packed

@@ -18,7 +18,8 @@ import pytest
 import pilotflow as pf
 from pilotflow.cli.status import Asked, plainly_asked
 from pilotflow.errors import InfrastructureError, RunClosed
-from pilotflow.messages import Envelope, Refused, encode
+from pilotflow.messages.codec import Envelope, encode
+from pilotflow.messages.records import Refused
 from pilotflow.runtime.connection import Connection, Keys, read_connection, write_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.runtime.packets import new_buffer, receive, send

@@ -18,7 +18,7 @@ from pilotflow.core.blocks import (
     RequestBlock,
 )
 from pilotflow.core.scaling import Planner, Queue
-from pilotflow.messages import BlockLoad, ClassLoad
+from pilotflow.messages.records import BlockLoad, ClassLoad
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 
 SHAPE = BlockShape("cpu", NodeShape(cpus_milli=2000, slots=2))

@@ -18,7 +18,7 @@ from pilotflow.core.blocks import (
     RequestBlock,
 )
 from pilotflow.core.scaling import Planner, Queue
-from pilotflow.messages import DefineExecutors, DrainBlocks, FailExecutor, Load, ManagerDown, ManagerUp
+from pilotflow.messages.client import DefineExecutors, DrainBlocks, FailExecutor, Load, ManagerDown, ManagerUp
 from pilotflow.resources import BlockShape, NodeShape
 from pilotflow.testing.simulator import Simulation
 from pilotflow.testing.simulator_manager import SimManager

@@ -12,8 +12,8 @@ from pilotflow.core.explain import (
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Explanation, Kind
-from pilotflow.messages import Task
-from pilotflow.questions import ClientView
+from pilotflow.messages.records import Task
+from pilotflow.messages.views import ClientView
 from pilotflow.resources import Capacity, Request
 
 GIB = 1 << 30

@@ -6,7 +6,7 @@ from collections import Counter
 
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request, SortMethod
 
 LONG_US = 10_000_000

@@ -15,7 +15,7 @@ from math import inf
 from pilotflow.core.ahead import LONGEST_US
 from pilotflow.core.scheduler import PATIENCE_S, Scheduler
 from pilotflow.core.supply import MIN_TIME_FOR_NEW_TASKS_S, Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import Capacity, Request, SortMethod
 
 __all__ = ["PATIENCE_S", "Kind", "Node", "World"]

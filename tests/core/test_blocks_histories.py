@@ -22,7 +22,7 @@ from pilotflow.core.blocks import (
     RequestBlock,
 )
 from pilotflow.core.scaling import Planner, Queue
-from pilotflow.messages import BlockLoad, ClassLoad
+from pilotflow.messages.records import BlockLoad, ClassLoad
 from pilotflow.resources import Capacity, Request
 from tests.core.blocks_bench import DONE, FAILED, LIMITS, RUNNING, SHAPE, Bench
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pilotflow.messages import DrainBlocks, Status
+from pilotflow.messages.client import DrainBlocks
+from pilotflow.messages.records import Status
 from pilotflow.resources import Request
 from pilotflow.testing.simulator import Faults, How, Plan, Simulation
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pilotflow.core.blocks import Phase
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.resources import NodeShape, Request
 from pilotflow.testing.simulator import Plan, SimFuture
 from tests.core.elastic_site import Cluster, Site

@@ -12,50 +12,44 @@ import pytest
 
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.post import Post
-from pilotflow.messages import (
-    PROTOCOL,
+from pilotflow.messages.client import (
     AckResults,
-    BadMessage,
-    Begun,
-    CancelOutcome,
     CancelTasks,
     Close,
-    Decoder,
     DefineClass,
     DefineExecutors,
     DefineFunction,
     DefineSetup,
-    Done,
     DrainBlocks,
-    Envelope,
     FailExecutor,
-    ForgetFunctions,
     Hello,
+    ManagerDown,
+    ManagerUp,
+    Results,
+    SetupFailed,
+    Submit,
+    from_client,
+    to_client,
+)
+from pilotflow.messages.codec import PROTOCOL, BadMessage, Decoder, Envelope, encode
+from pilotflow.messages.manager import (
+    Begun,
+    CancelOutcome,
+    Done,
     Leaving,
     ManagerAlive,
-    ManagerDown,
     ManagerRefused,
-    ManagerUp,
     Recorded,
-    Refused,
     Register,
     Registered,
     Reregister,
-    Result,
-    Results,
     Returned,
     Run,
-    SetupFailed,
-    Status,
-    Submit,
-    Task,
     WorkerSetupFailed,
-    encode,
-    from_client,
     from_manager,
-    to_client,
     to_manager,
 )
+from pilotflow.messages.records import ForgetFunctions, Refused, Result, Status, Task
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 from pilotflow.testing.simulator_checks import check_exchange
 

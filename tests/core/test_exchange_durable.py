@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pilotflow.messages import (
+from pilotflow.messages.client import (
     Crashed,
     DefineFunction,
     Hello,
+    Instruction,
     ManagerUp,
-    Refused,
-    Reregister,
+    Obeyed,
     Results,
     Reunited,
-    Run,
     Submit,
-    Task,
     Welcome,
 )
-from pilotflow.questions import Instruct, Instructed, Instruction, Obeyed
+from pilotflow.messages.control import Instruct, Instructed
+from pilotflow.messages.manager import Reregister, Run
+from pilotflow.messages.records import Refused, Task
 from tests.core.test_exchange import NOW, Bench, done, register
 
 

@@ -9,7 +9,7 @@ import pytest
 from pilotflow.core.hope import Hope
 from pilotflow.core.scheduler import PATIENCE_S
 from pilotflow.explanation import Kind, State
-from pilotflow.questions import ClientView, ExecutorView
+from pilotflow.messages.views import ClientView, ExecutorView
 from pilotflow.resources import BlockShape, NodeShape, Request
 from tests.core.explain_site import GIB, Site, first, numbers
 

@@ -17,8 +17,8 @@ from pilotflow.core.explain import (
 from pilotflow.core.graph import Graph
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Explanation, Kind, Named, State
-from pilotflow.messages import Task
-from pilotflow.questions import BlockView, ClientView, ExecutorView, Whereabouts
+from pilotflow.messages.records import Task
+from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Whereabouts
 from pilotflow.resources import Request
 from pilotflow.serialize import Packed
 from pilotflow.testing.simulator import Plan, Simulation

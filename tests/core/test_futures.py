@@ -21,7 +21,7 @@ import pytest
 from pilotflow.errors import DependencyError, SerializationError
 from pilotflow.future_errors import dependency_failed, failure_of
 from pilotflow.futures import AppFuture, PartFuture
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.remote_errors import pack_exception
 from pilotflow.serialize import Packed, pack
 

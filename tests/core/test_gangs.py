@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.resources import Request
 from pilotflow.testing.simulator import Faults, Plan, Simulation
 

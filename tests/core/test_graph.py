@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilotflow.core.graph import Graph, Oversized
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.serialize import Packed
 
 

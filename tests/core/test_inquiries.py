@@ -12,49 +12,35 @@ from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.explanation import Explanation, Kind, Named, State
-from pilotflow.messages import (
-    BadMessage,
+from pilotflow.messages.client import (
     CancelTasks,
     DefineClass,
     DefineFunction,
-    Done,
-    Envelope,
-    Function,
     Hello,
+    LookUp,
+    Submit,
+    TaskView,
+    from_client,
+    to_client,
+)
+from pilotflow.messages.codec import BadMessage, Envelope, encode
+from pilotflow.messages.control import Explained, ExplainTask, StatusQuery, StatusReport, from_control, to_control
+from pilotflow.messages.manager import (
+    Done,
+    Function,
+    IsAt,
     ManagerAlive,
     NodeReady,
-    Refused,
     Register,
     ReserveNode,
-    Result,
     Returned,
     Run,
-    Status,
-    StatusQuery,
-    StatusReport,
-    Submit,
-    Task,
-    encode,
-    from_client,
-    from_control,
+    WhereIs,
     from_manager,
-    to_client,
-    to_control,
     to_manager,
 )
-from pilotflow.questions import (
-    BlockView,
-    ClientView,
-    ExecutorView,
-    Explained,
-    ExplainTask,
-    IsAt,
-    LookUp,
-    Stretch,
-    TaskView,
-    Whereabouts,
-    WhereIs,
-)
+from pilotflow.messages.records import Refused, Result, Status, Task
+from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Stretch, Whereabouts
 from pilotflow.resources import Capacity, Request
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from pilotflow.core.graph import Graph
 from pilotflow.futures import AppFuture
-from pilotflow.messages import Task
-from pilotflow.questions import ClientView, Stretch
+from pilotflow.messages.records import Task
+from pilotflow.messages.views import ClientView, Stretch
 from pilotflow.runtime.lookup import STRETCHES_MAX, look_up
 
 

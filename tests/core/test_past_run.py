@@ -13,7 +13,7 @@ import pytest
 
 from pilotflow.cli.program_summary import FAILURES_SHOWN, print_past_run
 from pilotflow.core.pace import Counts
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.runtime.past_run import Failure, OfFunction, PastRun, past_run
 from pilotflow.runtime.store import Store
 

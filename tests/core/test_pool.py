@@ -7,21 +7,18 @@ from typing import Any
 import pytest
 
 from pilotflow.core.pool import Give, Kill, Pool, Recall, Spawn, Worker
-from pilotflow.messages import (
+from pilotflow.messages.manager import (
     Cancel,
     CancelOutcome,
     Done,
-    ForgetFunctions,
     Function,
     Leaving,
     Register,
-    Result,
     Returned,
     Run,
-    Status,
-    Task,
     WorkerSetupFailed,
 )
+from pilotflow.messages.records import ForgetFunctions, Result, Status, Task
 from pilotflow.resources import Capacity, Request
 
 

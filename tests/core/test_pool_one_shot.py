@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pilotflow.core.pool import Give, Pool, Spawn, Warn, Worker
-from pilotflow.messages import Done, Excess, Result, Run, Status, Task, decode_excess
+from pilotflow.messages.manager import Done, Run
+from pilotflow.messages.records import Excess, Result, Status, Task, decode_excess
 from pilotflow.resources import Capacity, Request
 
 

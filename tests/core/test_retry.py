@@ -10,7 +10,7 @@ from pilotflow.app_options import AppOptions, parse_options
 from pilotflow.core.graph import Graph
 from pilotflow.core.retry import BACKOFF_MAX_S, UNLIMITED, Policy, left_s, pause_s
 from pilotflow.errors import ConfigError
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.serialize import Packed
 
 

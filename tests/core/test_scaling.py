@@ -12,7 +12,7 @@ from msgspec import structs
 
 from pilotflow.core.scaling import IdleBlock, Planner, Queue, Supply
 from pilotflow.core.shapes import Nodes
-from pilotflow.messages import ClassLoad
+from pilotflow.messages.records import ClassLoad
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 
 GIB = 1 << 30

@@ -8,7 +8,7 @@ import pytest
 
 from pilotflow.core.scheduler import PREFILL_MAX, Scheduler
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
 
 

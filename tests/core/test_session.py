@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pilotflow.core.post import Letter, Post
 from pilotflow.core.session import ACK_EVERY, Session
-from pilotflow.messages import ManagerAlive, Reregister, from_manager, to_manager
+from pilotflow.messages.manager import ManagerAlive, Reregister, from_manager, to_manager
 
 
 def pair() -> tuple[Session, Session]:

@@ -9,7 +9,7 @@ import pytest
 from pilotflow.core.hope import Hope
 from pilotflow.core.shapes import KINDS_MAX, Nodes, fits, is_certain, needed_s, why_nowhere
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 
 GIB = 1 << 30

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from pilotflow.core import outbox
-from pilotflow.messages import DrainBlocks, FailExecutor, ManagerDown, Notice, Status
+from pilotflow.messages.client import DrainBlocks, FailExecutor, ManagerDown, Notice
+from pilotflow.messages.records import Status
 from pilotflow.resources import Request
 from pilotflow.testing.simulator import Faults, How, Plan, Simulation
 

@@ -6,7 +6,7 @@ import random
 
 from pilotflow.core.graph import Graph
 from pilotflow.core.window import FrameWindow
-from pilotflow.messages import Task
+from pilotflow.messages.records import Task
 
 
 def task(id: int, frames: int = 0) -> Task:

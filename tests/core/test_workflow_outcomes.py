@@ -8,7 +8,7 @@ import pytest
 
 from pilotflow.errors import RankError
 from pilotflow.futures import AppFuture
-from pilotflow.messages import Status
+from pilotflow.messages.records import Status
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime.job_task import JobFailed, Outcome
 from pilotflow.workflow.outcomes import LOST_CODE, Ended, ended

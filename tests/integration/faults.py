@@ -16,7 +16,8 @@ from typing import Any, TypeVar, final
 
 from pilotflow import Config, ExecutorConfig, LocalProvider, Run, load
 from pilotflow.ids import RUN_VARIABLE
-from pilotflow.messages import Envelope, StatusQuery, StatusReport, encode, to_control
+from pilotflow.messages.codec import Envelope, encode
+from pilotflow.messages.control import StatusQuery, StatusReport, to_control
 from pilotflow.runtime import packets
 from pilotflow.runtime.connection import Connection, read_connection
 from tests.waiting import until

@@ -18,17 +18,8 @@ from msgspec import structs
 
 from pilotflow.core.blocks import BlockLimits, BlockStatus, Phase
 from pilotflow.launchers.single_node import SingleNodeLauncher
-from pilotflow.messages import (
-    BlockLoad,
-    ClassLoad,
-    ClientMessage,
-    DrainBlocks,
-    FailExecutor,
-    LiveBlocks,
-    Load,
-    ManagerDown,
-    ManagerUp,
-)
+from pilotflow.messages.client import ClientMessage, DrainBlocks, FailExecutor, LiveBlocks, Load, ManagerDown, ManagerUp
+from pilotflow.messages.records import BlockLoad, ClassLoad
 from pilotflow.providers.base import BlockJob
 from pilotflow.providers.local import LocalProvider
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request

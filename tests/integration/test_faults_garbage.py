@@ -22,39 +22,38 @@ import zmq
 from pilotflow import PilotExecutor, Run
 from pilotflow.errors import InitializerFailed
 from pilotflow.ids import VERSION
-from pilotflow.messages import (
-    PROTOCOL,
+from pilotflow.messages.client import (
     AckResults,
-    Begun,
-    CancelOutcome,
     CancelTasks,
     ClientAlive,
     DefineClass,
     DefineFunction,
     DefineSetup,
-    Done,
     DrainBlocks,
-    Envelope,
     FailExecutor,
     Hello,
-    Leaving,
     LiveBlock,
     LiveBlocks,
+    Submit,
+    TaskView,
+    from_client,
+)
+from pilotflow.messages.codec import PROTOCOL, Envelope, encode
+from pilotflow.messages.control import ExplainTask, StatusQuery, from_control
+from pilotflow.messages.manager import (
+    Begun,
+    CancelOutcome,
+    Done,
+    IsAt,
+    Leaving,
     ManagerAlive,
     Register,
-    Result,
     Returned,
-    Status,
-    StatusQuery,
-    Submit,
-    Task,
     WorkerSetupFailed,
-    encode,
-    from_client,
-    from_control,
     from_manager,
 )
-from pilotflow.questions import BlockView, ClientView, ExplainTask, IsAt, Stretch, TaskView, Whereabouts
+from pilotflow.messages.records import Result, Status, Task
+from pilotflow.messages.views import BlockView, ClientView, Stretch, Whereabouts
 from pilotflow.resources import Capacity, Request
 from pilotflow.runtime import packets
 from tests.integration import fault_tasks as tasks

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pilotflow import WorkerLost
-from pilotflow.messages import Result, Status
+from pilotflow.messages.records import Result, Status
 from pilotflow.runtime import link
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import (

@@ -1,16 +1,10 @@
-"""Questions about one task, and what the answers are made of.
-
-Another terminal asks the interchange (`ExplainTask`). That asks the run's program what it knows
-(`LookUp`: who the task waits for, what becomes of blocks), and the manager that holds the task
-(`WhereIs`), and answers with everything (`Explained`). The messages belong to the closed unions of
-`pilotflow.messages`.
-"""
+"""What answers to questions about one task are made of."""
 
 from __future__ import annotations
 
 import msgspec
 
-from pilotflow.explanation import Explanation, Named
+from pilotflow.explanation import Named
 
 
 class BlockView(msgspec.Struct, frozen=True, array_like=True):
@@ -121,91 +115,3 @@ class Whereabouts(msgspec.Struct, frozen=True, array_like=True):
     running_s: float | None = None
     ahead: int = 0
     free_workers: int = 0
-
-
-# ---- messages -------------------------------------------------------------------------------
-
-
-class _Question(msgspec.Struct, array_like=True, tag_field="kind"):
-    pass
-
-
-class ExplainTask(_Question, tag=20):
-    """Control to interchange: why is the task with this number or name not running?"""
-
-    token: int
-    task: str
-
-
-class Explained(_Question, tag=20):
-    """Answer to `ExplainTask`."""
-
-    token: int
-    explanation: Explanation
-
-
-class LookUp(_Question, tag=21):
-    """Interchange to client: what do you know of the task with this number or name?"""
-
-    token: int
-    task: str
-
-
-class TaskView(_Question, tag=21):
-    """Answer to `LookUp`."""
-
-    token: int
-    view: ClientView
-
-
-class WhereIs(_Question, tag=22):
-    """Interchange to manager: where is this attempt at this task?"""
-
-    token: int
-    task: int
-    attempt: int
-
-
-class IsAt(_Question, tag=22):
-    """Answer to `WhereIs`."""
-
-    token: int
-    place: Whereabouts
-
-
-class Instruct(_Question, tag=23):
-    """Control to interchange: have the run's program do something.
-
-    Attributes:
-        token: comes back with the answer.
-        verb: what, such as "cancel".
-        words: to what; the program knows how to read them.
-    """
-
-    token: int
-    verb: str
-    words: list[str]
-
-
-class Instructed(_Question, tag=23):
-    """Answer to `Instruct`: whether it was done, and what there is to say."""
-
-    token: int
-    done: bool
-    text: str
-
-
-class Instruction(_Question, tag=24):
-    """Interchange to client: see `Instruct`."""
-
-    token: int
-    verb: str
-    words: list[str]
-
-
-class Obeyed(_Question, tag=24):
-    """Answer to `Instruction`."""
-
-    token: int
-    done: bool
-    text: str
