@@ -172,10 +172,12 @@ def waited_for(blocks: Sequence[BlockInfo]) -> str:
     return "no workers yet"
 
 
-def in_words(blocks: Sequence[BlockInfo]) -> str:
-    """How many blocks are in which phase."""
-    phases = Counter(block.phase.value for block in blocks)
-    return ", ".join(f"{count} {phase}" for phase, count in phases.items()) or "none yet"
+def executor_rows(labels: Sequence[str], blocks: Sequence[BlockInfo]) -> Iterator[tuple[str, object]]:
+    """For a table: how many blocks of each executor are in which phase."""
+    for label in labels:
+        phases = Counter(block.phase.value for block in blocks if block.executor == label)
+        words = ", ".join(f"{count} {phase}" for phase, count in phases.items()) or "none yet"
+        yield f"executor {label}", f"blocks: {words}"
 
 
 # ---- terminals ------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pilotflow.core.blocks import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
 from pilotflow.current import no_longer_current
-from pilotflow.display import Display, Look, Surface, in_words, waited_for
+from pilotflow.display import Display, Look, Surface, executor_rows, waited_for
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
@@ -40,12 +39,18 @@ from pilotflow.runtime import leftovers, node_files, rundir
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import Connection, Keys, make_socket_directory, write_connection
+from pilotflow.runtime.connection import (
+    Connection,
+    Keys,
+    make_socket_directory,
+    remove_socket_directory,
+    write_connection,
+)
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
 from pilotflow.runtime.setups import setup_error
-from pilotflow.runtime.store import Store
+from pilotflow.runtime.store import Store, open_store
 from pilotflow.runtime.threaded_client import ThreadedClient
 from pilotflow.supplies import connection_of, kept_executors, shape_of
 from pilotflow.typechecks import check_call
@@ -160,7 +165,7 @@ class Run:
     def _find_interchange(self, config: Config, mark: dict[str, str], undo: contextlib.ExitStack) -> Connection:
         """Start the run's interchange; returns where it is."""
         self._sockets = make_socket_directory()
-        undo.callback(self._remove_sockets)
+        undo.callback(remove_socket_directory, self._sockets)
         connection = self._connection(config)
         try:
             write_connection(self._connection_file, connection)
@@ -190,13 +195,7 @@ class Run:
     def _open_store(self, config: Config) -> Store | None:
         if not config.store:
             return None
-        try:
-            store = Store(self.directory / "run.db", self._log)
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(
-                f"Cannot make the run store {self.directory}/run.db: {error}. Free space there, choose another "
-                "run_dir, or load with store=False."
-            ) from None
+        store = open_store(self.directory / "run.db", self._log)
         store.begin(self.run_id, self._pid)
         return store
 
@@ -297,7 +296,7 @@ class Run:
         if self._store is not None:
             self._store.end(self.counts())
             self._store.close(2.0)
-        self._remove_sockets()
+        remove_socket_directory(self._sockets)
         atexit.unregister(self._at_exit)
         self._log.info("run closed")
         self._close_log()
@@ -333,14 +332,9 @@ class Run:
         return f"<Run {self._title}: {', '.join(parts_of(self.counts(), 0.0))}{closed}>"
 
     def _repr_html_(self) -> str:
-        rows: list[tuple[str, object]] = [
-            ("directory", self.directory),
-            ("tasks", ", ".join(parts_of(self.counts(), 0.0))),
-        ]
-        blocks = self.blocks()
-        for executor in self.config.block_executors:
-            own = [block for block in blocks if block.executor == executor.label]
-            rows.append((f"executor {executor.label}", f"blocks: {in_words(own)}"))
+        tasks = ", ".join(parts_of(self.counts(), 0.0))
+        executors = executor_rows([one.label for one in self.config.block_executors], self.blocks())
+        rows = [("directory", self.directory), ("tasks", tasks), *executors]
         return table(f"{self._title}{' (closed)' if self._closed else ''}", rows)
 
     @property
@@ -447,12 +441,6 @@ class Run:
     def _close_log(self) -> None:
         self._log.removeHandler(self._log_handler)
         self._log_handler.close()
-
-    def _remove_sockets(self) -> None:
-        for path in self._sockets.glob("*"):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._sockets.rmdir()
 
     def _at_exit(self) -> None:
         self.close(wait=False)

@@ -7,6 +7,7 @@ file (0600).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -119,3 +120,11 @@ def make_socket_directory() -> Path:
     except OSError as error:
         text = f"Cannot make a directory for the run's sockets in {base}: {error.strerror}."
         raise ConfigError(f"{text} Name one that can be written in XDG_RUNTIME_DIR or TMPDIR.") from None
+
+
+def remove_socket_directory(directory: Path) -> None:
+    """Remove what `make_socket_directory` has made, with its sockets."""
+    for path in directory.glob("*"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from pilotflow.core.pace import Counts
+from pilotflow.errors import ConfigError
 from pilotflow.messages.client import ManagerUp
 from pilotflow.runtime.filesystems import is_local
 from pilotflow.runtime.leftovers import mark
@@ -249,3 +250,18 @@ def _encodable(value: Any) -> Any:
 @lru_cache(maxsize=1024)
 def _as_text(indices: tuple[int, ...]) -> str:
     return msgspec.json.encode(indices).decode()
+
+
+def open_store(path: Path, log: logging.Logger) -> Store:
+    """A run's store; see `Store`.
+
+    Raises:
+        ConfigError: its file cannot be made; says why and what to do.
+    """
+    try:
+        return Store(path, log)
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigError(
+            f"Cannot make the run store {path}: {error}. Free space there, choose another run_dir, or load with "
+            "store=False."
+        ) from None
