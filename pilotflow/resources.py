@@ -67,7 +67,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
         cpus_milli: cores in thousandths.
         memory_bytes: memory that tasks may use together.
         gpus: opaque ids of its GPUs.
-        slots: at most this many tasks at once, whatever they ask for.
+        slots: at most this many tasks at once, whatever they ask for; 0 for a node that follows.
         depth_limited: if true, requests are ignored and `slots` is the only limit.
         resources: site-defined consumables that the node has, sorted (name, amount) pairs.
     """
@@ -78,6 +78,11 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
     slots: int = 1
     depth_limited: bool = False
     resources: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes part in tasks on several nodes only, which the manager at its block's head starts."""
+        return self.slots == 0
 
     @property
     def slots_of_one_core(self) -> int:
@@ -123,12 +128,24 @@ class BlockShape(msgspec.Struct, frozen=True, array_like=True):
         node: what each node has.
         nodes: nodes of a block.
         walltime_s: how long a block lives, or None for no limit.
+        one_head: one manager, at the head, has all nodes: tasks on one node run on the head alone, and those on
+            several begin there.
     """
 
     executor: str
     node: NodeShape = NodeShape()
     nodes: int = 1
     walltime_s: float | None = None
+    one_head: bool = False
+
+    def at_once(self, num_nodes: int, on_each: int, nodes: int | None = None) -> int:
+        """Tasks on so many nodes that a block runs at once, if one node takes `on_each`; `nodes` if it has others."""
+        nodes = self.nodes if nodes is None else nodes
+        if num_nodes > nodes:
+            return 0
+        if self.one_head:
+            return on_each if num_nodes == 1 else 1
+        return nodes * on_each if num_nodes == 1 else nodes // num_nodes
 
 
 DEFAULT_REQUEST = Request()

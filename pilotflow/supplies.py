@@ -15,6 +15,7 @@ from pilotflow.core.addresses import endpoint_of, parse_ports
 from pilotflow.core.blocks import BlockLimits
 from pilotflow.environments import node_environment
 from pilotflow.errors import ConfigError, PilotflowError
+from pilotflow.launchers.one_head import OneHeadLauncher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.local import LocalProvider
@@ -77,6 +78,7 @@ def _kept(
                 launcher,
                 executor.address,
                 at_head,
+                one_head=isinstance(executor.launcher, OneHeadLauncher),
             ),
         ]
 
@@ -219,7 +221,10 @@ def shape_of(executor: ExecutorConfig) -> BlockShape:
     nodes = provider.nodes_per_block
     if isinstance(provider, LocalProvider) and places_steps(executor, os.environ):
         nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))  # those of the job that this program is in
-    return BlockShape(executor.label, node, nodes, provider.walltime_s)
+    one_head = isinstance(executor.launcher, OneHeadLauncher)
+    if one_head and node.depth_limited:
+        nodes = 1  # those that follow take part in tasks on several nodes, which such a head does not take
+    return BlockShape(executor.label, node, nodes, provider.walltime_s, one_head and nodes > 1)
 
 
 def _write_launcher(executor: ExecutorConfig, run_directory: Path, at_head: bool, write: bool) -> Path | None:

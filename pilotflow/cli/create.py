@@ -17,6 +17,7 @@ from pilotflow.resources import NodeShape, Request
 from pilotflow.units import did_you_mean, format_duration, format_memory
 from pilotflow.workflow.allocations import batch_heads
 from pilotflow.workflow.drawing import FORMATS
+from pilotflow.workflow.heads import one_head
 from pilotflow.workflow.order import levels
 from pilotflow.workflow.picture import picture_of, stage_edges
 from pilotflow.workflow.planned import Planned, planned_settings
@@ -221,6 +222,8 @@ def _action(workflow: Workflow, action: Action) -> str:
     text = f"{moment}: ask for {action.num_allocations} x {name}"
     if action.start_one_worker_per_node:
         text += ", a manager on each node"
+    elif one_head(workflow, action):
+        text += ", one manager, on the first node"
     if action.max_parallel_jobs is not None:
         text += f", at most {action.max_parallel_jobs} jobs at once whatever they need"
     return text

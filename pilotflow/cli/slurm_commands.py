@@ -49,6 +49,12 @@ def schedule_nodes(
     max_parallel_jobs: Annotated[
         int | None, typer.Option(min=1, help="Those whose managers run so many jobs at once, as an action says.")
     ] = None,
+    start_one_worker_per_node: Annotated[
+        bool,
+        typer.Option(
+            "--start-one-worker-per-node", help="Those with a manager on each node (direct mode), as an action says."
+        ),
+    ] = False,
     run_dir: Base = BASE,
     json: Json = False,
 ) -> None:
@@ -56,7 +62,8 @@ def schedule_nodes(
     from pilotflow.cli.workflow_runs import schedule_blocks
 
     with errors_in_words("Interrupted. The run goes on."):
-        schedule_blocks(run, scheduler, num_hpc_jobs, max_parallel_jobs, run_dir, as_json=json)
+        each = start_one_worker_per_node
+        schedule_blocks(run, scheduler, num_hpc_jobs, max_parallel_jobs, run_dir, each=each, as_json=json)
 
 
 @slurm_app.command("script")

@@ -31,7 +31,7 @@ from pilotflow.workflow.inbox import CancelJobs
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.orders import Cancelled, order_blocks, order_cancel
 from pilotflow.workflow.planned import planned_settings
-from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.records import Mode, Workflow
 from pilotflow.workflow.spec import read_workflow
 from pilotflow.workflow.supplies import Supplies
 
@@ -278,7 +278,14 @@ def cancel_run(run: str, selector: str | None, base: Path, *, as_json: bool) -> 
 
 
 def schedule_blocks(
-    run: str, scheduler: str | None, count: int, max_parallel_jobs: int | None, base: Path, *, as_json: bool
+    run: str,
+    scheduler: str | None,
+    count: int,
+    max_parallel_jobs: int | None,
+    base: Path,
+    *,
+    each: bool = False,
+    as_json: bool,
 ) -> None:
     """Have a run ask for more allocations.
 
@@ -288,7 +295,8 @@ def schedule_blocks(
     """
     directory = find_directory(run, base)
     with open_history(directory) as history:
-        names = [entry.name for entry in history.workflow().slurm_schedulers]
+        workflow = history.workflow()
+        names = [entry.name for entry in workflow.slurm_schedulers]
         state = history.summary(stages=False).state
     if not names:
         raise ConfigError(f"Run {directory.name} has no slurm_schedulers, so nothing can be asked for by one of them.")
@@ -303,7 +311,12 @@ def schedule_blocks(
         )
     if state != "running":
         raise ConfigError(f"Run {directory.name} is not running ({_STANDS[state]}); go on with it first.")
-    label = order_blocks(directory, scheduler, count, max_parallel_jobs)
+    if each and workflow.execution.mode is not Mode.DIRECT:
+        raise ConfigError(
+            f"--start-one-worker-per-node is for direct mode, and run {directory.name} has mode: "
+            f"{workflow.execution.mode.value}, in which srun starts jobs on all nodes. Leave it out."
+        )
+    label = order_blocks(directory, scheduler, count, max_parallel_jobs, each=each)
     if as_json:
         print(json.dumps({"run": directory.name, "executor": label, "blocks": count}))
     else:

@@ -115,7 +115,7 @@ def why_not_join(message: Register, version: str, python: str) -> str:
             "travel between them: set the provider's worker_init so that the blocks use the same Python."
         )
     capacity = message.capacity
-    if not 1 <= capacity.slots <= SLOTS_LIMIT:
+    if not int(capacity.depth_limited) <= capacity.slots <= SLOTS_LIMIT:  # 0: it follows, see `Capacity`
         return f"{where} offers {capacity.slots} slots for tasks; 1 to {SLOTS_LIMIT} make sense."
     if not (0 <= capacity.cpus_milli < AMOUNT_LIMIT and 0 <= capacity.memory_bytes < AMOUNT_LIMIT):
         return (

@@ -350,6 +350,8 @@ class Exchange(Desk):
             self._letter(client).messages += self.cancels.take_answers()
         if now >= self._load_due():
             self._send(client, self._load_now(now))
+            if self._headed:
+                self._warn_of_idle_nodes()
             self._load_changed = False
             self._load_sent = now
 

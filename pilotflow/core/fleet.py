@@ -9,6 +9,7 @@ from pilotflow.core.checks import check_attempts, check_time_left, frame_counts,
 from pilotflow.core.ledger import Ledger, up, where
 from pilotflow.core.peers import Peer
 from pilotflow.core.recovery import Verdict
+from pilotflow.core.shortage import idle_followers
 from pilotflow.core.supply import Manager
 from pilotflow.messages.client import ManagerDown, Notice, SetupFailed, Started
 from pilotflow.messages.codec import BadMessage
@@ -136,6 +137,8 @@ class Fleet(Ledger):
         self.peers[key] = peer
         self.by_id[manager.id] = peer
         self.scheduler.add_manager(manager)
+        if manager.capacity.follows and manager.executor not in self._warned:
+            self._headed.add(manager.executor)
         self._send(key, self._welcome(peer))
         self._send_client(up(manager))
         self._claim(peer, (*message.running, *message.leased), now)
@@ -307,6 +310,18 @@ class Fleet(Ledger):
                     f"'{manager.executor}'); fewer of them may be faster."
                 )
             )
+
+    def _warn_of_idle_nodes(self) -> None:
+        """Tasks on one node wait while nodes idle that follow their block's head: say so, once an executor."""
+        classes, managers = self.scheduler.classes.values(), self.scheduler.managers.values()
+        for executor in sorted(self._headed):
+            waiting = sum(cls.queued for cls in classes if cls.request.num_nodes == 1 and cls.admits(executor))
+            here = [one for one in managers if one.executor == executor and not one.closed and one.gang is None]
+            idle = sum(one.capacity.follows for one in here)
+            if waiting and 0 < idle < len(here):
+                self._headed.discard(executor)
+                self._warned.add(executor)
+                self._send_client(Notice(idle_followers(executor, waiting, idle)))
 
     def _gather(self, task: Task) -> None:
         """Nodes are reserved for a multi-node task: ask whether they are empty."""

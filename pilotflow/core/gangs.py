@@ -36,11 +36,17 @@ class Block:
         managers: all of them, by id.
         empty: those that hold nothing and take work, by id.
         gangs: multi-node tasks of which it is not known which nodes they have.
+        followers: how many of the managers have no workers, see `Capacity.follows`.
     """
 
     managers: dict[int, Manager] = field(default_factory=dict)
     empty: dict[int, Manager] = field(default_factory=dict)
     gangs: list[Gang] = field(default_factory=list)
+    followers: int = 0
+
+    def heads(self) -> list[Manager]:
+        """Those of its managers that have workers, if others follow them."""
+        return [one for one in self.managers.values() if not one.capacity.follows] if self.followers else []
 
 
 class Gangs:
@@ -65,6 +71,7 @@ class Gangs:
             block = self._blocks[manager.block] = Block()
         manager.home = block
         block.managers[manager.id] = manager
+        block.followers += manager.capacity.follows
         for gang in block.gangs[:1]:
             _join(gang, manager)
         self.update(manager)
@@ -80,6 +87,7 @@ class Gangs:
             self.dissolve(gang.task.id)
         del block.managers[manager.id]
         block.empty.pop(manager.id, None)
+        block.followers -= manager.capacity.follows
         if not block.managers:
             del self._blocks[manager.block]
         return gang
@@ -146,11 +154,14 @@ class Gangs:
             if len(block.empty) < count:
                 continue
             chosen: list[Manager] = []
-            for manager in block.empty.values():
+            empty = sorted(block.empty.values(), key=_heads_first) if block.followers else block.empty.values()
+            for manager in empty:
                 if not manager.leases and _may_join(manager, cls, now):
                     chosen.append(manager)
+                    if chosen[0].capacity.follows:
+                        break  # nobody could lead
                     if len(chosen) == count:
-                        return tuple(sorted(chosen, key=_by_id))
+                        return tuple(sorted(chosen, key=_heads_first))
         return ()
 
     def enough(self, cls: RequestClass, now: float) -> bool:
@@ -159,6 +170,7 @@ class Gangs:
         return any(
             len(block.managers) >= count
             and sum(_is_able(manager, cls, now) for manager in block.managers.values()) >= count
+            and (not block.followers or any(_is_able(manager, cls, now) for manager in block.heads()))
             for block in self._blocks.values()
         )
 
@@ -176,8 +188,14 @@ class Gangs:
             usable = [manager for manager in block.managers.values() if _may_join(manager, cls, now)]
             if len(usable) < count:
                 continue
-            chosen = sorted((*self._load(manager), manager.id) for manager in usable)[:count]
-            load = chosen[-1][0], sum(tasks for _, tasks, _ in chosen)
+            loads = sorted((*self._load(manager), manager.id) for manager in usable)
+            if block.followers:
+                leads = next((each for each in loads if not block.managers[each[-1]].capacity.follows), None)
+                if leads is None:
+                    continue
+                loads = [leads, *(each for each in loads if each != leads)]
+            chosen = loads[:count]
+            load = max(longest for longest, _, _ in chosen), sum(tasks for _, tasks, _ in chosen)
             if not best or load < least:
                 best, least = tuple(block.managers[id] for id in sorted(id for *_, id in chosen)), load
         return best
@@ -212,5 +230,6 @@ def _may_join(manager: Manager, cls: RequestClass, now: float) -> bool:
     return (kept is None or kept.cls is cls or cls.is_before(kept.cls)) and _is_able(manager, cls, now)
 
 
-def _by_id(manager: Manager) -> int:
-    return manager.id
+def _heads_first(manager: Manager) -> tuple[bool, int]:
+    """Who leads comes first: the oldest of those that have workers."""
+    return manager.capacity.follows, manager.id

@@ -88,6 +88,7 @@ class Ledger:
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
         self._warned: set[str] = set()  # depth-limited executors whose tasks asked for more than a node has
+        self._headed: set[str] = set()  # executors with nodes that follow a head; the client may have to be told
         self._dropped: dict[str, str] = {}  # blocks that are over for their provider, and why
         self._hope = Hope()
         self._hopeless: dict[int, Verdict] = {}
@@ -197,7 +198,8 @@ class Ledger:
         for id in asked:
             if id in self.cancels:
                 self._resolve(id)
-        self._send_client(ManagerDown(manager.executor, manager.block, manager.node, reason, planned))
+        who = manager.executor, manager.block, manager.node
+        self._send_client(ManagerDown(*who, reason, planned, follows=manager.capacity.follows))
         if not was_closed and self._hope.part(manager):
             self._fail_hopeless()
         self._load_changed = True

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
 
+import msgspec
+
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.core.workflow import JobGraph, JobLike, Moment, Trigger
@@ -50,6 +52,7 @@ class Allocations:
         partition: batch jobs of one partition share its nodes.
         after: they are asked for when all of these jobs are ready (or complete); None for at the start.
         when: ready or complete.
+        one_head: one manager has all nodes of a batch job, see `BlockShape`.
     """
 
     executor: str
@@ -61,6 +64,7 @@ class Allocations:
     partition: str = ""
     after: tuple[int, ...] | None = None
     when: Moment = Moment.READY
+    one_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -353,9 +357,11 @@ class _Simulation:
         self._blocks[block.name] = block
         lives = kind.walltime_s - self._world.block_start_s
         lives -= min(END_MARGIN_S, END_SHARE * lives) if lives < inf else 0.0
-        for _ in range(kind.nodes):
+        following = msgspec.structs.replace(kind.capacity, slots=0, depth_limited=False)
+        for place in range(kind.nodes):
             number = len(self._nodes) + 1
-            manager = Manager(number, kind.executor, block.name, f"node-{number}", kind.capacity)
+            capacity = following if kind.one_head and place else kind.capacity
+            manager = Manager(number, kind.executor, block.name, f"node-{number}", capacity)
             manager.set_time_left(None if lives == inf else lives, self._now)
             self._nodes[number] = _Node(manager, self._now)
             self._scheduler.add_manager(manager)

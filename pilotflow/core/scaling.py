@@ -304,9 +304,8 @@ class _Store:
         return left - used
 
     def _tasks_per_block(self, request: Request, node: NodeShape) -> int:
-        if request.num_nodes > 1:
-            return self._per_block // request.num_nodes
-        return self._per_block * tasks_in(request, empty_room(node))
+        blocks, on_each = self._nodes.blocks, 1 if request.num_nodes > 1 else tasks_in(request, empty_room(node))
+        return blocks.at_once(request.num_nodes, on_each)
 
     def _fill(self, request: Request, wanted: int) -> int:
         """Place up to so many tasks in nodes that are coming; returns how many."""
@@ -318,15 +317,15 @@ class _Store:
         placed = self._fill_open(request, wanted)
         per_node = tasks_in(request, room)
         for nodes in sorted(self._blocks):
-            rest = wanted - placed
-            blocks = min(self._blocks[nodes], -(-rest // (per_node * nodes)))
-            taken = min(rest, blocks * nodes * per_node)
+            rest, usable = wanted - placed, 1 if self._nodes.blocks.one_head else nodes
+            blocks = min(self._blocks[nodes], -(-rest // (per_node * usable)))
+            taken = min(rest, blocks * usable * per_node)
             self._blocks[nodes] -= blocks
             placed += taken
             full, some = divmod(taken, per_node)
             self._keep(less(room, request, per_node), full)
             self._keep(less(room, request, some), 1 if some else 0)
-            self._keep(room, blocks * nodes - full - (1 if some else 0))
+            self._keep(room, blocks * usable - full - (1 if some else 0))
         if len(self._open) > 2 * OPEN_MAX:
             self._open.sort(key=lambda entry: entry[0][:4], reverse=True)
             del self._open[OPEN_MAX:]
@@ -335,12 +334,13 @@ class _Store:
     def _fill_whole_nodes(self, room: Room, num_nodes: int, wanted: int) -> int:
         placed = 0
         for nodes in sorted(nodes for nodes in self._blocks if nodes >= num_nodes):
-            each = nodes // num_nodes
+            each = self._nodes.blocks.at_once(num_nodes, 1, nodes)
             blocks = min(self._blocks[nodes], -(-(wanted - placed) // each))
             taken = min(wanted - placed, blocks * each)
             self._blocks[nodes] -= blocks
             placed += taken
-            self._keep(room, blocks * nodes - taken * num_nodes)
+            if not self._nodes.blocks.one_head:  # else the head is taken, without which there is nothing
+                self._keep(room, blocks * nodes - taken * num_nodes)
         return placed
 
     def _fill_open(self, request: Request, wanted: int) -> int:

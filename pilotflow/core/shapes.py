@@ -27,6 +27,8 @@ def fits(request: Request, node: NodeShape) -> bool:
     """Whether an empty node would take a task, or its part of one on several nodes, as far as that is known."""
     if node.depth_limited:
         return request.num_nodes == 1
+    if node.slots == 0 and request.num_nodes == 1:
+        return False  # see `Capacity.follows`
     return (
         (node.cpus_milli is None or request.cpus_milli <= node.cpus_milli)
         and (node.memory_bytes is None or request.memory_bytes <= node.memory_bytes)
@@ -77,7 +79,9 @@ class Nodes:
     fresh_s: float | None = None
 
     def learn(self, capacity: Capacity, time_left_s: float | None = None) -> Nodes:
-        """What is known after a manager has joined."""
+        """What is known after a manager has joined; one that follows is like its head, whose tasks are the question."""
+        if capacity.follows:
+            return self
         walltime_s, fresh_s = self.blocks.walltime_s, self.fresh_s
         if time_left_s is not None and walltime_s is not None and time_left_s >= FRESH_SHARE * walltime_s:
             fresh_s = max(time_left_s, fresh_s or 0.0)

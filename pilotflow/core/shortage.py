@@ -15,6 +15,8 @@ from pilotflow.units import format_duration, format_memory
 
 LISTED_MAX: Final = 9
 """Tasks that a reason names."""
+EACH_NODE: Final = "write `start_one_worker_per_node: true` in the action that asks for its blocks."
+"""The remedy where one manager has all nodes of a block, which only a workflow's actions ask for."""
 _KEYWORDS: Final = {Kind.CORES: "num_cpus", Kind.MEMORY: "memory", Kind.GPUS: "num_gpus", Kind.CONSUMABLE: "resources"}
 _UNITS: Final = {Kind.CORES: "cpus_milli", Kind.MEMORY: "bytes", Kind.GPUS: "gpus_milli", Kind.CONSUMABLE: "amount"}
 
@@ -90,7 +92,25 @@ def why_not(cls: RequestClass, executor: str, managers: Sequence[Manager], now: 
         return [_too_long(cls, executor, able, now)]
     if cls.request.num_nodes > 1:
         return [_too_few_nodes(cls, executor, lasting)]
-    return [_no_room(cls, executor, lasting, now)]
+    reason = _no_room(cls, executor, lasting, now)
+    idle = [manager for manager in present if manager.capacity.follows and manager.gang is None]
+    return [_on_the_head_alone(reason, idle) if idle and reason.kind is not Kind.NEXT else reason]
+
+
+def idle_followers(executor: str, waiting: int, idle: int) -> str:
+    """What there is to say of nodes that idle although tasks wait for the head of their block."""
+    text = f"{waiting:,} task{'s wait' if waiting > 1 else ' waits'} for executor '{executor}', whose blocks have one "
+    text += f"manager each, at the head: tasks on one node run there alone, and {idle} other "
+    return f"{text}node{'s idle' if idle > 1 else ' idles'}. To use all nodes for them, {EACH_NODE}"
+
+
+def _on_the_head_alone(reason: Reason, idle: Sequence[Manager]) -> Reason:
+    """The same, and that nodes idle which follow a head."""
+    others = f"{len(idle)} other node{'s idle' if len(idle) > 1 else ' idles'}"
+    text = f"{reason.text} Tasks on one node run at the head of each block alone; {others}."
+    numbers = (*reason.numbers, Number("idle_followers", len(idle)))
+    where = reason.tasks, reason.block, reason.node
+    return Reason(reason.kind, text, reason.executor, numbers, *where, f"To use all nodes for them, {EACH_NODE}")
 
 
 def _too_big(cls: RequestClass, executor: str, managers: Sequence[Manager]) -> Reason:
@@ -262,6 +282,14 @@ def _too_few_nodes(cls: RequestClass, executor: str, managers: Sequence[Manager]
     big = [members for members in blocks.values() if len(members) >= wanted]
     best = max(big, key=lambda members: sum(_is_empty(manager, cls) for manager in members))
     empty = sum(_is_empty(manager, cls) for manager in best)
+    heads = [manager for manager in best if not manager.capacity.follows]
+    if 0 < len(heads) < len(best) and not any(_is_empty(manager, cls) for manager in heads):
+        head, what = heads[0], _what_is_on(heads[0], cls)
+        text = "Tasks on several nodes begin at the head of their block, one at a time. "
+        text += f"That of {head.block}, {head.node}, is {'busy ' if what.startswith('with') else ''}{what}."
+        figures = Number("asked_nodes", wanted), Number("empty_nodes", empty), Number("nodes", len(best))
+        advice = f"To have several at once, {EACH_NODE}"
+        return Reason(Kind.NODES, text, executor, figures, _gangs(heads), head.block, head.node, advice)
     if empty >= wanted:
         return Reason(Kind.NEXT, "Nothing stands in its way there.", executor, advice="It is handed out next.")
     text = f"It waits for {wanted} empty nodes of one block. {best[0].block} has {empty} of {len(best)}{_why_full(best, cls)}."
@@ -277,13 +305,15 @@ def _why_full(managers: Sequence[Manager], cls: RequestClass) -> str:
     """What is on the nodes that are not empty, as the rest of a sentence."""
     on: dict[str, int] = {}
     for manager in managers:
-        if manager.gang is not None:
-            what = f"with task {manager.gang}"
-        elif manager.leases:
-            what = "with other tasks"
-        elif (other := _kept_for_other(manager, cls)) is not None:
-            what = f"kept free for {other}"
-        else:
-            continue
-        on[what] = on.get(what, 0) + 1
+        if what := _what_is_on(manager, cls):
+            on[what] = on.get(what, 0) + 1
     return f", {listed([f'{count} {what}' for what, count in on.items()])}" if on else ""
+
+
+def _what_is_on(manager: Manager, cls: RequestClass) -> str:
+    if manager.gang is not None:
+        return f"with task {manager.gang}"
+    if manager.leases:
+        return "with other tasks"
+    other = _kept_for_other(manager, cls)
+    return "" if other is None else f"kept free for {other}"

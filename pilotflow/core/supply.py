@@ -187,6 +187,8 @@ class Manager:
         capacity, needs = self.capacity, cls.needs
         if capacity.depth_limited:
             return needs.nodes == 1
+        if capacity.follows and needs.nodes == 1:
+            return False
         return (
             needs.cpus <= capacity.cpus_milli
             and needs.memory <= (capacity.memory_bytes or UNKNOWN)
@@ -196,8 +198,9 @@ class Manager:
 
     def limits(self) -> Offer:
         """What it would offer if it were empty."""
-        if self.closed:
-            return FULL
+        return FULL if self.closed or self.capacity.follows else self._limits()
+
+    def _limits(self) -> Offer:
         until = inf if self.end_at is None else self.end_at
         capacity = self.capacity
         if capacity.depth_limited:
@@ -226,7 +229,7 @@ class Manager:
 
     def limits_as_room(self, nodes: int) -> Needs:
         """The largest needs that it could meet if it were empty; `nodes` is how many it can be one of."""
-        limits = self.limits()
+        limits = FULL if self.closed else self._limits()
         return Needs(limits.cpus, limits.memory, limits.gpus, inf, 1, nodes)
 
     def has_room(self, cls: RequestClass) -> bool:

@@ -153,6 +153,8 @@ class Tables:
         for lane in manager.section.lanes:
             lane.take_up(limits)
         self._dirty[manager.id] = manager
+        if manager.capacity.follows:  # what it is needed for begins at the head
+            self._offer(manager.home.heads())
 
     def remove_manager(self, manager: Manager) -> list[Task]:
         """A manager is gone; returns the tasks it held, in the order in which they were submitted.

@@ -220,7 +220,7 @@ class ManagerUp(Message, tag=7):
 
 
 class ManagerDown(Message, tag=8):
-    """A manager has left (`planned`), was lost, or was never let in (`refused`)."""
+    """A manager has left (`planned`), was lost, or was never let in (`refused`); `follows`: as in `Capacity`."""
 
     executor: str
     block: str
@@ -228,6 +228,7 @@ class ManagerDown(Message, tag=8):
     reason: str
     planned: bool
     refused: bool = False
+    follows: bool = False
 
 
 class SetupFailed(Message, tag=9):

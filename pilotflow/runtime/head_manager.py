@@ -15,7 +15,6 @@ import logging
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,11 +24,12 @@ from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError
 from pilotflow.ids import RUN_DIRECTORY_VARIABLE
 from pilotflow.launchers.srun import SrunLauncher
-from pilotflow.node.slurm_nodes import SlurmNode, nodes_of_environment, read_job_nodes
+from pilotflow.node.slurm_nodes import SlurmNode
 from pilotflow.runtime import limits
 from pilotflow.runtime.addresses import listening_address
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.head_agent import end_with_parent
+from pilotflow.runtime.job_nodes import job_nodes
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager import drive
 from pilotflow.runtime.manager_options import of_slurm_node, read_arguments
@@ -38,7 +38,10 @@ from pilotflow.runtime.relays import Relays
 from pilotflow.runtime.step_crew import Start, StepCrew, inherited
 from pilotflow.runtime.versions import check_versions
 
-SCONTROL_TIMEOUT_S: Final = 20.0
+_NO_JOB: Final = (
+    "mode: slurm needs blocks that are jobs of Slurm, and SLURM_JOB_ID is not set here. Use provider type: slurm, or "
+    "mode: direct."
+)
 FILES_PER_STEP: Final = 3
 """Descriptors of a running srun: its end, its stderr, and while it starts one more."""
 
@@ -55,7 +58,7 @@ def main() -> int:
     try:
         loop = Loop()
         check_versions(connection, socket.gethostname(), bool(found.prefix))
-        nodes = _nodes(log)
+        nodes = job_nodes(log, _NO_JOB)
         relays = Relays(loop, connection, _address(found.address, nodes, log), log)
         code = drive(loop, _managers(found, connection, loop, nodes, relays, started))
         relays.close()
@@ -92,32 +95,6 @@ def _managers(
         crew = StepCrew(loop, pool, start, options, connection, started, own_log)
         managers.append(NodeManager(options, connection, pool, loop, crew, started, own_log, relays.context))
     return managers
-
-
-def _nodes(log: logging.Logger) -> tuple[SlurmNode, ...]:
-    """The nodes of the job that this process is in.
-
-    Raises:
-        ConfigError: it is in none.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job:
-        raise ConfigError(
-            "mode: slurm needs blocks that are jobs of Slurm, and SLURM_JOB_ID is not set here. Use provider type: "
-            "slurm, or mode: direct."
-        )
-    nodes: tuple[SlurmNode, ...] = ()
-    try:
-        argv = ["scontrol", "show", "job", "--details", job]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=SCONTROL_TIMEOUT_S, check=False)
-        nodes = read_job_nodes(done.stdout)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("scontrol does not say what job %s has (%s); its variables must do", job, error)
-    nodes = nodes or nodes_of_environment(os.environ)
-    if not nodes:
-        raise ConfigError(f"Neither scontrol nor the environment says which nodes Slurm job {job} has.")
-    log.info("job %s has %d nodes: %s", job, len(nodes), ", ".join(f"{node.name} ({node.cpus} CPUs)" for node in nodes))
-    return nodes
 
 
 def _address(wanted: str | None, nodes: tuple[SlurmNode, ...], log: logging.Logger) -> str:

@@ -9,14 +9,17 @@ the interchange stays away.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import gc
+import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,9 +34,18 @@ from pilotflow.runtime.node_manager import NodeManager
 from pilotflow.runtime.versions import check_versions
 from pilotflow.runtime.workers import Workers
 
+if TYPE_CHECKING:
+    from pilotflow.runtime.followers import Followers
 
-def drive(loop: Loop, managers: Sequence[NodeManager]) -> int:
-    """Turn these managers' loop until all of them have ended; returns the exit code of the process."""
+
+def drive(loop: Loop, managers: Sequence[NodeManager], head: NodeManager | None = None) -> int:
+    """Turn these managers' loop until all of them have ended; returns the exit code of the process.
+
+    Args:
+        loop: theirs.
+        managers: of the nodes that this process has.
+        head: the one that the others follow; they end with it.
+    """
     terminated = _watch_signals(loop, managers)
     working, code = list(managers), 0
     while True:
@@ -46,6 +58,8 @@ def drive(loop: Loop, managers: Sequence[NodeManager]) -> int:
                 manager.close()
                 working.remove(manager)
                 code = code or ended
+                for follower in working if manager is head else ():
+                    follower.leave("the manager at the head of its allocation has ended")
         if not working:
             return code
         loop.turn(min(manager.due_at(now) for manager in working) - now)
@@ -73,28 +87,39 @@ def _watch_signals(loop: Loop, managers: Sequence[NodeManager]) -> list[bool]:
     return terminated
 
 
-def _within_limits(options: Options) -> Options:
-    """The options with as many slots as the limit of open files lets be.
+def _within_limits(options: Options, others: int = 0) -> Options:
+    """The options with as many slots as the limit of open files lets be, of which others need so many.
 
     Raises:
         ConfigError: it does not even let the node's cores be used.
     """
     least = options.capacity.slots_of_one_core
-    need = limits.MANAGER_FILES + limits.FILES_PER_WORKER * least
+    base = limits.MANAGER_FILES + others
+    need = base + limits.FILES_PER_WORKER * least
     files = limits.raise_open_files(need, f"a manager with {least} workers")
-    slots = min(options.capacity.slots, (files - limits.MANAGER_FILES) // limits.FILES_PER_WORKER)
+    slots = min(options.capacity.slots, (files - base) // limits.FILES_PER_WORKER)
     return dataclasses.replace(options, capacity=msgspec.structs.replace(options.capacity, slots=slots))
+
+
+def _followers(found: argparse.Namespace, head: Options, log: logging.Logger) -> Followers | None:
+    if not found.one_head or found.depth is not None:  # then no task is on several nodes
+        return None
+    from pilotflow.runtime.followers import Followers  # most managers have one node, and all must start fast
+
+    return Followers(found, head, log)
 
 
 def main() -> int:
     """Run a manager as its command line says."""
     started = time.monotonic()
-    options, report = measured(read_arguments(sys.argv[1:]))
+    found = read_arguments(sys.argv[1:])
+    options, report = measured(found)
     connection = read_connection(options.connection)
     sys.path += [entry for entry in connection.path if entry not in sys.path]
     log = limits.log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
     try:
-        options = _within_limits(options)
+        followers = _followers(found, options, log)
+        options = _within_limits(options, 0 if followers is None else followers.files)
         check_versions(connection, options.node, bool(options.python.prefix))
     except ConfigError as error:
         log.error("cannot start: %s", error)
@@ -111,7 +136,12 @@ def main() -> int:
         loop = Loop()
         pool = Pool(options.capacity, report.layout(), options.watch)
         workers = Workers(loop, pool, zygote_, report, options, connection, started, log)
-        return drive(loop, [NodeManager(options, connection, pool, loop, workers, started, log)])
+        head = NodeManager(options, connection, pool, loop, workers, started, log)
+        if followers is None:
+            return drive(loop, [head])
+        code = drive(loop, [head, *followers.managers(connection, loop, started)], head)
+        followers.close()
+        return code
     except Exception as error:
         log.exception("the manager ends because of a bug")
         sys.stderr.write(f"pilotflow manager: a bug: {error!r}; see its log in {options.directory}\n")

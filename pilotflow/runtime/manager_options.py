@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from pilotflow.core.watch import Watch
 from pilotflow.node.measure import measure_node
@@ -121,6 +124,7 @@ def manager_argv(
     launcher: Path | None = None,
     address: str | None = None,
     at_head: bool = False,
+    one_head: bool = False,
 ) -> list[str]:
     """The command that starts one manager; its node is told by PILOTFLOW_NODE_INDEX.
 
@@ -133,7 +137,8 @@ def manager_argv(
         python: how Python is started on the nodes; by default as this one.
         launcher: the file of the launcher that starts tasks on several nodes.
         address: the executor's, by which a manager at the head of an allocation may choose its own.
-        at_head: start that manager.
+        at_head: start that manager, whose tasks are steps of Slurm.
+        one_head: the manager is at the head of an allocation whose other nodes follow it.
     """
     module = "pilotflow.runtime.head_manager" if at_head else "pilotflow.runtime.manager"
     python = python or this_python()
@@ -145,6 +150,8 @@ def manager_argv(
         argv += ["--launcher", str(launcher)]
     if walltime_s is not None:
         argv += ["--walltime", str(walltime_s)]
+    if one_head:
+        argv.append("--one-head")
     if at_head and address is not None:
         argv += ["--address", address]
     return argv
@@ -163,6 +170,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--resource", action="append", default=[])
     parser.add_argument("--memory-margin", type=float, default=0.05)
     parser.add_argument("--runtime-grace", type=float, default=5.0)
+    parser.add_argument("--one-head", action="store_true")
     parser.add_argument("--no-pin", action="store_true")
     parser.add_argument("--walltime", type=float)
     parser.add_argument("--launcher", type=Path)
@@ -195,6 +203,14 @@ def of_slurm_node(found: argparse.Namespace, node: SlurmNode) -> Options:
     memory = node.memory_bytes if found.memory is None else found.memory
     gpus = node.gpus if found.num_gpus is None else found.num_gpus
     return _options(found, node.name, _capacity(found, 1000 * cpus, memory, tuple(map(str, range(gpus)))))
+
+
+def follower_options(found: argparse.Namespace, node: SlurmNode, head: Options) -> Options:
+    """The options of a node of an allocation that follows the manager at its head."""
+    options = of_slurm_node(found, node)
+    return dataclasses.replace(
+        options, capacity=msgspec.structs.replace(options.capacity, slots=0, depth_limited=False), host=head.host
+    )
 
 
 def _options(found: argparse.Namespace, node: str, capacity: Capacity) -> Options:

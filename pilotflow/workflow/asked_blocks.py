@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pilotflow.errors import PolicyExceeded
 from pilotflow.workflow.records import Action
+
+EACH: Final = "each"
+"""What somebody says who wants a manager on each node."""
 
 if TYPE_CHECKING:
     from pilotflow.run import Run
@@ -48,16 +51,21 @@ class AskedBlocks:
             run.request_blocks(label, count)
 
     def order(self, run: Run | None, words: Sequence[str]) -> str:
-        """Somebody says: scheduler, count, jobs at once or nothing. Returns the executor's label.
+        """Somebody says: scheduler, count, jobs at once or nothing, `each` or nothing. Returns the executor's label.
 
         Raises:
             ValueError: there is no such executor; names those that there are. Or so many are not allowed.
         """
         name, count, depth = words[0], int(words[1]), int(words[2]) if words[2] else None
-        label = self._supplies.of_scheduler(name, depth)
+        each = words[3:] == [EACH]
+        label = self._supplies.of_scheduler(name, depth, each=each)
         if label is None or run is None:
             known = ", ".join(executor.label for executor in run.config.executors) if run is not None else "none"
             at_once = "" if depth is None else f" with {depth} jobs at once"
-            raise ValueError(f"no executor of scheduler '{name}'{at_once}; this run has: {known}")
+            managers = " with a manager on each node" if each else ""
+            raise ValueError(
+                f"no executor of scheduler '{name}'{at_once}{managers}; this run has: {known}. Which there are is said by "
+                "the `schedule_nodes` actions of the workflow's file"
+            )
         run.request_blocks(label, count)
         return label

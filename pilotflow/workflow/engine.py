@@ -271,8 +271,7 @@ class Engine:
                 self._fire(Trigger.ON_WORKER_START, event.node)
             self._reunite()
         elif isinstance(event, ManagerDown):
-            if not event.refused:
-                self._roster.left(event)
+            if not event.refused and self._roster.left(event):
                 self._fire(Trigger.ON_WORKER_COMPLETE, event.node)
         elif isinstance(event, BlocksAre):
             self._roster.blocks_are([executor.label for executor in self.setting.config.executors], event.names)

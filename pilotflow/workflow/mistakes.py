@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pilotflow.resources import NodeShape, Request, SortMethod
-from pilotflow.units import exact_memory, format_duration, format_memory
+from pilotflow.units import counted, exact_memory, format_duration, format_memory
 from pilotflow.workflow.findings import Findings
+from pilotflow.workflow.heads import one_head
 from pilotflow.workflow.reading import Path
-from pilotflow.workflow.records import Deed, Job, Mode, SlurmScheduler, Workflow
+from pilotflow.workflow.records import Job, Mode, SlurmScheduler, Workflow
 
 LARGEST_CPUS: Final = 1024
 LARGEST_MEMORY_BYTES: Final = 16 << 40
@@ -245,19 +246,21 @@ def _kind_of(scheduler: SlurmScheduler) -> tuple[object, ...]:
 
 
 def _idle_nodes(workflow: Workflow, findings: Findings) -> None:
-    """In direct mode single-node jobs spread over nodes by the managers there, which not every reader of the file starts."""
-    if workflow.execution.mode is not Mode.DIRECT:
-        return
+    """Allocations of several nodes with one manager, at their head, for jobs that could use the others."""
     for index, action in enumerate(workflow.actions):
-        if action.deed is not Deed.SCHEDULE_NODES or action.scheduler is None or action.start_one_worker_per_node:
+        if not one_head(workflow, action) or action.scheduler is None:
             continue
-        scheduler = workflow.slurm_schedulers[action.scheduler]
-        may_come = (None, action.scheduler)
-        single = sum(job.scheduler in may_come and job.request.num_nodes == 1 for job in workflow.jobs)
-        if scheduler.nodes > 1 and single:
+        nodes = workflow.slurm_schedulers[action.scheduler].nodes
+        sizes = [job.request.num_nodes for job in workflow.jobs if job.scheduler in (None, action.scheduler)]
+        single, beside = sizes.count(1), sum(1 < size <= nodes // 2 for size in sizes)
+        idle = list[str]()
+        if single:
+            idle.append(f"{counted(single, 'single-node job')} can run on that node alone")
+        if beside > 1:
+            idle.append(f"{beside} jobs on fewer nodes run one after another, since each begins there")
+        if idle:
             findings.warn(
                 ("actions", index),
-                f"in direct mode {single} single-node jobs need a manager on each of these {scheduler.nodes} nodes, or all "
-                "but the first would idle. They are started here anyway; to say so, write "
-                "`start_one_worker_per_node: true`.",
+                f"in direct mode these {nodes} nodes have one manager, on the first of them: {' and '.join(idle)}, while "
+                "other nodes idle. For a manager on each node write `start_one_worker_per_node: true`.",
             )

@@ -260,7 +260,8 @@ class ActionSpec(_Section):
     num_allocations: Count = Field(1, description="schedule_nodes: how many allocations (default 1).")
     start_one_worker_per_node: bool = Field(
         False,
-        description="schedule_nodes: says that each node has a manager, as in direct mode it has. Direct mode only.",
+        description="schedule_nodes, direct mode: a manager on each node. Without it there is one, on the first node of "
+        "the allocation: it runs all jobs on one node, and begins those on several.",
     )
     max_parallel_jobs: Count | None = Field(
         None, description="schedule_nodes: these managers run at most so many jobs at once and ignore requirements."

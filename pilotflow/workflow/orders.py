@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import instruct
 from pilotflow.units import counted
+from pilotflow.workflow.asked_blocks import EACH
 from pilotflow.workflow.ranges import ranges
 
 TIMEOUT_S: Final = 60.0
@@ -49,7 +50,9 @@ def order_cancel(directory: Path, numbers: Sequence[int] | None) -> Cancelled:
     return Cancelled(*map(int, said.split()))
 
 
-def order_blocks(directory: Path, scheduler: str, count: int, max_parallel_jobs: int | None) -> str:
+def order_blocks(
+    directory: Path, scheduler: str, count: int, max_parallel_jobs: int | None, *, each: bool = False
+) -> str:
     """Have blocks of a scheduler asked for; returns the executor's label.
 
     Raises:
@@ -57,5 +60,5 @@ def order_blocks(directory: Path, scheduler: str, count: int, max_parallel_jobs:
         ConfigError: the run has no such executor.
     """
     depth = "" if max_parallel_jobs is None else str(max_parallel_jobs)
-    words = [scheduler, str(count), depth]
+    words = [scheduler, str(count), depth, *([EACH] if each else [])]
     return instruct(read_connection(directory / "connection.json"), "schedule", words, TIMEOUT_S)

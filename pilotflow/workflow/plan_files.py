@@ -82,7 +82,7 @@ def _action(workflow: Workflow, ask: Ask) -> dict[str, Any]:
         entry |= _selection(workflow, ask.after)
     entry |= {"action_type": "schedule_nodes", "scheduler": ask.name, "scheduler_type": "slurm"}
     entry["num_allocations"] = ask.count
-    if ask.nodes > 1 and workflow.execution.mode is Mode.DIRECT:
+    if ask.nodes > 1 and workflow.execution.mode is Mode.DIRECT and not ask.one_head:
         entry["start_one_worker_per_node"] = True
     return entry
 

@@ -291,7 +291,7 @@ class Action(_Record, frozen=True):
         commands: for `Deed.RUN_COMMANDS`, one after another.
         scheduler: for `Deed.SCHEDULE_NODES`, one of `Workflow.slurm_schedulers`; None for local blocks.
         num_allocations: how many.
-        start_one_worker_per_node: whether it says that each node has a manager, as in direct mode it has.
+        start_one_worker_per_node: in direct mode, whether each node has a manager, or only the first of them.
         max_parallel_jobs: these managers run at most so many at once and ignore requests.
         persistent: whether every manager does it, for worker triggers.
         at: where its entry is.

@@ -25,18 +25,19 @@ class Roster:
         self._missing = set(self._there)
 
     def joined(self, event: ManagerUp) -> bool:
-        """A manager has joined, or joined again; whether it is new."""
+        """A manager has joined, or joined again; whether it is new, and starts jobs: no node that follows a head."""
         place = (event.block, event.node)
         if self._missing is not None:
             self._missing.discard(place)
         is_new = place not in self._there
         self._there.add(place)
         self._changed[place] = True
-        return is_new
+        return is_new and not event.capacity.follows
 
-    def left(self, event: ManagerDown) -> None:
-        """A manager has left."""
+    def left(self, event: ManagerDown) -> bool:
+        """A manager has left; whether it started jobs."""
         self._leave((event.block, event.node))
+        return not event.follows
 
     def blocks_are(self, labels: Iterable[str], names: Container[str]) -> None:
         """Of these executors there are these blocks: managers of others do not come back. Runners by hand may."""

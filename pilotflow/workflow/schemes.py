@@ -19,6 +19,7 @@ from pilotflow.core.planning import Allocations
 from pilotflow.core.shapes import fits
 from pilotflow.core.workflow import Moment
 from pilotflow.resources import Capacity, NodeShape, Request
+from pilotflow.workflow.heads import one_head
 from pilotflow.workflow.order import levels
 from pilotflow.workflow.records import Action, Deed, SlurmScheduler, Trigger, Workflow
 
@@ -93,6 +94,7 @@ class Ask:
         stages: entries of the file's jobs that are bound to it; None if nothing is.
         after: jobs that must have come so far first; None for at the start.
         when: how far.
+        one_head: one manager has all nodes of a batch job, see `BlockShape`.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Ask:
     stages: tuple[int, ...] | None = None
     after: tuple[int, ...] | None = None
     when: Moment = Moment.READY
+    one_head: bool = False
 
     def allocations(self, wait_s: float = 0.0) -> Allocations:
         """The same for `forecast`."""
@@ -117,6 +120,7 @@ class Ask:
             place.name,
             self.after,
             self.when,
+            self.one_head,
         )
 
 
@@ -337,7 +341,7 @@ def _as_written(workflow: Workflow, places: Sequence[Place]) -> Iterator[Scheme]
         place = by_name.get(scheduler.partition or "", places[0] if places else None)
         timing = _timing(action)
         if place is not None and timing is not None:
-            asks.append(_ask_of(scheduler, action, place, timing))
+            asks.append(replace(_ask_of(scheduler, action, place, timing), one_head=one_head(workflow, action)))
     if asks:
         yield Scheme("as written", tuple(asks))
 

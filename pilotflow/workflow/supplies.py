@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.launchers.one_head import OneHeadLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.local import LocalProvider
 from pilotflow.workflow.allocations import slurm_provider
+from pilotflow.workflow.heads import one_head
 from pilotflow.workflow.options import GRACE_MARGIN_S, LOCAL, RunOptions
 from pilotflow.workflow.records import Action, Deed, Job, Mode, Workflow
 
@@ -33,6 +35,7 @@ class _Kind:
 
     scheduler: int
     max_parallel_jobs: int | None
+    one_head: bool = False
 
 
 class Supplies:
@@ -50,8 +53,8 @@ class Supplies:
         self._site = site
         self._labels: dict[_Kind, str] = {}
         if options.slurm:
-            for kind in _kinds(workflow):
-                self._labels[kind] = self._label(kind)
+            kinds = _kinds(workflow)
+            self._labels = {kind: self._label(kind, kinds) for kind in kinds}
 
     def config(self) -> Config:
         """What the run is started with."""
@@ -84,15 +87,23 @@ class Supplies:
         """The executor whose blocks an action asks for; None if the run has none of that kind."""
         if action.deed is not Deed.SCHEDULE_NODES or action.scheduler is None:
             return None
-        return self._labels.get(_Kind(action.scheduler, action.max_parallel_jobs))
+        return self._labels.get(_kind_of(self._workflow, action))
 
-    def of_scheduler(self, name: str, max_parallel_jobs: int | None) -> str | None:
-        """The executor of a scheduler's blocks with so many jobs at once, or None."""
-        for kind, label in self._labels.items():
-            scheduler = self._workflow.slurm_schedulers[kind.scheduler].name
-            if scheduler == name and kind.max_parallel_jobs == max_parallel_jobs:
-                return label
-        return None
+    def of_scheduler(self, name: str, max_parallel_jobs: int | None, *, each: bool = False) -> str | None:
+        """The executor of a scheduler's blocks with so many jobs at once, or None.
+
+        Args:
+            name: the scheduler's.
+            max_parallel_jobs: as an action says it.
+            each: with a manager on each node; else those with one at the head come first, if there are any.
+        """
+        schedulers = self._workflow.slurm_schedulers
+        found = {
+            kind.one_head: label
+            for kind, label in self._labels.items()
+            if schedulers[kind.scheduler].name == name and kind.max_parallel_jobs == max_parallel_jobs
+        }
+        return found.get(False) if each else found.get(True, found.get(False))
 
     def most_blocks(self) -> dict[str, int]:
         """How many blocks actions may come to ask for, by executor."""
@@ -109,11 +120,14 @@ class Supplies:
             label: {"": file.where(file.slurm_schedulers[kind.scheduler].at)} for kind, label in self._labels.items()
         }
 
-    def _label(self, kind: _Kind) -> str:
+    def _label(self, kind: _Kind, kinds: Sequence[_Kind]) -> str:
         names = [_plain(scheduler.name) for scheduler in self._workflow.slurm_schedulers]
         name = names[kind.scheduler]
         label = f"{name}-{kind.scheduler}" if names.count(name) > 1 else name
-        return label if kind.max_parallel_jobs is None else f"{label}.{kind.max_parallel_jobs}"
+        if kind.max_parallel_jobs is not None:
+            label = f"{label}.{kind.max_parallel_jobs}"
+        both = kind.one_head and dataclasses.replace(kind, one_head=False) in kinds
+        return f"{label}.head" if both else label
 
     def _executor(self, kind: _Kind, label: str) -> ExecutorConfig:
         workflow = self._workflow
@@ -124,7 +138,7 @@ class Supplies:
         return ExecutorConfig(
             label=label,
             provider=provider,
-            launcher=SrunLauncher(mpi=workflow.execution.srun_mpi),
+            launcher=(OneHeadLauncher if kind.one_head else SrunLauncher)(mpi=workflow.execution.srun_mpi),
             mode=_MODES[workflow.execution.mode],
             max_parallel_jobs=kind.max_parallel_jobs,
             **self._common(),
@@ -158,11 +172,14 @@ def _plain(name: str) -> str:
 
 def _kinds(workflow: Workflow) -> Sequence[_Kind]:
     """What the actions ask for, and schedulers that no action names."""
-    found = dict.fromkeys(
-        _Kind(action.scheduler, action.max_parallel_jobs)
-        for action in workflow.actions
-        if action.deed is Deed.SCHEDULE_NODES and action.scheduler is not None
-    )
+    asked = [each for each in workflow.actions if each.deed is Deed.SCHEDULE_NODES and each.scheduler is not None]
+    found = dict.fromkeys(_kind_of(workflow, action) for action in asked)
     named = {kind.scheduler for kind in found}
     found |= dict.fromkeys(_Kind(index, None) for index in range(len(workflow.slurm_schedulers)) if index not in named)
     return list(found)
+
+
+def _kind_of(workflow: Workflow, action: Action) -> _Kind:
+    """What an action asks for, which names a scheduler."""
+    assert action.scheduler is not None
+    return _Kind(action.scheduler, action.max_parallel_jobs, one_head(workflow, action))

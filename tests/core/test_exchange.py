@@ -198,7 +198,7 @@ def test_a_known_manager_that_registers_with_nonsense_keeps_what_it_holds() -> N
 @pytest.mark.parametrize(
     "capacity",
     [
-        Capacity(1000, slots=0),
+        Capacity(1000, slots=0, depth_limited=True),
         Capacity(1000, slots=-3),
         Capacity(1000, slots=HUGE),
         Capacity(-1, slots=1),

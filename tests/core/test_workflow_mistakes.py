@@ -156,9 +156,25 @@ def test_idle_nodes_of_direct_mode_are_pointed_out(tmp_path: Path) -> None:
         "name: w\nexecution_config: {mode: direct}\nslurm_schedulers: [{name: s, nodes: 4}]\njobs: [{name: a, command: x}]\n"
         "actions: [{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, scheduler_type: slurm}]\n"
     )
-    assert "single-node jobs need a manager on each of these 4 nodes, or all but the first would idle" in one(
-        tmp_path, text
+    said = one(tmp_path, text)
+    assert "these 4 nodes have one manager, on the first of them: 1 single-node job can run on that node alone" in said
+    assert "For a manager on each node write `start_one_worker_per_node: true`." in said
+    assert not warnings(tmp_path, text.replace("slurm}", "slurm, start_one_worker_per_node: true}"))
+    assert not warnings(tmp_path, text.replace("nodes: 4", "nodes: 1"))
+
+
+@pytest.mark.parametrize(("nodes", "pointed_out"), [(4, False), (3, False), (2, True)])
+def test_jobs_on_several_nodes_that_could_run_beside_each_other_are_pointed_out(
+    tmp_path: Path, nodes: int, pointed_out: bool
+) -> None:
+    text = (
+        "name: w\nexecution_config: {mode: direct}\nslurm_schedulers: [{name: s, nodes: 4}]\n"
+        f"resource_requirements: [{{name: wide, num_nodes: {nodes}}}]\n"
+        "jobs: [{name: 'a{i}', command: mpirun x, resource_requirements: wide, parameters: {i: '1:2'}}]\n"
+        "actions: [{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, scheduler_type: slurm}]\n"
     )
+    found = warnings(tmp_path, text)
+    assert ["2 jobs on fewer nodes run one after another" in each for each in found] == [True] * pointed_out
 
 
 def test_a_manager_on_each_node_makes_the_mode_direct_where_none_is_said(tmp_path: Path) -> None:

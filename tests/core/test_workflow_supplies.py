@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from pilotflow.config.model import Config, ExecutorConfig
+from pilotflow.launchers.one_head import OneHeadLauncher
+from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers.slurm import SlurmProvider
+from pilotflow.supplies import shape_of
 from pilotflow.workflow.options import RunOptions
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.spec import read_workflow
@@ -51,6 +54,45 @@ def test_jobs_are_bound_to_their_schedulers_and_actions_mean_theirs(workflow: Wo
     assert [supplies.of_action(action) for action in workflow.actions] == ["big", "big.8"]
     assert supplies.of_scheduler("big", 8) == "big.8"
     assert supplies.of_scheduler("big", 9) is None
+
+
+DIRECT = """\
+name: w
+execution_config: {mode: direct, srun_mpi: pmix}
+jobs: [{name: a, command: "true", scheduler: s}]
+slurm_schedulers: [{name: s, nodes: 4}, {name: one, nodes: 1}, {name: own, nodes: 4}]
+actions:
+  - {trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s}
+  - {trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: one}
+  - {trigger_type: on_workflow_complete, action_type: schedule_nodes, scheduler: s, max_parallel_jobs: 3}
+"""
+EACH = "  - {trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, start_one_worker_per_node: true}\n"
+
+
+def test_in_direct_mode_an_action_s_allocations_have_one_manager_unless_it_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(DIRECT)
+    supplies = Supplies(read_workflow(path), RunOptions(slurm=True, local=False))
+    shapes = {one.label: shape_of(one) for one in supplies.config().block_executors}
+    kinds = {label: (shape.nodes, shape.one_head) for label, shape in shapes.items()}
+    assert kinds == {"s": (4, True), "one": (1, False), "s.3": (1, False), "own": (4, False)}
+    launchers = {one.label: one.launcher for one in supplies.config().block_executors}
+    assert launchers["s"] == OneHeadLauncher(mpi="pmix")
+    assert launchers["s.3"].wrap(["manager"], 4) == launchers["s"].wrap(["manager"], 1), "once for all nodes"
+    assert launchers["own"] == SrunLauncher(mpi="pmix"), "nobody's action asks for it"
+    assert supplies.of_scheduler("s", None) == "s"
+    assert supplies.of_scheduler("s", None, each=True) is None
+
+
+def test_both_kinds_of_a_scheduler_s_allocations_are_executors_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(DIRECT + EACH)
+    workflow = read_workflow(path)
+    supplies = Supplies(workflow, RunOptions(slurm=True, local=False))
+    assert [supplies.of_action(action) for action in workflow.actions] == ["s.head", "one", "s.3", "s"]
+    assert supplies.bindings(workflow.jobs[0]) == ("s.head", "s.3", "s")
+    assert (supplies.of_scheduler("s", None), supplies.of_scheduler("s", None, each=True)) == ("s.head", "s")
+    assert supplies.of_scheduler("own", None) == "own"
 
 
 def test_on_this_machine_schedulers_mean_nothing(workflow: Workflow) -> None:
