@@ -91,15 +91,27 @@ class BashExitError(TaskError):
     Attributes:
         app: name of the bash app.
         exit_code: the command's exit code; minus the signal's number if a signal ended it.
-        stderr: path of the file with the command's stderr, or None if it was not redirected.
-        stderr_tail: its last lines, empty if not redirected.
+        stderr: path of the file with the command's stderr, or None if it has none of its own.
+        stderr_tail: its last lines.
+        shared_stderr: path of the file with that of all commands of its worker that have no file; None if there is none.
     """
 
-    def __init__(self, app: str, exit_code: int, stderr: str | None = None, stderr_tail: str = "") -> None:
+    def __init__(
+        self,
+        app: str,
+        exit_code: int,
+        stderr: str | None = None,
+        stderr_tail: str = "",
+        shared_stderr: str | None = None,
+    ) -> None:
         how = f"ended with exit code {exit_code}" if exit_code >= 0 else f"was ended by signal {_signal(-exit_code)}"
         how += {126: " (a file that cannot be executed)", 127: " (command not found)"}.get(exit_code, "")
         text = f"The command of bash app '{app}' {how}."
-        if stderr_tail:
+        if shared_stderr and stderr_tail:
+            text += f" Its stderr (in {shared_stderr}, with that of other commands) ends with:\n{stderr_tail}"
+        elif shared_stderr:
+            text += " It wrote nothing to its stderr."
+        elif stderr_tail:
             text += f" Its stderr ({stderr}) ends with:\n{stderr_tail}"
         elif stderr:
             text += f" Its stderr ({stderr}) is empty."
@@ -110,6 +122,7 @@ class BashExitError(TaskError):
         self.exit_code = exit_code
         self.stderr = stderr
         self.stderr_tail = stderr_tail
+        self.shared_stderr = shared_stderr
 
 
 def _signal(number: int) -> str:

@@ -15,6 +15,7 @@ ENDS_MAX: Final = 10_000
 """Ends of a run that are put into words; a run with more of them is not told better by all."""
 WORDS_MAX: Final = 500
 """Characters of one."""
+_LEFT_OUT: Final = "\n...\n"
 
 
 class Ends:
@@ -58,8 +59,16 @@ class Ends:
 
     def _add(self, future: Any, how: str, words: str) -> None:
         self._left -= 1
-        text = words[:WORDS_MAX].encode("utf-8", "replace").decode()  # SQLite takes no lone surrogates
+        text = _cut(words).encode("utf-8", "replace").decode()  # SQLite takes no lone surrogates
         self.rows.append((future.task_id, future.fn, how, text, time.time()))
+
+
+def _cut(words: str) -> str:
+    """The words, or their beginning and their end, which says more than the middle: it may be a command's stderr."""
+    if len(words) <= WORDS_MAX:
+        return words
+    half = (WORDS_MAX - len(_LEFT_OUT)) // 2
+    return f"{words[:half]}{_LEFT_OUT}{words[-half:]}"
 
 
 def _error_of(future: Future[Any]) -> BaseException | None:

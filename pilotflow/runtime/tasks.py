@@ -17,6 +17,7 @@ from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs, StagingError
 from pilotflow.launchers.nesting import refuse_nested
 from pilotflow.remote_errors import add_note
+from pilotflow.runtime.own_stderr import OWN_STDERR
 from pilotflow.runtime.tails import tail
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
@@ -80,10 +81,13 @@ class BashCall:
         """
         command = self.checked(self.function(*args, **kwargs))
         refuse_nested(self.name, command, os.environ)
+        own = OWN_STDERR.get() if output.stderr is None else None
         try:
-            code = run_command(command, output)
+            code = run_command(command, output, own.begin() if own is not None else -1)
         except OSError as error:
             raise self.unstartable(command, error) from None
+        if code and own is not None and own.path is not None:
+            raise BashExitError(self.name, code, None, own.tail(), own.path)
         if code:
             path = output.stderr[0] if output.stderr else None
             raise BashExitError(self.name, code, path, tail(path) if path else "")
@@ -292,16 +296,23 @@ def described(function: Callable[..., Any] | OtherForm) -> tuple[str, tuple[str,
     return getattr(function, "__name__", type(function).__name__), ()
 
 
-def run_command(command: str, output: Output) -> int:
+def run_command(command: str, output: Output, stderr: int = -1) -> int:
     """Run a command in bash, or without it if it needs none; returns its exit code.
 
     The code is minus the signal's number if a signal ended it.
+
+    Args:
+        command: what to run.
+        output: files for its streams.
+        stderr: what else is to be its stderr, an open file; -1 for ours.
 
     Raises:
         ConfigError: an output file cannot be opened.
     """
     with opened(output) as files:
         actions = [(os.POSIX_SPAWN_DUP2, file, fd) for fd, file in files]
+        if stderr >= 0:
+            actions.append((os.POSIX_SPAWN_DUP2, stderr, 2))
         flush_output()
         argv = plain_argv(command)
         try:

@@ -24,6 +24,7 @@ from pilotflow.messages.records import Result, Status, Task
 from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.calls import Calls
+from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.tasks import flush_output
 from pilotflow.serialize import unpack
 
@@ -162,6 +163,7 @@ class Worker(Calls):
 def main(channel: socket.socket, max_bytes: int) -> None:
     """Run a worker in a freshly forked process; does not return."""
     code = 1
+    OWN_STDERR.set(OwnStderr())
     try:
         Worker(channel, max_bytes).run()
         code = 0

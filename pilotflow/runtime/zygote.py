@@ -20,8 +20,9 @@ import socket
 import struct
 from typing import Final
 
-from pilotflow.ids import WORKER_VARIABLE
+from pilotflow.ids import RUN_DIRECTORY_VARIABLE, WORKER_VARIABLE
 from pilotflow.runtime import worker
+from pilotflow.runtime.own_stderr import remove_empty
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -110,6 +111,7 @@ class _Server:
         self._pids: dict[int, int] = {}  # worker number -> pid
         self._numbers: dict[int, int] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._run_directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
 
     def run(self) -> None:
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -194,6 +196,8 @@ class _Server:
                 del self._pids[number]
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)  # what it left behind
+                if self._run_directory:
+                    remove_empty(self._run_directory, pid)
                 self._report(DIED, number, status)
 
     def _report(self, kind: bytes, number: int, value: int) -> None:

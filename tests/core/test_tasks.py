@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pilotflow.context import RUNNING
 from pilotflow.errors import BashExitError, ConfigError
+from pilotflow.messages.records import Task
+from pilotflow.runtime.link import Sit
+from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr, remove_empty
 from pilotflow.runtime.tails import tail
 from pilotflow.runtime.tasks import BashCall, Output, PythonCall, plain_argv, run_command
 
@@ -117,6 +122,63 @@ def test_the_error_has_the_code_the_path_and_the_end_of_stderr(tmp_path: Path) -
     assert (error.app, error.exit_code, error.stderr) == ("count", 4, str(tmp_path / "err"))
     assert error.stderr_tail.splitlines() == [str(i) for i in range(86, 101)]
     assert "bash app 'count' ended with exit code 4" in str(error)
+
+
+@pytest.fixture
+def in_worker(tmp_path: Path) -> Iterator[Path]:
+    """As in a worker whose task runs, in a run of this directory."""
+    seat = Sit((), (), None, {}, None, None, run_directory=str(tmp_path))
+    running, own = RUNNING.set((Task(1, 1, 1, 1, b""), 0, seat, {})), OWN_STDERR.set(OwnStderr())
+    yield tmp_path
+    OWN_STDERR.reset(own)
+    RUNNING.reset(running)
+
+
+def failure_of(command: str, where: Output = NOWHERE) -> BashExitError:
+    with pytest.raises(BashExitError) as caught:
+        BashCall(lambda: command, "app")(where)
+    return caught.value
+
+
+def test_a_worker_s_failed_command_without_a_file_has_the_end_of_its_own_stderr(in_worker: Path) -> None:
+    assert BashCall(lambda: "seq 5 >&2", "app")(NOWHERE) == 0
+    error = failure_of("seq 101 120 >&2; exit 4")
+    assert error.stderr_tail.splitlines() == [str(i) for i in range(106, 121)]
+    assert (error.stderr, error.shared_stderr) == (None, str(next((in_worker / "tasks").glob("worker-*.err"))))
+    assert f"Its stderr (in {error.shared_stderr}, with that of other commands) ends with:\n106\n" in str(error)
+    assert failure_of("exit 3").stderr_tail == "", "what others have written is not its"
+    assert str(failure_of("exit 3")).endswith("ended with exit code 3. It wrote nothing to its stderr.")
+    assert failure_of("echo two >&2; exit 3").stderr_tail == "two"
+
+
+def test_a_lot_of_stderr_is_read_from_its_end(in_worker: Path) -> None:
+    error = failure_of("yes 'a line of some length' | head -n 100000 >&2; echo last >&2; exit 1")
+    assert error.stderr_tail.splitlines() == ["a line of some length"] * 14 + ["last"]
+
+
+def test_a_command_with_a_file_leaves_the_worker_s_alone(in_worker: Path) -> None:
+    error = failure_of("echo mine >&2; exit 1", output(in_worker))
+    assert (error.stderr_tail, error.shared_stderr) == ("mine", None)
+    assert not (in_worker / "tasks").exists()
+
+
+def test_a_worker_that_cannot_have_its_file_still_runs_commands(in_worker: Path) -> None:
+    (in_worker / "tasks").write_text("no directory")
+    assert BashCall(lambda: "true", "app")(NOWHERE) == 0
+    assert "give stderr=pilotflow.AUTO_LOGNAME to keep it apart" in str(failure_of("exit 3"))
+
+
+def test_an_empty_file_of_a_dead_worker_goes_and_others_stay(in_worker: Path) -> None:
+    BashCall(lambda: "true", "app")(NOWHERE)
+    (path,) = (in_worker / "tasks").glob("worker-*.err")
+    remove_empty(str(in_worker), os.getpid() + 1)
+    assert path.exists()
+    path.write_text("x")
+    remove_empty(str(in_worker), os.getpid())
+    assert path.exists()
+    path.write_text("")
+    remove_empty(str(in_worker), os.getpid())
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(("command", "words"), [("nothing-here", "command not found"), ("kill -TERM $$", "signal 15")])

@@ -354,6 +354,9 @@ def test_a_failing_command_tells_its_code_and_the_end_of_its_stderr(tmp_path: Pa
     with pytest.raises(BashExitError, match="what went wrong") as caught:
         future.result()
     assert (caught.value.exit_code, caught.value.stderr, caught.value.app) == (3, str(err), "shell")
+    with pytest.raises(BashExitError, match="no file for this") as caught:
+        shell("echo no file for this >&2; exit 3").result()
+    assert caught.value.stderr_tail == "no file for this"
     with pytest.raises(BashExitError, match="signal 9") as caught:
         shell("kill -9 $$").result()
     assert caught.value.exit_code == -9
