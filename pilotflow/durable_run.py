@@ -12,11 +12,11 @@ import msgspec
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.messages.client import Instruction, ManagerDown, ManagerUp
 from pilotflow.run import CLOSE_TIMEOUT_S, Run
-from pilotflow.runtime import leftovers
+from pilotflow.runtime import leftovers, socket_directories
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import Connection, Keys, read_connection, remove_socket_directory
+from pilotflow.runtime.connection import Connection, Keys, read_connection
 from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.interchange_process import TakenOver
@@ -109,7 +109,7 @@ class DurableRun(Run):
         self._keeper.leave()
         self.client.close(RunClosed(f"run {self.run_id} goes on with another interchange"), CLOSE_TIMEOUT_S)
         self._interchange.end(CLOSE_TIMEOUT_S)
-        remove_socket_directory(self._sockets)
+        socket_directories.remove(self._sockets)
         atexit.unregister(self._at_exit)
         self._close_log()
 

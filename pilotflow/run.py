@@ -35,17 +35,11 @@ from pilotflow.messages.client import (
     SetupFailed,
 )
 from pilotflow.notebook import table
-from pilotflow.runtime import leftovers, node_files, rundir
+from pilotflow.runtime import leftovers, node_files, rundir, socket_directories
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import (
-    Connection,
-    Keys,
-    make_socket_directory,
-    remove_socket_directory,
-    write_connection,
-)
+from pilotflow.runtime.connection import Connection, Keys, write_connection
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
@@ -139,6 +133,7 @@ class Run:
         if not over_tcp:  # else the interchange chooses its port first
             self._keeper.start()
         self._leftovers = leftovers.end_those_of_dead_programs(self._log)
+        socket_directories.remove_dead(self._sockets.parent, self._log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.client.welcome.wait(0.05):
             if self._interchange.has_ended or time.monotonic() > deadline:
@@ -164,8 +159,8 @@ class Run:
 
     def _find_interchange(self, config: Config, mark: dict[str, str], undo: contextlib.ExitStack) -> Connection:
         """Start the run's interchange; returns where it is."""
-        self._sockets = make_socket_directory()
-        undo.callback(remove_socket_directory, self._sockets)
+        self._sockets = socket_directories.make()
+        undo.callback(socket_directories.remove, self._sockets)
         connection = self._connection(config)
         try:
             write_connection(self._connection_file, connection)
@@ -296,7 +291,7 @@ class Run:
         if self._store is not None:
             self._store.end(self.counts())
             self._store.close(2.0)
-        remove_socket_directory(self._sockets)
+        socket_directories.remove(self._sockets)
         atexit.unregister(self._at_exit)
         self._log.info("run closed")
         self._close_log()

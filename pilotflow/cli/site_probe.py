@@ -241,7 +241,7 @@ def _trial_executor(site: Site, name: str, trial: Trial) -> ExecutorConfig:
 
 def _test_only(executor: ExecutorConfig) -> str:
     provider: Any = executor.provider
-    with tempfile.TemporaryDirectory(prefix="pilotflow-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pilotflow-probe-") as folder:
         here = Path(folder)
         job = BlockJob(
             "trial",

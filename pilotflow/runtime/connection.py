@@ -7,7 +7,6 @@ file (0600).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -99,32 +98,3 @@ def read_connection(path: Path) -> Connection:
         raise ConfigError(f"Cannot read the connection file {path}: {error.strerror}.") from None
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is not a connection file of this pilotflow: {error}.") from None
-
-
-def make_socket_directory() -> Path:
-    """A new 0700 directory for Unix sockets, under XDG_RUNTIME_DIR or the temporary directory.
-
-    Run directories will not do: their paths are too long for sockets, and their file systems may
-    not hold any.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    import tempfile  # only the user's program needs it, and managers must start lean
-
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if not base or not os.access(base, os.W_OK) or len(base) > 60:
-        base = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp"  # noqa: S108  mkdtemp makes it ours
-    try:
-        return Path(tempfile.mkdtemp(prefix="pilotflow-", dir=base))
-    except OSError as error:
-        text = f"Cannot make a directory for the run's sockets in {base}: {error.strerror}."
-        raise ConfigError(f"{text} Name one that can be written in XDG_RUNTIME_DIR or TMPDIR.") from None
-
-
-def remove_socket_directory(directory: Path) -> None:
-    """Remove what `make_socket_directory` has made, with its sockets."""
-    for path in directory.glob("*"):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        directory.rmdir()

@@ -173,10 +173,16 @@ def test_what_detached_itself_is_ended_and_reported_by_the_next_start(tmp_path: 
     """If the interchange is gone as well, which would have done it."""
     program, run_id, detached = with_a_detached_process(tmp_path)
     lines = processes_of(program.run_directories()[0], run_id).items()
-    os.kill(next(pid for pid, line in lines if "runtime.interchange" in line), signal.SIGKILL)
+    interchange = next(pid for pid, line in lines if "runtime.interchange" in line)
+    os.kill(interchange, signal.SIGKILL)
     program.process.kill()
     program.process.wait()
+    until(lambda: not is_alive(interchange))
+    connection = read_connection(program.run_directories()[0] / "connection.json")
+    sockets = Path(connection.client[0].removeprefix("unix:")).parent
+    os.utime(sockets, (1, 1))  # as if that was a while ago
     with running(tmp_path / "next") as run:
+        assert not sockets.exists()
         within(5.0, "the next start ends what detached itself", lambda: not is_alive(detached))
         log = (run.directory / "pilotflow.log").read_text()
         pid = program.process.pid
