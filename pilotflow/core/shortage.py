@@ -110,7 +110,9 @@ def _on_the_head_alone(reason: Reason, idle: Sequence[Manager]) -> Reason:
     text = f"{reason.text} Tasks on one node run at the head of each block alone; {others}."
     numbers = (*reason.numbers, Number("idle_followers", len(idle)))
     where = reason.tasks, reason.block, reason.node
-    return Reason(reason.kind, text, reason.executor, numbers, *where, f"To use all nodes for them, {EACH_NODE}")
+    return Reason(
+        reason.kind, text, reason.executor, numbers, *where, f"To use all nodes for tasks on one node, {EACH_NODE}"
+    )
 
 
 def _too_big(cls: RequestClass, executor: str, managers: Sequence[Manager]) -> Reason:

@@ -23,7 +23,7 @@ env: {OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1", TMPDIR: 
 resource_requirements:
   - {name: pair, num_cpus: 2, num_nodes: 2, memory: 100m, runtime: PT1M}
   - {name: ranks, num_cpus: 2, num_nodes: 2, ranks_per_node: 1, memory: 100m, runtime: PT1M}
-  - {name: one, num_cpus: 1, memory: 100m, runtime: PT1M}
+  - {name: one, num_cpus: 3, memory: 100m, runtime: PT1M}
 jobs:
   - name: "pair_{i}"
     command: |
@@ -33,7 +33,11 @@ jobs:
       srun /bin/hostname > srun_{i} && srun --ntasks=2 --ntasks-per-node=1 /bin/hostname > each_{i}
     resource_requirements: pair
     parameters: {i: "1:4"}
-  - {name: "single_{i}", command: "hostname > single_{i}", resource_requirements: one, parameters: {i: "1:8"}}
+  - name: "single_{i}"
+    command: "hostname > single_{i}; while [ $(ls single_* | wc -l) -lt SINGLE_NODES ]; do sleep 0.2; done"
+    resource_requirements: one
+    priority: 1
+    parameters: {i: "1:4"}
   - {name: ours, command: "hostname >> ours", resource_requirements: ranks}
 slurm_schedulers:
   - {name: four, account: root, partition: debug, nodes: 4, walltime: "00:05:00"}
@@ -42,20 +46,22 @@ actions:
     action_type: schedule_nodes
     scheduler: four
     scheduler_type: slurm
-    start_one_worker_per_node: %s
+    start_one_worker_per_node: ONE_PER_NODE
+  - {trigger_type: on_worker_start, action_type: run_commands, commands: ["echo >> managers"], persistent: true}
 """
 
 
-@pytest.mark.parametrize("start_one_worker_per_node", ["false", "true"])
+@pytest.mark.parametrize(("start_one_worker_per_node", "single_nodes"), [("false", 1), ("true", 4)])
 def test_a_command_is_started_once_and_its_mpirun_and_srun_use_the_job_s_nodes(
-    cluster: Cluster, tmp_path: Path, start_one_worker_per_node: str
+    cluster: Cluster, tmp_path: Path, start_one_worker_per_node: str, single_nodes: int
 ) -> None:
     mpi_tools.plain_openmpi()
     source = tmp_path / "allreduce.c"
     source.write_text(ALLREDUCE)
     argv = [mpi_tools.openmpi_compiler(), str(source), "-o", str(tmp_path / "allreduce")]
     subprocess.run(argv, check=True, timeout=60)
-    (tmp_path / "w.yaml").write_text(WORKFLOW % start_one_worker_per_node)
+    text = WORKFLOW.replace("ONE_PER_NODE", start_one_worker_per_node)
+    (tmp_path / "w.yaml").write_text(text.replace("SINGLE_NODES", str(single_nodes)))
     said = pilotflow(cluster, tmp_path, "run", "w.yaml", "--json", check=False)
     outputs = {path.name: path.read_text() for path in (tmp_path / "runs").glob("*/jobs/*.err")}
     assert json.loads(said)["state"] == "succeeded", (said, outputs)
@@ -75,6 +81,13 @@ def test_a_command_is_started_once_and_its_mpirun_and_srun_use_the_job_s_nodes(
         assert sorted(line["rank"] for line in sums) == [0, 1, 2, 3]
         assert {line["sum"] for line in sums} == {6}
     assert len(set(words("ours"))) == 2, "ranks_per_node is written: the launcher starts a process on each"
+    single = {node for number in range(1, 5) for node in words(f"single_{number}")}
+    assert len(single) == single_nodes
+    assert len((tmp_path / "managers").read_text().splitlines()) == single_nodes
+    heads = {node for number in range(1, 5) for node in words(f"head_{number}")}
+    assert heads == single if single_nodes == 1 else heads <= single, (
+        "without a manager on each node all is at the head"
+    )
     assert not list((tmp_path / "runs").glob("*/jobs/*.nodes")), "host files are gone"
 
 

@@ -79,17 +79,22 @@ def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: P
 def test_allocations_and_what_they_run_outlive_the_program_and_its_interchange(
     cluster: Cluster, tmp_path: Path, mode: str
 ) -> None:
-    begin = 'echo "$TORC_ATTEMPT_ID $SLURM_JOB_ID" >> marks_{i}'
+    """One has a manager on each of its nodes (in direct mode), the other one at its head."""
+    begin = 'echo "$TORC_ATTEMPT_ID $SLURM_JOB_ID" >> marks_{name}'
+    each = HEAD.splitlines(keepends=True)[-1].replace("pair", "each")
     jobs = (
         f"execution_config: {{mode: {mode}}}\njobs:\n"
-        f"  - {{name: 'long_{{i}}', command: '{begin}; while [ ! -e go ]; do sleep 0.2; done', parameters: {{i: '1:2'}}, "
-        "resource_requirements: one}\n"
+        f"  - {{name: 'long_{{name}}', command: '{begin}; while [ ! -e go ]; do sleep 0.2; done', "
+        "parameters: {name: [pair, each]}, resource_requirements: one, scheduler: '{name}'}\n"
         "  - {name: last, command: 'true', depends_on_regexes: [long]}\n"
     )
-    (tmp_path / "w.yaml").write_text(HEAD + jobs + "actions:\n" + ACTION % ("on_workflow_start", ""))
+    actions = ACTION % ("on_workflow_start", "")
+    says_so = ", start_one_worker_per_node: true" if mode == "direct" else ""
+    actions += ACTION.replace("pair", "each") % ("on_workflow_start", says_so)
+    (tmp_path / "w.yaml").write_text(HEAD + each + jobs + "actions:\n" + actions)
     pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
-    marks = [tmp_path / "marks_1", tmp_path / "marks_2"]
-    wait_for(lambda: all(mark.exists() for mark in marks), "the long jobs run", 60)
+    marks = [tmp_path / "marks_pair", tmp_path / "marks_each"]
+    wait_for(lambda: all(mark.exists() and mark.read_text() for mark in marks), "the long jobs run", 60)
     run = (tmp_path / "runs" / "0001").resolve()
     held = holder(run)
     assert held is not None
@@ -97,12 +102,13 @@ def test_allocations_and_what_they_run_outlive_the_program_and_its_interchange(
     for pid in marked(run, b"pilotflow.runtime.interchange"):
         kill(pid)
     wait_for(lambda: not is_held(run), "its program is gone", 10)
-    batch = cluster.jobs()
-    assert len(batch) == 1
+    before = [mark.read_text() for mark in marks]
+    assert [mark.split()[0] for mark in before] == ["1", "1"]
+    assert len(cluster.jobs()) == 2
     pilotflow(cluster, tmp_path, "resume", "last", "--detach")
     (tmp_path / "go").touch()
     assert json.loads(pilotflow(cluster, tmp_path, "attach", "last", "--json"))["state"] == "succeeded"
-    assert [mark.read_text().split() for mark in marks] == [["1", *batch]] * 2, "in the same allocation, once"
+    assert [mark.read_text() for mark in marks] == before, "in the same allocation, once"
     assert not cluster.jobs()
 
 
