@@ -16,7 +16,6 @@ import typer
 
 from pilotflow.cli.in_words import CONFIG_WRONG, errors_in_words, import_from_here
 from pilotflow.cli.options import BASE, RUNS, SITES, WORKFLOWS, Base, Json, RunName, WorkflowFile
-from pilotflow.cli.plan_commands import add_commands as add_plan_commands
 from pilotflow.cli.site_commands import add_site_commands
 from pilotflow.cli.slurm_commands import add_commands as add_slurm_commands
 from pilotflow.cli.workflow_commands import add_commands
@@ -178,6 +177,5 @@ def explain(
         show_explanation(run, task, run_dir, json)
 
 
-add_plan_commands(app)
 add_slurm_commands(app)
 add_site_commands(app)

@@ -1,4 +1,4 @@
-"""The commands about blocks and Slurm: parsed here, done in `blocks` and here."""
+"""The commands about plans, measured resources, blocks and Slurm: parsed here, done in modules of their own and here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pilotflow.cli.options import (
     BASE,
     RUNS,
     SITES,
+    WORKFLOWS,
     Account,
     Base,
     FromRun,
@@ -24,6 +25,37 @@ from pilotflow.cli.options import (
 )
 
 slurm_app = typer.Typer(name="slurm", help="What Slurm is given.", no_args_is_help=True)
+
+
+def plan(
+    workflow: WorkflowFile,
+    site: SiteName = None,
+    partition: Partitions = None,
+    queue_wait: QueueWait = None,
+    from_run: FromRun = None,
+    account: Account = None,
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Compare the ways to ask for a workflow's nodes: time, node-hours, idle share; and say which to take."""
+    from pilotflow.cli.workflow_plan import Wanted, show_plan
+
+    with errors_in_words():
+        wanted = Wanted(site, tuple(partition or ()), queue_wait, from_run, account, run_dir)
+        raise typer.Exit(show_plan(workflow, wanted, as_json=json))
+
+
+def resources(
+    run: RunName = "last",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page with plots: HTML.")] = None,
+    run_dir: Base = BASE,
+    json: Json = False,
+) -> None:
+    """Say what a run's jobs asked for and what they used: cores, memory, time; --output also draws it."""
+    from pilotflow.cli.workflow_usage import show_resources
+
+    with errors_in_words():
+        show_resources(run, run_dir, output=output, as_json=json)
 
 
 def blocks(
@@ -123,5 +155,7 @@ def _script(path: str, label: str | None) -> str:
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
+    app.command("plan", rich_help_panel=WORKFLOWS)(plan)
+    app.command("resources", rich_help_panel=RUNS)(resources)
     app.command("blocks", rich_help_panel=RUNS)(blocks)
     app.add_typer(slurm_app, rich_help_panel=SITES)
