@@ -12,12 +12,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
-import msgspec
-
-from pilotflow.core.advice import Fact
 from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.job_states import ENDED, JobState
 from pilotflow.core.workflow import JobGraph
@@ -30,6 +26,7 @@ from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.store import TaskRow
 from pilotflow.workflow.action_book import ActionBook
 from pilotflow.workflow.asked_blocks import AskedBlocks
+from pilotflow.workflow.attempts import Attempts
 from pilotflow.workflow.calls import NoValue
 from pilotflow.workflow.due import Due
 from pilotflow.workflow.fingerprints import encode_prints
@@ -44,13 +41,13 @@ from pilotflow.workflow.inbox import (
     TasksLost,
 )
 from pilotflow.workflow.orders import Cancelled
-from pilotflow.workflow.outcomes import HOW, Ended, cut_row, ended, result_row
-from pilotflow.workflow.packing import HELPED_MAX, Packer, Parcel, Tries
+from pilotflow.workflow.outcomes import Ended, ended
+from pilotflow.workflow.packing import Packer, Parcel, Tries
 from pilotflow.workflow.ranges import numbers_in
 from pilotflow.workflow.records import Trigger
 from pilotflow.workflow.roster import Roster
 from pilotflow.workflow.setting import Setting
-from pilotflow.workflow.store import Changes, JobStore, Restored
+from pilotflow.workflow.store import JobStore, Restored
 
 S = JobState
 RESTARTS_MAX: Final = 5
@@ -98,7 +95,6 @@ class Engine:
         self._jobs = workflow.jobs
         self._tries = Tries.of(restored)
         self._packer = Packer(setting, self._tries)
-        self._data_number = {each.name: number for number, each in enumerate(workflow.user_data)}
         self._blocks = restored.blocks
         self._futures: dict[int, AppFuture[Any]] = {}
         self._restarts = 0
@@ -106,14 +102,12 @@ class Engine:
         self._roster = Roster(restored.managers if setting.reunites else ())
         self._actions = ActionBook(workflow.actions, restored.fired)
         self._asked = AskedBlocks(setting.supplies, workflow.actions)
-        self._touched: dict[int, None] = {}
         self._ready: list[int] = []  # to be handed out, besides what becomes ready
         self._instructions: dict[str, Callable[[Sequence[str]], str]] = {
             "cancel": lambda words: self._cancel(numbers_in(words) if words else None).as_text(),
             "schedule": lambda words: self._asked.order(self.run, words),
         }
         self._waiting: list[int] = []  # committed as handed out before there was a run
-        self._changes = Changes()
         self._due = Due()
         self.graph = JobGraph(
             self._jobs,
@@ -123,6 +117,7 @@ class Engine:
             states=restored.states,
             failures=restored.failures,
         )
+        self._attempts = Attempts(setting, self.graph, self._tries, self._packer)
 
     # ---- the life ---------------------------------------------------------------------------
 
@@ -236,7 +231,7 @@ class Engine:
         for number, state in enumerate(self.graph.states):
             if state in (S.PENDING, S.RUNNING):
                 if state is S.RUNNING:
-                    self._lose(number, why, now)
+                    self._attempts.lost(number, why, now)
                 self.graph.taken_back(number)
         self.graph.take_ready()  # everything that is ready is to be handed out, whenever it became so
         self._ready = [number for number, state in enumerate(self.graph.states) if state is S.READY]
@@ -255,8 +250,8 @@ class Engine:
             now = time.time()
             for task, wire, how in event.attempts:
                 if self.graph.lost(task - 1):
-                    self._tries.wires[task - 1] = max(wire, self._tries.wires[task - 1])
-                    self._lose(task - 1, how, now)
+                    self._tries.reached(task - 1, wire)
+                    self._attempts.lost(task - 1, how, now)
         elif isinstance(event, CancelJobs):
             self._cancel(event.jobs)
         elif isinstance(event, Instruction):
@@ -290,47 +285,12 @@ class Engine:
 
     def _apply(self, number: int, end: Ended, row: TaskRow) -> None:
         """What the end of an attempt means for its job."""
-        now = time.time()
-        self._tries.wires[number] = max(row[2], self._tries.wires[number])
+        self._tries.reached(number, row[2])
         if end.unstartable:
             self.trouble = self.trouble or PilotflowError(end.words)
             self.graph.taken_back(number)
-            return
-        if end.exit_code and (over := self._tries.spend(self._jobs[number], row[5] / 1e6)):
-            end = replace(end, again=False, words=end.words or over)
-        helped = self._helped(number, end, row)
-        verdict = self.graph.ended(
-            number, end.exit_code, terminated=end.terminated, again=end.again, helped=bool(helped)
-        )
-        if verdict is None:
-            return
-        end = replace(end, words=f"{end.words}\n(tried again: {helped})".strip()) if helped else end
-        self._restarts = 0
-        self._tries.attempts[number] = attempt = max(self._tries.attempts[number], end.attempt)
-        words = end.words if not verdict.why else f"{end.words}\n({verdict.why})".strip()
-        self._changes.results.append(
-            result_row(number, attempt, HOW[verdict.state], row, replace(end, words=words), now)
-        )
-        self._tries.after.pop(number, None)
-        if verdict.again:
-            self._tries.after[number] = (verdict.script, end.exit_code)
-        elif verdict.state is S.COMPLETED and end.result is not None:
-            self._changes.user_data += self._tries.keep(end.result, self._data_number)
-
-    def _helped(self, number: int, end: Ended, row: TaskRow) -> str:
-        """Have a job ask for more if that is what it failed for, where that is wanted; how, or nothing."""
-        if not self.setting.auto_recover or not end.again or self.graph.failures[number] >= HELPED_MAX:
-            return ""
-        advice = self._packer.help(number, Fact(end.cause, end.exit_code, row[8], row[5] / 1e6))
-        if advice is None or advice.request is None:
-            return ""
-        self._changes.requests.append((number, msgspec.msgpack.encode(advice.request), advice.why))
-        return advice.why
-
-    def _lose(self, number: int, how: str, now: float) -> None:
-        self._changes.results.append(cut_row(number, self._tries.attempts[number], "lost", how, now))
-        self._tries.attempts[number] += 1
-        self._touched[number] = None
+        elif self._attempts.ended(number, end, row):
+            self._restarts = 0
 
     def _obey(self, event: Instruction) -> None:
         try:
@@ -349,8 +309,7 @@ class Engine:
         chosen = [job for job in (range(len(self._jobs)) if numbers is None else numbers) if states[job] not in ENDED]
         for number in chosen:
             if states[number] in (S.PENDING, S.RUNNING):
-                row = cut_row(number, self._tries.attempts[number], "cancelled", "cancelled on request", now)
-                self._changes.results.append(row)
+                self._attempts.cut(number, "cancelled", "cancelled on request", now)
             self.graph.cancel(number)
         cancelled = Cancelled(len(chosen), self.graph.counts[S.CANCELLED] - before - len(chosen))
         self._due.cancel += [self._futures.pop(job) for job in list(self._futures) if states[job] is S.CANCELLED]
@@ -366,17 +325,17 @@ class Engine:
 
     def _begin_action(self, number: int, node: str = "") -> None:
         self._actions.begin(number)
-        self._changes.fired.append((number, time.time()))
+        self._attempts.changes.fired.append((number, time.time()))
         self._due.answers.append(lambda: self._perform(number, node))
 
     # ---- commit, then act -------------------------------------------------------------------
 
-    def _settle(self, *, hand_out: bool = True) -> None:
+    def _settle(self) -> None:
         """Commit what has happened, and do what follows from it, until nothing follows."""
         while True:
             for number in self.graph.take_fired():
                 self._begin_action(number)
-            if hand_out and self.trouble is None and self.stopped is None:
+            if self.trouble is None and self.stopped is None:
                 self._hand_out()
             self._commit()
             due, self._due = self._due, Due()
@@ -390,9 +349,7 @@ class Engine:
                 future.cancel()
             for answer in due.answers:
                 answer()
-            if not (self._changes or self._ready or self._touched):
-                return
-            if not hand_out:
+            if not (self._attempts.has_changes or self._ready):
                 return
 
     def _hand_out(self) -> None:
@@ -401,19 +358,14 @@ class Engine:
         for number in ready:
             if self.graph.states[number] is not S.READY:
                 continue
-            self.graph.given_out(number)
-            if number in self._tries.after or not self._tries.attempts[number]:
-                self._tries.attempts[number] += 1
+            self._attempts.given_out(number)
             self._due.submit.append(number)
             if inputs := self._jobs[number].input_files:
                 paths = [self._workflow.files[file].path for file in inputs]
-                self._changes.inputs.append((number, encode_prints(paths, self.setting.home)))
+                self._attempts.changes.inputs.append((number, encode_prints(paths, self.setting.home)))
 
     def _commit(self) -> None:
-        changes, self._changes = self._changes, Changes()
-        self._touched.update(dict.fromkeys(self.graph.take_changed()))
-        changes.jobs = self._tries.rows(self._touched, self.graph, time.time())
-        self._touched = {}
+        changes = self._attempts.take_changes()
         changes.places = self._roster.take_changes()
         if changes:
             self._store.apply(changes)

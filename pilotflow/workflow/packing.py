@@ -60,6 +60,10 @@ class Tries:
             dict(restored.spent_s),
         )
 
+    def reached(self, number: int, wire: int) -> None:
+        """An attempt at a job is over that has this number on the wire."""
+        self.wires[number] = max(wire, self.wires[number])
+
     def spend(self, job: Job, seconds: float) -> str:
         """An attempt at a job has failed after so long; in words, whether that was the last that its `timeout` allows."""
         if job.timeout_s is None:
