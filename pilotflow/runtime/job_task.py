@@ -24,6 +24,7 @@ from pilotflow.errors import TaskTimeout
 from pilotflow.runtime.spreading import spread_over
 from pilotflow.runtime.tails import tail
 from pilotflow.runtime.tasks import flush_output, plain_argv
+from pilotflow.runtime.worker_files import NODES, of_worker
 
 MISSING_OUTPUT: Final = 1
 """Exit code of a job that ended well without a file that it had promised."""
@@ -150,8 +151,8 @@ class JobTask:
                 stack.callback(os.close, opened)
             inherited: Mapping[str, str] = os.environ
             if seat is not None:
-                name, place = f"job-{call.job}-{attempt}", f"{call.data_dir}.{attempt}.nodes"
-                inherited = stack.enter_context(spread_over(seat.nodes, seat.request, name, place, os.environ))
+                name, place = f"job-{call.job}-{attempt}", of_worker(seat.run_directory, NODES, os.getpid())
+                inherited = stack.enter_context(spread_over(seat.nodes, seat.request, name, str(place), os.environ))
             env = {**inherited, **self.env, **_variables(call, attempt), **dict(call.env)}
             folder = f"{call.data_dir}.{attempt}.data" if call.data and call.command is not None else None
             if folder is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Final
 
 from pilotflow.context import RUNNING
 from pilotflow.runtime.tails import TAIL_BYTES, last_lines
+from pilotflow.runtime.worker_files import STDERR, of_worker
 
 
 class OwnStderr:
@@ -50,7 +48,7 @@ class OwnStderr:
         running = RUNNING.get()
         if running is None or not running[2].run_directory:
             return
-        path = _path(running[2].run_directory, os.getpid())
+        path = of_worker(running[2].run_directory, STDERR, os.getpid())
         try:
             path.parent.mkdir(exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -58,18 +56,6 @@ class OwnStderr:
             self._refused = True
             return
         self.path = str(path)
-
-
-def remove_empty(run_directory: str, pid: int) -> None:
-    """The worker with this process id is dead: its file goes if there is nothing in it."""
-    path = _path(run_directory, pid)
-    with contextlib.suppress(OSError):  # as a rule there is none
-        if path.stat().st_size == 0:
-            path.unlink()
-
-
-def _path(run_directory: str, pid: int) -> Path:
-    return Path(run_directory, "tasks", f"worker-{socket.gethostname()}-{pid}.err")
 
 
 OWN_STDERR: Final[ContextVar[OwnStderr | None]] = ContextVar("pilotflow_own_stderr", default=None)

@@ -27,9 +27,9 @@ from pilotflow.runtime import link, packets, worker
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.loop import Loop
-from pilotflow.runtime.own_stderr import remove_empty
 from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.relay_link import Here, Over, Seen, Warned, decode_to_relay, encode
+from pilotflow.runtime.worker_files import remove_left
 from pilotflow.runtime.zygote import kill_tree
 
 CONNECT_S: Final = 30.0
@@ -145,7 +145,7 @@ class Relay:
         _, status, usage = os.wait4(self._pid, 0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
-        remove_empty(self._run_directory, self._pid)
+        remove_left(self._run_directory, self._pid)
         if self._code is None:
             self._code = _exit_code_of(status)
         self._over = True

@@ -18,16 +18,20 @@ import select
 import signal
 import socket
 import struct
+import time
 from typing import Final
 
 from pilotflow.ids import RUN_DIRECTORY_VARIABLE, WORKER_VARIABLE
 from pilotflow.runtime import worker
-from pilotflow.runtime.own_stderr import remove_empty
+from pilotflow.runtime.worker_files import remove_left
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _ORDER = struct.Struct("<cq")
 _REPORT = struct.Struct("<cqq")
+
+CLEAR_AWAY_S: Final = 2.0
+"""Workers that are killed with their manager are waited for so long."""
 
 SPAWN, KILL, WARN, ASK, BORN, UNBORN, DIED, HERE = b"S", b"K", b"W", b"A", b"B", b"U", b"D", b"H"
 
@@ -136,6 +140,7 @@ class _Server:
                 break
         for pid in self._pids.values():
             kill_tree(pid)
+        self._clear_away()
 
     def _obey(self, *inherited: int) -> bool:
         """Carry out the manager's orders; False when it is gone."""
@@ -197,8 +202,18 @@ class _Server:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)  # what it left behind
                 if self._run_directory:
-                    remove_empty(self._run_directory, pid)
+                    remove_left(self._run_directory, pid)
                 self._report(DIED, number, status)
+
+    def _clear_away(self) -> None:
+        """Remove what the workers leave that have just been killed, as soon as they are dead, if that is soon."""
+        deadline = time.monotonic() + CLEAR_AWAY_S
+        while self._run_directory and self._pids and time.monotonic() < deadline:
+            for number, pid in list(self._pids.items()):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    del self._pids[number]
+                    remove_left(self._run_directory, pid)
+            time.sleep(0.01)
 
     def _report(self, kind: bytes, number: int, value: int) -> None:
         with contextlib.suppress(OSError):

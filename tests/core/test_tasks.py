@@ -12,9 +12,10 @@ from pilotflow.context import RUNNING
 from pilotflow.errors import BashExitError, ConfigError
 from pilotflow.messages.records import Task
 from pilotflow.runtime.link import Sit
-from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr, remove_empty
+from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.tails import tail
 from pilotflow.runtime.tasks import BashCall, Output, PythonCall, plain_argv, run_command
+from pilotflow.runtime.worker_files import NODES, STDERR, of_worker, remove_left
 
 NOWHERE = Output(None, None)
 
@@ -168,17 +169,19 @@ def test_a_worker_that_cannot_have_its_file_still_runs_commands(in_worker: Path)
     assert "give stderr=pilotflow.AUTO_LOGNAME to keep it apart" in str(failure_of("exit 3"))
 
 
-def test_an_empty_file_of_a_dead_worker_goes_and_others_stay(in_worker: Path) -> None:
-    BashCall(lambda: "true", "app")(NOWHERE)
-    (path,) = (in_worker / "tasks").glob("worker-*.err")
-    remove_empty(str(in_worker), os.getpid() + 1)
-    assert path.exists()
-    path.write_text("x")
-    remove_empty(str(in_worker), os.getpid())
-    assert path.exists()
-    path.write_text("")
-    remove_empty(str(in_worker), os.getpid())
-    assert not path.exists()
+def test_of_a_dead_worker_the_host_file_and_an_empty_stderr_go(tmp_path: Path) -> None:
+    stderr, nodes = (of_worker(tmp_path, kind, 17) for kind in (STDERR, NODES))
+    nodes.mkdir(parents=True)
+    (nodes / "hosts").write_text("node1\n")
+    stderr.write_text("")
+    remove_left(tmp_path, 18)
+    assert stderr.exists()
+    assert nodes.exists()
+    remove_left(tmp_path, 17)
+    assert not list((tmp_path / "tasks").iterdir())
+    stderr.write_text("a word")
+    remove_left(tmp_path, 17)
+    assert stderr.read_text() == "a word"
 
 
 @pytest.mark.parametrize(("command", "words"), [("nothing-here", "command not found"), ("kill -TERM $$", "signal 15")])

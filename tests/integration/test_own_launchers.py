@@ -67,4 +67,22 @@ def test_a_command_over_several_nodes_is_started_once_in_direct_mode_unless_rank
         "twice.2.err",
         "twice.2.out",
     ]
-    assert not [name for name in outputs if name.endswith(".nodes")], "host files are gone"
+    assert not list((run / "tasks").iterdir()), "host files are gone"
+
+
+def test_the_host_file_of_an_attempt_whose_worker_is_killed_goes_with_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites" / "here.yaml").write_text("name: here\nbatch_system: local\n")
+    monkeypatch.setenv("PILOTFLOW_SITE_PATH", str(tmp_path / "sites"))
+    (tmp_path / "w.yaml").write_text(
+        "name: killed\nresource_requirements: [{name: wide, num_nodes: 2}]\njobs:\n  - name: a\n"
+        "    command: echo $PILOTFLOW_HOSTFILE >> files; [ $PILOTFLOW_ATTEMPT = 2 ] || kill -9 $PPID\n"
+        "    resource_requirements: wide\n"
+    )
+    run = tools.a_run(tmp_path, read_workflow(tmp_path / "w.yaml"), settings={"site": "here", "nodes_per_block": 2})
+    assert tools.Program(run).wait() == 0, tools.states(run)
+    first, second = (Path(line) for line in (tmp_path / "files").read_text().split())
+    assert first.parent.parent == second.parent.parent == run / "tasks"
+    assert not list((run / "tasks").iterdir())

@@ -88,7 +88,7 @@ def test_a_command_is_started_once_and_its_mpirun_and_srun_use_the_job_s_nodes(
     assert heads == single if single_nodes == 1 else heads <= single, (
         "without a manager on each node all is at the head"
     )
-    assert not list((tmp_path / "runs").glob("*/jobs/*.nodes")), "host files are gone"
+    assert not list((tmp_path / "runs").glob("*/tasks/*.nodes")), "host files are gone"
 
 
 LATE = """\
