@@ -16,16 +16,7 @@ from pilotflow.core.line import Line
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.shortage import why_not
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.explanation import (
-    HOPELESS,
-    RANKS,
-    Explanation,
-    Kind,
-    Number,
-    Reason,
-    State,
-    listed,
-)
+from pilotflow.explanation import HOPELESS, RANKS, Explanation, Kind, Number, Reason, State, listed
 from pilotflow.messages.records import Task
 from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Whereabouts
 from pilotflow.units import format_duration

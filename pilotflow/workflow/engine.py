@@ -30,16 +30,7 @@ from pilotflow.workflow.attempts import Attempts
 from pilotflow.workflow.calls import NoValue
 from pilotflow.workflow.due import Due
 from pilotflow.workflow.fingerprints import encode_prints
-from pilotflow.workflow.inbox import (
-    ActionEnded,
-    BlocksAre,
-    CancelJobs,
-    Event,
-    Inbox,
-    TasksBegun,
-    TasksEnded,
-    TasksLost,
-)
+from pilotflow.workflow.inbox import ActionEnded, BlocksAre, CancelJobs, Event, Inbox, TasksBegun, TasksEnded, TasksLost
 from pilotflow.workflow.orders import Cancelled
 from pilotflow.workflow.outcomes import Ended, ended
 from pilotflow.workflow.packing import Packer, Parcel, Tries

@@ -13,16 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from pilotflow.workflow.reading import (
-    BROKEN,
-    MAX_ALIASED,
-    MAX_DEPTH,
-    Path,
-    Places,
-    Problem,
-    Reading,
-    mark_in,
-)
+from pilotflow.workflow.reading import BROKEN, MAX_ALIASED, MAX_DEPTH, Path, Places, Problem, Reading, mark_in
 from pilotflow.workflow.records import Mark
 
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader

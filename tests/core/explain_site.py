@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pilotflow.core.explain import (
-    Facts,
-    explain_queued,
-)
+from pilotflow.core.explain import Facts, explain_queued
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Explanation, Kind

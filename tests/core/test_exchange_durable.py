@@ -17,7 +17,7 @@ from pilotflow.messages.client import (
 from pilotflow.messages.control import Instruct, Instructed
 from pilotflow.messages.manager import Reregister, Run
 from pilotflow.messages.records import Refused, Task
-from tests.core.test_exchange import NOW, Bench, done, register
+from tests.core.exchange_bench import NOW, Bench, done, register
 
 
 def test_what_was_not_handed_out_before_a_restart_runs_at_once_when_all_managers_are_back() -> None:

@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from pilotflow.core.explain import (
-    Facts,
-    explain_leased,
-    explain_queued,
-    explain_waiting,
-)
+from pilotflow.core.explain import Facts, explain_leased, explain_queued, explain_waiting
 from pilotflow.core.graph import Graph
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Explanation, Kind, Named, State

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -12,104 +10,24 @@ from pilotflow.core.inquiries import ANSWER_S, INQUIRIES_MAX, MOVES_MAX, Inquiry
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.explanation import Explanation, Kind, Named, State
-from pilotflow.messages.client import (
-    CancelTasks,
-    DefineClass,
-    DefineFunction,
-    Hello,
-    LookUp,
-    Submit,
-    TaskView,
-    from_client,
-    to_client,
-)
+from pilotflow.messages.client import CancelTasks, DefineClass, LookUp, Submit, TaskView
 from pilotflow.messages.codec import BadMessage, Envelope, encode
-from pilotflow.messages.control import Explained, ExplainTask, StatusQuery, StatusReport, from_control, to_control
+from pilotflow.messages.control import Explained, StatusQuery, StatusReport, to_control
 from pilotflow.messages.manager import (
     Done,
     Function,
     IsAt,
     ManagerAlive,
     NodeReady,
-    Register,
     ReserveNode,
     Returned,
     Run,
     WhereIs,
-    from_manager,
-    to_manager,
 )
 from pilotflow.messages.records import Refused, Result, Status, Task
 from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Stretch, Whereabouts
 from pilotflow.resources import Capacity, Request
-
-
-class Bench:
-    """An exchange with a client, one manager of one slot, and other terminals; every message is sent over a wire."""
-
-    def __init__(self, *, client: bool = True, epoch: int = 1) -> None:
-        self.exchange = Exchange("r", epoch, "1", "3.11.0")
-        self.now = 1000.0
-        self.letters: dict[Any, list[Any]] = {}
-        if client:
-            self.client(
-                Hello("1", "3.11.0", 77, "r", epoch), DefineFunction(1, b"d", b"b"), DefineClass(1, Request(), (), 5)
-            )
-
-    def client(self, *messages: Any) -> list[Any]:
-        self.exchange.on_client("client", _travelled(messages, from_client()), (), self.now)
-        return self.turn("client")
-
-    def manager(self, *messages: Any, key: str = "m1") -> list[Any]:
-        self.exchange.on_manager(key, _travelled(messages, from_manager()), (), self.now)
-        return self.turn(key)
-
-    def ask(self, task: str, key: str = "terminal", token: int = 5) -> list[Any]:
-        self.exchange.on_control(key, _travelled([ExplainTask(token, task)], from_control()), self.now)
-        return self.turn(key)
-
-    def turn(self, key: str) -> list[Any]:
-        self.letters = {}
-        decoders: dict[Any, Any] = {"client": to_client(), "m1": to_manager(), "m2": to_manager()}
-        for to, letter in self.exchange.turn(self.now).items():
-            self.letters[to] = _travelled(letter.messages, decoders.get(to, to_control()))
-        self.exchange.take_lost()
-        return self.letters.get(key, [])
-
-    def wait(self, seconds: float) -> list[Any]:
-        """Let time go by; what the terminal hears then."""
-        self.now += seconds
-        return self.turn("terminal")
-
-    def join(self, key: str = "m1", slots: int = 1) -> None:
-        self.manager(
-            Register("1", "3.11.0", "cpu", "cpu-0", key, key, 1, Capacity(8000, slots=slots), None, [], []), key=key
-        )
-
-    def submit(self, *ids: int) -> list[Task]:
-        self.client(Submit([Task(id, 0, 1, 1, b"") for id in ids]))
-        return [task for message in self.letters.get("m1", []) if isinstance(message, Run) for task in message.tasks]
-
-    def sent(self, to: str, kind: type) -> Any:
-        (message,) = [message for message in self.letters.get(to, []) if isinstance(message, kind)]
-        return message
-
-
-def _travelled(messages: Any, decode: Any) -> list[Any]:
-    return list(decode(encode(Envelope(1, 1, 0, 0, False, list(messages)))).messages)
-
-
-def answer(messages: list[Any]) -> Explanation:
-    (message,) = [message for message in messages if isinstance(message, Explained)]
-    assert message.token == 5
-    explanation: Explanation = message.explanation
-    return explanation
-
-
-def told(bench: Bench, view: ClientView) -> list[Any]:
-    """The client answers the question that it has just been asked; what the terminal hears then."""
-    bench.client(TaskView(bench.sent("client", LookUp).token, view))
-    return bench.letters.get("terminal", [])
+from tests.core.inquiry_bench import Bench, answer, told
 
 
 def test_a_queued_task_is_answered_as_soon_as_the_program_has_spoken() -> None:
@@ -129,97 +47,6 @@ def test_a_name_is_looked_up_by_the_program() -> None:
     why = answer(told(bench, ClientView(7, "square", alike=2, among=(Stretch(7, 8, "square"),))))
     assert (why.task, why.state) == (7, State.QUEUED)
     assert why.reasons[-1].text == "2 tasks called 'square' have not ended; this one waits."
-
-
-def alike(*stretches: Stretch, task: int = 0, name: str = "square") -> ClientView:
-    """What the program says of pending tasks that are called alike."""
-    count = sum(stretch.last - stretch.first + 1 for stretch in stretches)
-    return ClientView(task or stretches[0].first, name, alike=count, among=stretches)
-
-
-def test_of_tasks_with_one_name_one_that_waits_is_answered_for_though_the_program_knows_of_none_that_runs() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(7, 8, 9)
-    bench.ask("square")
-    why = answer(told(bench, alike(Stretch(7, 9, "square"))))
-    assert (why.task, why.state) == (8, State.QUEUED)
-    assert why.reasons[-1].text == "3 tasks called 'square' have not ended; this one waits."
-
-
-def test_the_one_that_waits_need_not_be_the_first_of_its_kind() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(7, 8, 9, 10)
-    bench.ask("odd")
-    why = answer(told(bench, alike(Stretch(7, 7, "cube"), Stretch(9, 9, "square"), name="cube")))
-    assert (why.task, why.name, why.state) == (9, "square", State.QUEUED)
-
-
-def test_one_that_came_back_from_a_lost_node_waits_though_the_program_was_told_that_it_runs() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(7, 8)
-    bench.exchange.on_hang_up("m1", bench.now)
-    bench.ask("square")
-    why = answer(told(bench, alike(Stretch(7, 8, "square"), task=8)))
-    assert (why.task, why.state) == (7, State.QUEUED)
-
-
-def test_one_that_waits_in_the_program_is_answered_for_if_none_waits_in_the_queue() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(7)
-    bench.ask("square")
-    needs = (Named(7, "square"),)
-    view = ClientView(8, "square", 2, needs, 1, needs, 1, among=(Stretch(7, 7, "square"),))
-    assert told(bench, view) == [], "what it waits for is asked about"
-    bench.manager(IsAt(bench.sent("m1", WhereIs).token, Whereabouts(True, 0, 3.0)))
-    why = answer(bench.letters["terminal"])
-    assert (why.task, why.state) == (8, State.WAITING)
-    assert why.reasons[-1].text == "2 tasks called 'square' have not ended; this one waits."
-
-
-def test_if_none_waits_that_is_all_that_is_said_of_the_others() -> None:
-    bench = Bench()
-    bench.join(slots=2)
-    bench.submit(7, 8)
-    bench.ask("square")
-    assert told(bench, alike(Stretch(7, 8, "square"))) == []
-    bench.manager(IsAt(bench.sent("m1", WhereIs).token, Whereabouts(True, 0, 3.0)))
-    why = answer(bench.letters["terminal"])
-    assert (why.task, why.state) == (7, State.RUNNING)
-    assert (
-        why.reasons[-1].text
-        == "2 tasks called 'square' have not ended. None was found that waits; this is one of them."
-    )
-
-
-def test_of_those_that_were_handed_out_one_that_was_sent_ahead_is_answered_for() -> None:
-    bench = Bench()
-    bench.join()
-    (first,) = bench.submit(1)
-    bench.manager(Done(1, [Result(1, first.attempt, Status.OK, b"", (), 0, 1000)]))
-    bench.submit(7, 8)
-    bench.ask("square")
-    assert told(bench, alike(Stretch(7, 8, "square"))) == []
-    assert bench.sent("m1", WhereIs).task == 8
-    bench.manager(IsAt(bench.sent("m1", WhereIs).token, Whereabouts(True, 0, None, 1)))
-    why = answer(bench.letters["terminal"])
-    assert (why.task, why.state) == (8, State.LEASED)
-    assert why.reasons[-1].text == (
-        "2 tasks called 'square' have not ended. None waits in the queue; this is one that was handed to a node."
-    )
-
-
-def test_endless_stretches_do_no_harm() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(7, 8)
-    bench.ask("square")
-    lies = (Stretch(1 << 40, 1 << 62, "x"), Stretch(9, 3, "x"), Stretch(-(1 << 60), -1, "x"), Stretch(3, 5, "x"))
-    assert told(bench, ClientView(7, "square", alike=-3, among=lies)) == []
-    assert answer(bench.wait(ANSWER_S)).task == 7
 
 
 def test_a_program_that_does_not_answer_is_left_out_after_a_while_and_that_is_said() -> None:

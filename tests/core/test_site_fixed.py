@@ -13,7 +13,7 @@ from pilotflow.config.model import Config, ExecutorConfig
 from pilotflow.errors import PolicyExceeded
 from pilotflow.launchers.srun import SrunLauncher, SrunMPILauncher
 from pilotflow.providers.slurm import SlurmProvider
-from tests.core.test_site_settings import BESIDE, places, settle
+from tests.core.site_files import BESIDE, places, settle
 
 
 def test_what_is_fixed_cannot_be_set_in_any_layer(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pilotflow.config.site import Partition, Policy, Site
 from pilotflow.config.site_file import check_trusted
 from pilotflow.errors import ConfigError
 from pilotflow.requests import parse_request
-from tests.core.test_site_settings import SITE, settle
+from tests.core.site_files import SITE, settle
 
 HERE = Site(
     name="hill",

@@ -13,14 +13,7 @@ from typing import Any, Literal, Protocol
 import pytest
 
 from pilotflow.errors import ConfigError
-from pilotflow.typechecks import (
-    check_arguments,
-    check_call,
-    describe,
-    field_error,
-    split_field_error,
-    type_problem,
-)
+from pilotflow.typechecks import check_arguments, check_call, describe, field_error, split_field_error, type_problem
 
 
 class Quacks(Protocol):

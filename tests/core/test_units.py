@@ -10,15 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotflow.errors import ConfigError
-from pilotflow.units import (
-    exact_memory,
-    format_duration,
-    format_memory,
-    nearest,
-    parse_duration,
-    parse_memory,
-    show,
-)
+from pilotflow.units import exact_memory, format_duration, format_memory, nearest, parse_duration, parse_memory, show
 
 
 @pytest.mark.parametrize(
