@@ -15,8 +15,6 @@ from pilotflow.resources import Capacity, Request
 from pilotflow.testing.simulator_checks import check_exchange
 
 HUGE = (1 << 64) - 1
-
-
 NOW = 1000.0
 
 

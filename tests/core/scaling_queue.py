@@ -10,8 +10,6 @@ from pilotflow.messages.records import ClassLoad
 from pilotflow.resources import BlockShape, NodeShape, Request
 
 GIB = 1 << 30
-
-
 INF = float("inf")
 
 

@@ -43,8 +43,6 @@ from pilotflow.resources import Request
 from pilotflow.testing.simulator_checks import check_exchange
 from tests.core.exchange_bench import HUGE, NOW, register
 
-# ---- mutated messages ---------------------------------------------------------------------------
-
 VALUES: list[Any] = [0, 1, -1, HUGE, -(1 << 63), 1 << 20, None, True, "", "x", b"", [], [[1, 2]], 1.5, float("nan"), {}]
 
 

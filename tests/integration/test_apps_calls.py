@@ -1,16 +1,13 @@
-"""Apps are called, depend on each other through futures, write files, fail in words, and are cancelled."""
+"""Apps are made and called, are cancelled, and know of themselves."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import itertools
 import os
 import threading
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,35 +15,20 @@ from typing import Any
 import pytest
 
 import pilotflow as pf
-from pilotflow import AUTO_LOGNAME, BashExitError, ConfigError, DependencyError, RunClosed
+from pilotflow import AUTO_LOGNAME, BashExitError, ConfigError, RunClosed
 from tests.integration import call_tasks
+from tests.integration.call_apps import WORKERS, add, gather, hold, hold_with_child, same, shell, talk, two_executors
 from tests.processes import is_alive
 from tests.waiting import until
-
-WORKERS = 2
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pf.Run]:
-    config = pf.Config(
-        run_dir=tmp_path_factory.mktemp("runs"),
-        executors=[
-            pf.ExecutorConfig(label="cpu", max_workers_per_node=WORKERS),
-            pf.ExecutorConfig(label="other", max_workers_per_node=1),
-        ],
-    )
-    with pf.load(config) as run:
+    with pf.load(two_executors(tmp_path_factory.mktemp("runs"))) as run:
         yield run
 
 
 pytestmark = pytest.mark.usefixtures("run")
-
-same = pf.python_app(executors=["cpu"])(call_tasks.same)
-add = pf.python_app(executors=["cpu"])(call_tasks.add)
-gather = pf.python_app(call_tasks.gather)
-hold = pf.python_app(executors=["cpu"])(call_tasks.hold)
-hold_with_child = pf.python_app(executors=["cpu"])(call_tasks.hold_with_child)
-fail = pf.python_app(call_tasks.fail)
 
 
 @pf.python_app
@@ -182,216 +164,6 @@ def test_apps_are_bound_to_executors_by_label() -> None:
         pf.python_app(executors=["gpu"])(call_tasks.same)(1)
 
 
-# ---- dependencies ---------------------------------------------------------------------------
-
-
-@dataclass
-class Holder:
-    inside: Any
-
-
-def test_futures_anywhere_in_the_arguments_are_dependencies() -> None:
-    one, two = same(1), same(2)
-    args, kwargs = gather(
-        one, [one, (two, {one: two})], {one, two}, Holder([two]), key=one, deep={"a": [{"b": two}]}
-    ).result()
-    assert args == (1, [1, (2, {1: 2})], {1, 2}, Holder([2]))
-    assert kwargs == {"key": 1, "deep": {"a": [{"b": 2}]}}
-    one.result()
-    assert add(one, one).result() == 2, "of one that has ended, twice"
-
-
-def test_foreign_futures_are_dependencies_too() -> None:
-    foreign: Future[int] = Future()
-    late = add(foreign, 1)
-    foreign.set_result(1)
-    assert late.result() == 2
-    assert add(foreign, 2).result() == 3
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        assert add(pool.submit(pow, 2, 3), 1).result() == 9
-    for wrong in (ValueError("foreign"), None):
-        failed: Future[Any] = Future()
-        future = same(failed)
-        failed.set_exception(wrong) if wrong else failed.set_result(open)
-        if wrong:
-            with pytest.raises(DependencyError, match="foreign"):
-                future.result()
-        else:
-            assert future.result() is open
-    unpicklable: Future[Any] = Future()
-    before = same(unpicklable)
-    unpicklable.set_result(i for i in "abc")
-    for future in (before, same(unpicklable)):
-        with pytest.raises((DependencyError, pf.SerializationError), match="generator"):
-            future.result()
-
-
-def test_inputs_are_waited_for_and_dropped(place: str) -> None:
-    first = hold(place)
-    second = same(5, inputs=[first, "x"])
-    third = same(6, inputs=(f for f in [second]))
-    assert not second.done()
-    call_tasks.let_go(place)
-    assert [second.result(), third.result()] == [5, 6]
-    with pytest.raises(DependencyError, match="as told"):
-        same(1, inputs=[fail()]).result()
-    with pytest.raises(ConfigError, match=r"inputs=.* takes a list"):
-        same(1, inputs=5)
-
-
-def test_a_function_with_a_parameter_inputs_gets_them() -> None:
-    @pf.python_app
-    def total(inputs: list[int]) -> int:
-        return sum(inputs)
-
-    assert total(inputs=[same(1), same(2), 3]).result() == 6
-
-
-def test_the_failure_of_a_dependency_names_the_chain_and_its_root() -> None:
-    first = fail("the root")
-    last = add(add(first, 1), 1)
-    with pytest.raises(DependencyError) as caught:
-        last.result()
-    assert isinstance(caught.value.__cause__, ValueError)
-    assert caught.value.chain == (f"'add' (task {last.task_id - 1})", f"'fail' (task {first.task_id})")
-    with pytest.raises(DependencyError, match="ValueError: the root"):
-        same(first).result()
-
-
-def test_a_cancelled_dependency_is_told(place: str) -> None:
-    first = hold(place)
-    second = same([first])
-    assert first.cancel()
-    with pytest.raises(DependencyError, match="was cancelled") as caught:
-        second.result()
-    assert isinstance(caught.value.__cause__, CancelledError)
-    with pytest.raises(DependencyError, match="was cancelled"):
-        same(first).result()
-
-
-def test_a_chain_of_5000_and_a_fan_in_of_1000_work() -> None:
-    link = same(0)
-    for _ in range(5_000):
-        link = add(link, 1)
-    assert link.result() == 5_000
-    numbers = [same(i) for i in range(1_000)]
-    assert pf.python_app(sum)(numbers).result() == sum(range(1_000))
-
-
-def test_a_failure_at_the_head_of_a_chain_of_5000_reaches_its_end(place: str) -> None:
-    @pf.python_app
-    def fail_later(path: str) -> Any:
-        call_tasks.hold(path)
-        raise ValueError("the root")
-
-    link = fail_later(place)
-    for _ in range(5_000):
-        link = add(link, 1)
-    call_tasks.let_go(place)
-    error = link.exception()
-    assert isinstance(error, DependencyError)
-    assert isinstance(error.__cause__, ValueError)
-    assert len(str(error)) < 1_000
-
-
-# ---- output ---------------------------------------------------------------------------------
-
-
-@pf.python_app
-def talk(word: str) -> str:
-    print("printed", word)
-    os.system(f"echo child {word}; echo trouble {word} >&2")
-    return word
-
-
-@pf.bash_app
-def shell(command: str) -> str:
-    return command
-
-
-def test_printed_text_and_that_of_children_goes_to_files(run: pf.Run, tmp_path: Path) -> None:
-    future = talk("a", stdout=tmp_path / "deep" / "out", stderr=(str(tmp_path / "err"), "w"))
-    assert future.stdout == str(tmp_path / "deep" / "out")
-    assert future.result() == "a"
-    assert sorted((tmp_path / "deep" / "out").read_text().splitlines()) == ["child a", "printed a"]
-    assert (tmp_path / "err").read_text() == "trouble a\n"
-    assert talk("b", stdout=tmp_path / "deep" / "out").result() == "b"
-    assert "printed b" in (tmp_path / "deep" / "out").read_text()
-    assert talk("c").stdout is None
-    auto = talk("d", stdout=AUTO_LOGNAME, label="step")
-    auto.result()
-    assert auto.stdout == str(run.directory / "tasks" / "talk" / f"step-{auto.task_id:06d}.out")
-    assert "printed d" in Path(auto.stdout).read_text()
-
-
-def test_relative_paths_are_those_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    future = talk("x", stdout="here.txt")
-    future.result()
-    assert future.stdout == str(tmp_path / "here.txt")
-    assert "printed x" in (tmp_path / "here.txt").read_text()
-
-
-def test_a_wrong_target_is_refused_at_the_call() -> None:
-    for wrong in (5, ("x",), ("x", "rb"), b"x"):
-        with pytest.raises(ConfigError, match="stdout takes a path"):
-            talk("x", stdout=wrong)
-    with pytest.raises(ConfigError, match="label takes a name"):
-        talk("x", stdout=AUTO_LOGNAME, label="../x")
-
-
-def test_a_command_runs_in_bash_and_gives_zero(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = "a=(x y); [[ $a == x ]] && echo \"${a[1]} $WORD 'q'\" | tr y z\necho second"
-    assert shell(f"WORD=w; {command}", stdout=out).result() == 0
-    assert out.read_text() == "z w 'q'\nsecond\n"
-    assert shell("true").result() == 0
-
-
-def test_a_failing_command_tells_its_code_and_the_end_of_its_stderr(tmp_path: Path) -> None:
-    err = tmp_path / "err"
-    future = shell("echo to out; echo what went wrong >&2; exit 3", stderr=err)
-    with pytest.raises(BashExitError, match="what went wrong") as caught:
-        future.result()
-    assert (caught.value.exit_code, caught.value.stderr, caught.value.app) == (3, str(err), "shell")
-    with pytest.raises(BashExitError, match="no file for this") as caught:
-        shell("echo no file for this >&2; exit 3").result()
-    assert caught.value.stderr_tail == "no file for this"
-    with pytest.raises(BashExitError, match="signal 9") as caught:
-        shell("kill -9 $$").result()
-    assert caught.value.exit_code == -9
-    with pytest.raises(BashExitError, match="command not found") as caught:
-        shell("no-such-program-here").result()
-    assert caught.value.exit_code == 127
-    with pytest.raises(ConfigError, match="must return its command as a str, it returned int"):
-        shell(5).result()
-    with pytest.raises(DependencyError, match="exit code 3"):
-        shell("true", inputs=[future]).result()
-
-
-def test_defaults_of_the_function_say_where_output_goes(run: pf.Run, tmp_path: Path) -> None:
-    @pf.bash_app
-    def listing(path: str, stdout: Any = AUTO_LOGNAME, stderr: Any = None) -> str:
-        return f"echo {path} {stdout}"
-
-    future = listing("a")
-    assert future.result() == 0
-    assert future.stdout == str(run.directory / "tasks" / "listing" / f"{future.task_id:06d}.out")
-    assert Path(future.stdout).read_text() == f"a {future.stdout}\n"
-    assert future.stderr is None
-    for future in (listing("b", stdout=tmp_path / "x"), listing("c", tmp_path / "y")):
-        assert future.result() == 0
-        assert future.stdout in (str(tmp_path / "x"), str(tmp_path / "y"))
-        assert future.stdout in Path(future.stdout).read_text()
-    assert listing("d", stdout=None).stdout is None
-
-
-def test_the_decorator_may_say_it_for_all_calls(tmp_path: Path) -> None:
-    app = pf.bash_app(stdout=(tmp_path / "log", "a"))(shell.__pilotflow_function__)
-    assert [app("echo 1").result(), app("echo 2").result()] == [0, 0]
-    assert (tmp_path / "log").read_text() == "1\n2\n"
-
-
 # ---- futures --------------------------------------------------------------------------------
 
 
@@ -446,121 +218,6 @@ def test_the_run_loaded_last_is_current_until_it_is_closed(tmp_path: Path) -> No
             assert app().result() == inside, "a pool's run is its own"
     assert repr(other).endswith("closed>")
     assert app().result() != inside
-
-
-# ---- promised files -------------------------------------------------------------------------
-
-
-@pf.bash_app
-def write_all(outputs: Any = ()) -> str:
-    return "\n".join(f"echo {path} > {path}" for path in outputs)
-
-
-@pf.python_app
-def read(path: Any) -> tuple[str, str]:
-    return type(path).__name__, Path(path).read_text(encoding="utf-8").strip()
-
-
-def test_promised_files_are_futures_that_other_apps_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").mkdir()
-    future = write_all(outputs=["a.txt", Path("b.txt"), tmp_path / "c.txt"])
-    first, second, third = future.outputs
-    assert read(first).result() == ("str", f"{tmp_path}/a.txt")
-    assert read(second).result() == ("PosixPath", f"{tmp_path}/b.txt")
-    assert same([third]).result() == [tmp_path / "c.txt"]
-    assert (first.result(), future.result()) == (f"{tmp_path}/a.txt", 0)
-    assert repr(first) == f"<PartFuture write_all.outputs[0] #{future.task_id} done>"
-    elsewhere = write_all.options(cwd=tmp_path / "there")(["d.txt"])
-    assert read(elsewhere.outputs[0]).result() == ("str", f"{tmp_path}/there/d.txt")
-    assert same(1, outputs=[tmp_path / "a.txt"]).outputs[0].result() == tmp_path / "a.txt"
-    assert same(1).outputs == ()
-
-
-def test_a_promised_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    future = shell(f"touch {tmp_path}/a", outputs=[tmp_path / "a", tmp_path / "b", str(tmp_path / "c")])
-    with pytest.raises(pf.MissingOutputs, match=r"'shell' has ended on .* what it promised in outputs: ") as caught:
-        future.result()
-    assert caught.value.paths == (f"{tmp_path}/b", f"{tmp_path}/c")
-    with pytest.raises(DependencyError, match=r"MissingOutputs: .*/b, .*/c. See that it writes to these very paths"):
-        read(future.outputs[0]).result()
-    with pytest.raises(DependencyError, match=r"'shell.outputs\[1\]' .* cannot be had: it needs 'shell'"):
-        future.outputs[1].result()
-    with pytest.raises(BashExitError):
-        shell("exit 3", outputs=[tmp_path / "z"]).result()
-    for wrong in ("a.txt", 5, [5]):
-        with pytest.raises(ConfigError, match=r"outputs=\.\.\. takes a list of paths"):
-            shell("true", outputs=wrong)
-
-
-def test_parts_of_a_result_are_taken_where_they_are_needed() -> None:
-    pair = same([[1, 2], {"k": call_tasks.Box(5)}])
-    assert add(pair[0][1], pair[1]["k"].value).result() == 7
-    assert [pair[0].result(), gather(x=[pair[0][0]]).result()] == [[1, 2], ((), {"x": [1]})]
-    with pytest.raises(
-        DependencyError, match=r"'same\[9\]' cannot be had of that result \(list\): IndexError: list"
-    ) as e:
-        add(pair[9], 1).result()
-    assert isinstance(e.value.__cause__, Exception)
-    with pytest.raises(DependencyError, match=r"ValueError: the root"):
-        add(fail("the root")[0], 1).result()
-
-
-def test_the_failure_of_a_dependency_shows_the_stderr_of_the_first_failure(run: pf.Run) -> None:
-    first = shell("echo the compiler says no >&2; exit 2", stderr=AUTO_LOGNAME)
-    last = same(same(first))
-    with pytest.raises(DependencyError, match=r"'same' .* <- 'shell' .* exit code 2") as caught:
-        last.result()
-    assert f"({first.stderr}) ends with:\nthe compiler says no" in str(caught.value)
-    assert str(caught.value).count("the compiler says no") == 1
-
-    @pf.python_app
-    def warn_and_fail() -> None:
-        os.system("echo the file is empty >&2")
-        raise ValueError("no data")
-
-    bad = warn_and_fail(stderr=AUTO_LOGNAME)
-    with pytest.raises(DependencyError) as caught:
-        same(same(bad)).result()
-    where = f"The stderr of 'warn_and_fail' (task {bad.task_id}) ({bad.stderr}) ends with:\nthe file is empty"
-    assert str(caught.value).endswith(where)
-    assert "ValueError: no data" in str(caught.value)
-    assert caught.value.stderr == bad.stderr
-
-
-def test_the_traceback_of_a_python_app_shows_where_its_output_is_and_the_exception_is_the_user_s_own(
-    tmp_path: Path,
-) -> None:
-    out, err = tmp_path / "out", tmp_path / "err"
-    future = fail("no data", stdout=out, stderr=err)
-    error = future.exception()
-    assert isinstance(error, ValueError)
-    assert (type(error), str(error), error.args) == (ValueError, "no data", ("no data",))
-    shown = "".join(traceback.format_exception(error))
-    assert shown.count(f"The stdout of 'fail' (task {future.task_id}) is in {out}, its stderr in {err}") == 1
-    assert "pilotflow/runtime" not in shown, "what is ours before the user's function is left out"
-    plain = fail("no data").exception()
-    assert "pilotflow/runtime" not in "".join(traceback.format_exception(plain))
-    assert not hasattr(plain, "__notes__")
-    assert "The stdout" not in "".join(traceback.format_exception(plain))
-
-
-def test_a_command_that_fails_shows_where_its_stdout_is_as_well_and_a_lost_task_all(tmp_path: Path) -> None:
-    out, err = tmp_path / "out", tmp_path / "err"
-    future = shell("exit 3", stdout=out, stderr=err)
-    shown = "".join(traceback.format_exception(future.exception()))
-    assert shown.count(f"The stdout of 'shell' (task {future.task_id}) is in {out}") == 1
-    assert shown.count(str(err)) == shown.count(f"Its stderr ({err}) is empty"), "that says it already"
-
-    @pf.python_app(crash_limit=1, stderr=err)
-    def crash() -> None:
-        os.write(2, b"Fatal error\n")
-        os.abort()
-
-    lost = crash().exception()
-    assert isinstance(lost, pf.WorkerLost)
-    assert str(lost).endswith(f"is in {err}")
-    assert "Fatal error" in err.read_text()
 
 
 # ---- options and surroundings ---------------------------------------------------------------
