@@ -167,6 +167,28 @@ actions:
     assert written.forecast.makespan_s == pytest.approx(1 + 32 * 3600.3)
 
 
+@pytest.mark.parametrize(
+    ("says", "flag", "nodes"), [("", None, 1), (", start_one_worker_per_node: true", True, 2)], ids=["head", "each"]
+)
+def test_without_a_manager_on_each_node_one_node_is_reckoned_with(
+    tmp_path: Path, says: str, flag: bool | None, nodes: int
+) -> None:
+    text = (
+        EQUAL
+        + f"""\
+execution_config: {{mode: direct}}
+slurm_schedulers: [{{name: s, nodes: 2, walltime: "40:00:00"}}]
+actions:
+  - {{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, scheduler_type: slurm{says}}}
+"""
+    )
+    workflow = read(tmp_path, text)
+    (written,) = of(planned(workflow), "as written")
+    assert written.forecast.makespan_s == pytest.approx(8 // nodes * 3600, rel=0.01)
+    (action,) = sections(workflow, written.scheme).actions
+    assert action.get("start_one_worker_per_node") is flag, "its lines say the same"
+
+
 def test_of_very_many_jobs_only_the_larger_ways_are_compared(tmp_path: Path) -> None:
     workflow = read(tmp_path, EQUAL.replace("1:64", "1:4096"))
     few = schemes(workflow, [Place("p", NODE, charge=1.0), Place("q", NODE, charge=2.0)], few=True)

@@ -65,11 +65,13 @@ def test_a_site_s_partitions_run_a_workflow_that_names_none(cluster: Cluster, tm
 
 def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: Path) -> None:
     jobs = 'jobs: [{name: a, command: "hostname > a.txt"}]\nexecution_config: {mode: direct}\n'
-    never = "actions:\n" + ACTION % ("on_workflow_complete", "")  # so that nothing is asked for by itself
+    each = ", start_one_worker_per_node: true"
+    never = "actions:\n" + ACTION % ("on_workflow_complete", each)  # so that nothing is asked for by itself
     (tmp_path / "w.yaml").write_text(HEAD + jobs + never)
     pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
     assert not cluster.jobs()
-    said = pilotflow(cluster, tmp_path, "slurm", "schedule-nodes", "last", "--scheduler", "pair", "--num-hpc-jobs", "1")
+    argv = ("slurm", "schedule-nodes", "last", "--scheduler", "pair", "--num-hpc-jobs", "1")
+    said = pilotflow(cluster, tmp_path, *argv, "--start-one-worker-per-node")
     assert "1 more block of executor 'pair' asked for." in said
     pilotflow(cluster, tmp_path, "attach", "last")
     assert (tmp_path / "a.txt").read_text().startswith("node")
