@@ -14,8 +14,14 @@ STARTING: Final = frozenset({Phase.REQUESTED, Phase.PENDING, Phase.RUNNING})
 MOVED_S: Final = 3.0
 """Managers are told of a new end of their block if it is so far from what they know; providers count in seconds."""
 _SUPPLY: Final = STARTING | {Phase.WORKING}
-
-
+LEAVE_S: Final = 2.0
+"""A block whose managers left as planned ends by itself within this time, or is cancelled."""
+LOST_S: Final = 5.0
+"""Lost managers may come back within this time before their block is cancelled."""
+DRAIN_S: Final = 60.0
+"""Managers that hold nothing and still do not leave a draining block are ended after this time."""
+CANCEL_AGAIN_S: Final = 30.0
+"""A cancelled block that does not end is cancelled again after this time."""
 MAX_BACKOFF_S: Final = 60.0
 
 
@@ -90,6 +96,37 @@ class Block:
         """Whether it runs tasks, or will."""
         return self.phase in _SUPPLY and not self.deserted
 
+    @property
+    def left_as_planned(self) -> bool:
+        """Whether those of its managers that have gone were meant to."""
+        return self.left_planned or self.phase is Phase.DRAINING
+
+    def why_end(self, start_limit_s: float, now: float) -> str:
+        """Why it is to be ended now, as the end of a sentence about it; empty if it is not."""
+        waited = now - self.since
+        if self.phase is Phase.RUNNING and waited >= start_limit_s:
+            return f"had no manager {start_limit_s:g} s after it had started (start_limit)"
+        if self.phase in {Phase.WORKING, Phase.DRAINING} and self.deserted:
+            planned = self.left_as_planned
+            if now - self.empty_since < (LEAVE_S if planned else LOST_S):
+                return ""
+            return "was left by its managers" if planned else "lost its managers"
+        if self.phase is Phase.DRAINING and not self.leased and waited >= DRAIN_S:
+            return f"did not end within {DRAIN_S:g} s of being drained"
+        return self.reason if self.phase is Phase.ENDING and waited >= CANCEL_AGAIN_S else ""
+
+    def may_go_at(self, max_idletime_s: float, min_life_s: float) -> float:
+        """When it has been idle for so long that it may be drained; never, while it holds tasks."""
+        if self.idle_since is None:
+            return math.inf
+        return max(self.idle_since + max_idletime_s, self.working_since + min_life_s)
+
+    def over_at(self, walltime_s: float | None) -> float:
+        """When it is ended by its limit, as far as that is known."""
+        if self.ends is not None:
+            return self.ends
+        return math.inf if walltime_s is None or self.started is None else self.started + walltime_s
+
     def enter(self, phase: Phase, now: float) -> None:
         """It is in this phase from now on."""
         self.phase, self.since = phase, now
@@ -142,11 +179,8 @@ class Block:
 
     def as_idle(self, now: float, walltime_s: float | None) -> IdleBlock:
         """What it could run if it holds nothing."""
-        started = now if self.started is None else self.started
-        if self.ends is not None:
-            return IdleBlock(tuple(dict.fromkeys(self.managers.values())), len(self.managers), self.ends - now)
-        left = math.inf if walltime_s is None else walltime_s - (now - started)
-        return IdleBlock(tuple(dict.fromkeys(self.managers.values())), len(self.managers), left)
+        left_s = self.over_at(walltime_s) - now
+        return IdleBlock(tuple(dict.fromkeys(self.managers.values())), len(self.managers), left_s)
 
     @property
     def suspects(self) -> list[str]:

@@ -44,7 +44,7 @@ from pilotflow.core.block_records import (
     RequestBlock,
     how_it_ended,
 )
-from pilotflow.core.block_state import STARTING, Block, backoff_s
+from pilotflow.core.block_state import LEAVE_S, LOST_S, STARTING, Block, backoff_s
 from pilotflow.core.node_losses import NodeLosses
 from pilotflow.core.scaling import IdleBlock, Queue, Supply
 from pilotflow.core.shapes import Nodes
@@ -68,16 +68,10 @@ __all__ = [
     "RequestBlock",
 ]
 
-LEAVE_S: Final = 2.0
-"""A block whose managers left as planned ends by itself within this time, or is cancelled."""
-LOST_S: Final = 5.0
-"""Lost managers may come back within this time before their block is cancelled."""
-DRAIN_S: Final = 60.0
-"""Managers that hold nothing and still do not leave a draining block are ended after this time."""
+LOOK_S: Final = 1.0
+"""While something is under way or waits, time may bring something to do this soon."""
 MISSING_S: Final = 10.0
 """A block that its provider does not know for this long has ended."""
-CANCEL_AGAIN_S: Final = 30.0
-"""A cancelled block that does not end is cancelled again after this time."""
 YOUNG_S: Final = 30.0
 """A block lost within this time of its first manager is a sign that the next one will be lost as well."""
 KEEP_ENDED: Final = 200
@@ -127,10 +121,21 @@ class BlockScaler:
         """Whether some block is on its way from one state to another."""
         return any(block.phase is not Phase.WORKING or block.deserted for block in self._live.values())
 
+    def due_at(self, now: float) -> float:
+        """When `decide` may have something to do, if nothing is heard until then; never, if nothing is under way."""
+        wanted = not self.given_up and (self._queue.classes or self._asked or self._below_floor() > 0)
+        if wanted or self.changing or self._suspects or self._haunted:
+            return min(now + LOOK_S, self._hold_until if self._hold_until > now else math.inf)
+        limits = self._limits
+        if len(self._live) <= limits.min_blocks:
+            return math.inf
+        return min(block.may_go_at(limits.max_idletime_s, limits.min_life_s) for block in self._live.values())
+
     @property
-    def hold_until(self) -> float:
-        """Nothing is requested before this time."""
-        return self._hold_until
+    def over_at(self) -> float:
+        """When the walltime of the first block is over; never, if there is none."""
+        walltime_s = self._limits.shape.walltime_s
+        return min((block.over_at(walltime_s) for block in self._live.values()), default=math.inf)
 
     def describe(self) -> list[BlockInfo]:
         """All blocks that exist and the last ones that have ended, oldest first."""
@@ -325,21 +330,11 @@ class BlockScaler:
     def _enforce_bounds(self, now: float) -> list[Action]:
         actions: list[Action] = []
         for block in self._live.values():
-            waited = now - block.since
-            why = ""
-            if block.phase is Phase.RUNNING and waited >= self._limits.start_limit_s:
-                why = f"had no manager {self._limits.start_limit_s:g} s after it had started (start_limit)"
-                self._count_start_failure(block, now)
-            elif block.phase in {Phase.WORKING, Phase.DRAINING} and block.deserted:
-                planned = block.left_planned or block.phase is Phase.DRAINING
-                if now - block.empty_since >= (LEAVE_S if planned else LOST_S):
-                    why = "was left by its managers" if planned else "lost its managers"
-                    self._count_loss(block, now, planned=planned)
-            elif block.phase is Phase.DRAINING and not block.leased and waited >= DRAIN_S:
-                why = f"did not end within {DRAIN_S:g} s of being drained"
-            elif block.phase is Phase.ENDING and waited >= CANCEL_AGAIN_S:
-                why = block.reason
-            if why:
+            if why := block.why_end(self._limits.start_limit_s, now):
+                if block.phase is Phase.RUNNING:
+                    self._count_start_failure(block, now)
+                elif block.deserted and block.phase is not Phase.ENDING:
+                    self._count_loss(block, now, planned=block.left_as_planned)
                 block.reason = why
                 block.enter(Phase.ENDING, now)
                 actions.append(CancelBlock(block.name))
@@ -384,9 +379,9 @@ class BlockScaler:
         actions: list[Action] = []
         idle = [(block.idle_since, -block.number, block) for block in working if block.idle_since is not None]
         for since, _, block in sorted(idle, key=lambda entry: entry[:2]):
-            if spare <= 0 or now - since < limits.max_idletime_s:
+            if spare <= 0:
                 break
-            if now - block.working_since < limits.min_life_s:
+            if now < block.may_go_at(limits.max_idletime_s, limits.min_life_s):
                 continue
             if self._queue.wants(self.label, block.as_idle(now, limits.shape.walltime_s), limits.shape.walltime_s):
                 continue  # the load would ask for it again at once

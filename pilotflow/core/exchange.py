@@ -61,8 +61,8 @@ LOAD_PERIOD_S = 0.25
 """The client hears of a changed load at most this often..."""
 LOAD_SHARE = 1e-4
 """...and less often where there are many managers or request classes: this many seconds for each."""
-IDLE_LOAD_PERIOD_S = 5.0
-"""It hears of an unchanged one this often, so that idle times move on."""
+SAME_LOAD_PERIOD_S = 5.0
+"""It hears of an unchanged one this often, as long as there is something to do."""
 BALANCE_PERIOD_S = 0.25
 """Tasks sent ahead that have not been started after this long are asked back if somebody idles."""
 
@@ -349,7 +349,9 @@ class Exchange(Desk):
         if self.cancels.answered:
             self._letter(client).messages += self.cancels.take_answers()
         if now >= self._load_due():
-            self._send(client, self._load_now(now))
+            load = self._load_now(now)
+            self._send(client, load)
+            self._load_stays = not any(each.queued or each.leased for each in load.executors)
             if self._headed:
                 self._warn_of_idle_nodes()
             self._load_changed = False
@@ -362,7 +364,7 @@ class Exchange(Desk):
 
     def next_deadline(self) -> float:
         """When `turn` must be called even if nothing arrives."""
-        deadline = self._checked + self.heartbeat_limit_s / 4
+        deadline = self._check_at
         if self.client is not None:
             deadline = min(deadline, self._load_due())
         if self.scheduler.any_ahead:
@@ -411,7 +413,7 @@ class Exchange(Desk):
             return inf
         if self._load_changed:
             return self._load_sent + LOAD_PERIOD_S + LOAD_SHARE * (len(self.peers) + len(self.scheduler.classes))
-        return self._load_sent + IDLE_LOAD_PERIOD_S
+        return inf if self._load_stays else self._load_sent + SAME_LOAD_PERIOD_S
 
 
 def _function_of(message: DefineFunction) -> Function:

@@ -406,12 +406,15 @@ class Fleet(Ledger):
             self._lose(peer, "its process has ended", planned=False)
 
     def _check_liveness(self, now: float) -> None:
-        if now < self._checked + self.heartbeat_limit_s / 4:  # as `next_deadline` says it, to the last bit
+        """Give up who is silent for too long; at the second look, as this process may have been stopped and hears late."""
+        if now < self._check_at:
             return
-        since = now - self._checked
+        limit_s, since = self.heartbeat_limit_s, now - self._checked
         self._checked = now
-        if since > self.heartbeat_limit_s / 2:  # this process was stopped: hear them first, then judge
-            for peer in self.peers.values():
-                peer.last_seen = max(peer.last_seen, now - self.heartbeat_limit_s / 2)
-        for peer in [p for p in self.peers.values() if now - p.last_seen > self.heartbeat_limit_s]:
+        silent = [peer for peer in self.peers.values() if peer.last_seen + limit_s <= now]
+        if silent and since > limit_s / 4:
+            self._check_at = now + limit_s / 8
+            return
+        for peer in silent:
             self._lose(peer, f"not heard of for {now - peer.last_seen:.0f} s", planned=False)
+        self._check_at = min((peer.last_seen for peer in self.peers.values()), default=now) + limit_s

@@ -95,7 +95,9 @@ class Ledger:
         self._lost: list[Hashable] = []
         self._load_changed = True
         self._load_sent = -1e9
+        self._load_stays = False  # until something happens
         self._checked = 0.0
+        self._check_at = 0.0  # somebody may be silent for too long
         self._balanced = 0.0
 
     def tables(self) -> list[Iterable[int]]:

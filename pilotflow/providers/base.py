@@ -202,6 +202,13 @@ class Provider(ABC):
     def cancel_argv(self, ids: Sequence[str]) -> tuple[str, ...]:
         """A command that cancels these blocks by itself, for use when this process is dead."""
 
+    def end_fd(self, batch_id: str) -> int | None:
+        """A new descriptor that can be read once the block is over, or None if there is no such thing.
+
+        With one, the block's end is seen at once however seldom `status` is called. The caller closes it.
+        """
+        return None
+
     def cancel_named_argv(self, jobs: Sequence[BlockJob]) -> tuple[str, ...]:
         """The same for blocks of which no batch id is known yet, as `submit` has not returned; () if there is none."""
         return ()

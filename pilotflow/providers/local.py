@@ -48,7 +48,7 @@ class LocalProvider(Provider):
     that starts it. See `Provider` for the arguments.
     """
 
-    poll_s: ClassVar[float] = 1.0
+    poll_s: ClassVar[float] = 60.0  # the end of a block is seen without
     quick_poll_s: ClassVar[float] = 0.1
 
     _blocks: dict[str, _Started] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -80,6 +80,20 @@ class LocalProvider(Provider):
         if block.final is None:
             block.final = _advance(block, now)
         return block.final or _RUNNING
+
+    def end_fd(self, batch_id: str) -> int | None:
+        """See `Provider.end_fd`. What the script has left behind is ended by the calls of `status` that follow."""
+        name = processes.parse(batch_id)
+        if name is None:
+            return None
+        try:
+            fd = os.pidfd_open(name[0])
+        except ProcessLookupError:
+            return None
+        if processes.is_running(*name):  # and it is no other one that has its id now
+            return fd
+        os.close(fd)
+        return None
 
     def cancel(self, ids: Sequence[str]) -> None:
         """See `Provider.cancel`: SIGTERM now, SIGKILL by a later `status` when the grace is over."""

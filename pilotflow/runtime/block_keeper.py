@@ -9,13 +9,14 @@ events into its queue and read the last published description.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections import defaultdict
+import weakref
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
 from pilotflow.core.block_records import KnownBlock
@@ -51,11 +52,12 @@ from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start
 from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, cancel_commands, live_blocks, log_changes
+from pilotflow.runtime.loop import Loop
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
 
-TICK_S: Final = 1.0
-"""Longest time between two looks at what is due."""
+LOOK_S: Final = 60.0
+"""Longest time between two looks at what is due, though nothing is."""
 ANNOUNCE_S: Final = 0.5
 """While many blocks are submitted, those that exist are announced this often."""
 SUBMIT_S: Final = 1.0
@@ -105,7 +107,8 @@ class BlockKeeper:
         self._if_killed = if_killed
         self._run_id = run_id
         self._environment = environment or {}
-        self._kept = [Kept(executor, BlockScaler(executor.label, executor.limits)) for executor in executors]
+        self._loop = Loop()
+        self._kept = [Kept(each, BlockScaler(each.label, each.limits), self._loop, log) for each in executors]
         self._known = known
         for kept in self._kept:
             kept.adopt([block for block in adopted if block.executor == kept.executor.label], run_dir / "blocks", log)
@@ -114,7 +117,10 @@ class BlockKeeper:
         self._run_dir = run_dir.absolute()
         self._send = send
         self._log = log
-        self._events: SimpleQueue[Event | _Close] = SimpleQueue()
+        self._events: deque[Event | _Close] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._bell)
+        self._loop.add_bell(self._bell)
         self._closing: _Close | None = None
         self._announced: frozenset[str] | None = None if adopted else frozenset()
         self._announced_at = float("-inf")
@@ -130,19 +136,19 @@ class BlockKeeper:
 
     def on_load(self, load: Load) -> None:
         """The interchange says how much there is to do."""
-        self._events.put(load)
+        self._put(load)
 
     def on_manager_up(self, event: ManagerUp) -> None:
         """A manager has joined."""
-        self._events.put(event)
+        self._put(event)
 
     def on_manager_down(self, event: ManagerDown) -> None:
         """A manager has left, was lost, or was refused."""
-        self._events.put(event)
+        self._put(event)
 
     def ask(self, executor: str, count: int) -> None:
         """Somebody wants so many blocks of this executor now. See `BlockScaler.ask`."""
-        self._events.put(Ask(executor, count))
+        self._put(Ask(executor, count))
 
     def describe(self) -> list[BlockInfo]:
         """The blocks that exist and the last ones that have ended, as of the thread's last turn."""
@@ -169,7 +175,7 @@ class BlockKeeper:
 
     def leave(self) -> None:
         """Keep nothing any more, and leave the blocks to somebody else."""
-        self._events.put(_Close(time.monotonic(), spare=True))
+        self._put(_Close(time.monotonic(), spare=True))
         if self._thread.ident is not None:
             self._thread.join(5.0)
 
@@ -182,7 +188,11 @@ class BlockKeeper:
 
     def stop(self, timeout_s: float) -> None:
         """Begin what `close` does, and do not wait for it."""
-        self._events.put(_Close(time.monotonic() + timeout_s))
+        self._put(_Close(time.monotonic() + timeout_s))
+
+    def _put(self, event: Event | _Close) -> None:
+        self._events.append(event)
+        os.eventfd_write(self._bell, 1)
 
     def _names_of_live(self) -> str:
         return ", ".join(f"{i.block} ({i.batch_id})" for i in self._infos if i.phase is not Phase.ENDED)
@@ -204,6 +214,9 @@ class BlockKeeper:
                 self._end_all(self._closing.deadline)
         except Exception:  # noqa: BLE001  the thread's last act
             self._log.exception("the block keeper failed while it ended the blocks: %s", self._names_of_live())
+        for kept in self._kept:
+            kept.ends.close()
+        self._loop.close()
 
     def _turn(self) -> None:
         supplies: list[Supply] = []
@@ -225,7 +238,7 @@ class BlockKeeper:
 
     def _look(self, kept: Kept) -> Supply:
         now = time.monotonic()
-        if now >= kept.due_at():
+        if now >= kept.polls_at(now):
             self._poll(kept, now)
         return kept.scaler.supply(now)
 
@@ -238,21 +251,14 @@ class BlockKeeper:
     def _take_events(self) -> None:
         """Sleep until something is due or happens, then take in all that has happened."""
         now = time.monotonic()
-        due = [now + TICK_S]
-        for kept in self._kept:
-            if not kept.broken:
-                due += [kept.submit_at] if kept.to_submit else []
-                due += [kept.due_at()] + ([kept.scaler.hold_until] if kept.scaler.hold_until > now else [])
-        try:
-            event = self._events.get(timeout=max(0.0, min(due) - now))
-            while True:
-                if isinstance(event, _Close):
-                    self._closing = event
-                    return
-                self._on_event(event, time.monotonic())
-                event = self._events.get_nowait()
-        except Empty:
-            pass
+        due_at = min((kept.due_at(now) for kept in self._kept if not kept.broken), default=float("inf"))
+        self._loop.turn(min(LOOK_S, due_at - now))
+        while self._events:
+            event = self._events.popleft()
+            if isinstance(event, _Close):
+                self._closing = event
+                return
+            self._on_event(event, time.monotonic())
 
     def _on_event(self, event: Event, now: float) -> None:
         if isinstance(event, Load):
@@ -267,8 +273,7 @@ class BlockKeeper:
                 kept.scaler.on_manager_refused(event.block, event.reason)
             else:
                 kept.scaler.on_manager_down(event.block, event.node, now, planned=event.planned)
-                kept.quiet = 0
-                kept.polled_at = float("-inf")  # its block has probably ended
+                kept.look_soon()
 
     def _on_load(self, load: Load, now: float) -> None:
         self._queue = Queue(load.classes)
@@ -287,7 +292,9 @@ class BlockKeeper:
         try:
             statuses = kept.executor.provider.status(list(live.values()))
         except Exception as error:  # noqa: BLE001  a plugin's code, which asks a batch system that may be away
-            self._blind(kept, error, now)
+            if reason := kept.blind(error, now, self._log):
+                kept.broken = True
+                self._say(FailExecutor(kept.executor.label, reason))
             return
         kept.blind_since, kept.trouble = None, ""
         news = {name: (s.state, s.reason) for name, i in live.items() if (s := statuses.get(i)) is not None}
@@ -296,20 +303,7 @@ class BlockKeeper:
         for name, batch_id in live.items():
             unknown = BlockStatus(BlockState.MISSING, "its provider says nothing about it")
             kept.scaler.on_status(name, statuses.get(batch_id, unknown), now)
-
-    def _blind(self, kept: Kept, error: Exception, now: float) -> None:
-        label = kept.executor.label
-        kept.trouble = f"Its provider cannot tell the state of its blocks now: {error!r}."
-        if kept.blind_since is None:
-            kept.blind_since = now
-            self._log.warning("the provider of executor '%s' cannot tell the state of its blocks: %r", label, error)
-        elif now - kept.blind_since >= kept.executor.provider.patience_s and kept.scaler.changing:
-            kept.broken = True
-            reason = (
-                f"For {kept.executor.provider.patience_s:g} s, {type(kept.executor.provider).__name__} could not tell the state of the blocks "
-                f"of executor '{label}': {error!r}. Check that its batch system answers."
-            )
-            self._say(FailExecutor(label, reason))
+        kept.ends.keep_to(kept.scaler.live.values())
 
     # ---- doing what the core decides --------------------------------------------------------
 
@@ -446,4 +440,4 @@ class BlockKeeper:
             if not waiting or now >= deadline:
                 return
             pause = CLOSE_POLL_S if all(provider.quick_poll_s < 1 for provider in waiting) else 0.5
-            time.sleep(max(0.0, min(pause, deadline - now)))
+            self._loop.turn(min(pause, deadline - now))  # or until one has ended

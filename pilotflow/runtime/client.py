@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
+from pilotflow.core.beats import beat_s, next_beat
 from pilotflow.core.block_records import BlockInfo, Outlook
 from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
@@ -103,7 +104,7 @@ class Client(ClientCalls):
         self._outstanding = 0
         self._unused: set[int] = set()  # functions that are to be forgotten when their tasks have ended
         self._beat_at = 0.0
-        self._beat_s = max(0.05, connection.heartbeat_limit_s / 4)
+        self._beat_s = beat_s(connection.heartbeat_limit_s)
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
@@ -351,7 +352,7 @@ class Client(ClientCalls):
         if now < self._beat_at:
             return
         late = now - self._beat_at > self._beat_s  # this process was stopped: hear first, then judge
-        self._beat_at = now + self._beat_s
+        self._beat_at = next_beat(now, self._beat_s)
         if self.welcome.is_set():
             self._mail.send_sign_of_life()
             silent_s = now - self._mail.heard_at

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +16,16 @@ from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook,
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages.client import LiveBlock
 from pilotflow.providers.base import BlockJob, Provider
+from pilotflow.runtime.end_watch import EndWatch
+from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.tails import tail
 
 CANCELS_MAX: Final = 500
 """Blocks that one command cancels when this process is dead."""
 PATIENT: Final = 1.3
-"""While a block starts or ends and nothing changes, each pause between two looks is so much longer than the last."""
+"""While a block starts or ends and nothing changes, each pause between two looks is so much longer than the last..."""
+QUIET_MAX: Final = 50
+"""...so many times at most: a block may wait in a queue for weeks."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Kept:
 
     executor: KeptExecutor
     scaler: BlockScaler
+    loop: InitVar[Loop]
+    log: InitVar[logging.Logger]
     polled_at: float = float("-inf")
     blind_since: float | None = None
     trouble: str = ""  # what its provider cannot do now
@@ -70,6 +76,11 @@ class Kept:
     news: dict[str, tuple[BlockState, str]] = field(default_factory=dict)  # what the last poll has told
     quiet: int = 0  # polls in a row that have told nothing new
     phases: dict[str, Phase] = field(default_factory=dict)
+    ends: EndWatch = field(init=False)
+
+    def __post_init__(self, loop: Loop, log: logging.Logger) -> None:
+        """The loop shows when its blocks end."""
+        self.ends = EndWatch(self.executor.provider, loop, self.look_soon, log)
 
     def adopt(self, blocks: Sequence[KnownBlock], directory: Path, log: logging.Logger) -> None:
         """Go on with blocks of an earlier life of the run, whose output is in `directory`; names are not used twice."""
@@ -82,6 +93,11 @@ class Kept:
             else:
                 self.scaler.adopt(block.name, block.batch_id, time.monotonic())
 
+    def look_soon(self) -> None:
+        """A block has ended, or probably has: ask the provider."""
+        self.quiet = 0
+        self.polled_at = float("-inf")
+
     def outlook(self) -> Outlook:
         """What is to be expected of its blocks."""
         if self.broken:
@@ -89,18 +105,40 @@ class Kept:
             return Outlook(self.executor.label, live, live, 0, "", "", float("-inf"), self.trouble)
         return replace(self.scaler.outlook(), trouble=self.trouble or self.postponed)
 
-    def due_at(self) -> float:
+    def due_at(self, now: float) -> float:
+        """When there may be something to do, if nothing is heard until then."""
+        submit_at = self.submit_at if self.to_submit else float("inf")
+        return min(submit_at, self.polls_at(now), self.scaler.due_at(now))
+
+    def polls_at(self, now: float) -> float:
         """When to ask the provider next; never, if there is nothing to ask about."""
         if not self.scaler.live:
             return float("inf")
         provider = self.executor.provider
-        if provider.elsewhere and self.scaler.asks_for_ends() and self.quiet < 5:
+        over_at = float("inf") if provider.elsewhere else self.scaler.over_at  # its provider ends it when asked
+        new = provider.elsewhere and self.scaler.asks_for_ends() and self.quiet < 5
+        if new or now >= over_at or self.ends.ended:
             pause_s = provider.quick_poll_s
-        elif not self.scaler.changing:
-            pause_s = provider.poll_s
+        elif self.scaler.changing:
+            pause_s = min(provider.poll_s, provider.quick_poll_s * PATIENT ** min(self.quiet, QUIET_MAX))
         else:
-            pause_s = min(provider.poll_s, provider.quick_poll_s * PATIENT**self.quiet)
-        return self.polled_at + max(pause_s, provider.min_poll_s)
+            pause_s = provider.poll_s
+        next_at = self.polled_at + max(pause_s, provider.min_poll_s)
+        return min(next_at, over_at) if self.polled_at < over_at else next_at
+
+    def blind(self, error: Exception, now: float, log: logging.Logger) -> str:
+        """Its provider cannot tell the state of its blocks; returns why it is given up, if that has lasted too long."""
+        label, provider = self.executor.label, self.executor.provider
+        self.trouble = f"Its provider cannot tell the state of its blocks now: {error!r}."
+        if self.blind_since is None:
+            self.blind_since = now
+            log.warning("the provider of executor '%s' cannot tell the state of its blocks: %r", label, error)
+        elif now - self.blind_since >= provider.patience_s and self.scaler.changing:
+            return (
+                f"For {provider.patience_s:g} s, {type(provider).__name__} could not tell the state of the blocks "
+                f"of executor '{label}': {error!r}. Check that its batch system answers."
+            )
+        return ""
 
 
 def _is_unknown(provider: Provider, batch_id: str) -> bool:

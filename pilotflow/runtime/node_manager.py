@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
+from pilotflow.core.beats import beat_s, next_beat
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.ids import VERSION
@@ -90,7 +91,7 @@ class NodeManager:
         self._warned = False
         self._warn_s = min(WARN_S, (options.walltime_s or 0.0) / 20)
         self._limit_s = connection.heartbeat_limit_s
-        self._heartbeat_s = max(0.05, connection.heartbeat_limit_s / 4)
+        self._heartbeat_s = beat_s(connection.heartbeat_limit_s)
         self._session = f"{options.node}-{os.getpid()}-{time.time_ns()}"
         self._uplink = Uplink(
             loop,
@@ -231,7 +232,9 @@ class NodeManager:
     def _watch_time(self, now: float) -> None:
         if now >= self._beat_at:
             late = now - self._beat_at > self._heartbeat_s  # this process was stopped: hear first, then judge
-            self._beat_at = now + (self._heartbeat_s if self._manager_id else min(CONNECT_LOOK_S, self._heartbeat_s))
+            self._beat_at = next_beat(now, self._heartbeat_s)
+            if not self._manager_id:
+                self._beat_at = min(self._beat_at, now + CONNECT_LOOK_S)
             self._beat(now, late)
         if self._pool.busy and now >= self._announce_at:
             self._announce_at = now + 1.0

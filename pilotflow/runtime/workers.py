@@ -87,7 +87,9 @@ class Workers(Crew):
             self._order(lambda worker=worker: self._zygote.kill(worker.id))  # type: ignore[misc]
 
     def trouble(self, now: float, limit_s: float) -> str:
-        """Why no workers can be had any more, if so: the zygote does not answer."""
+        """Why no workers can be had any more, if so: the zygote does not answer. While nothing runs, that is no matter."""
+        if not self._pool.busy:
+            return ""
         deaf_s = self._zygote.silent_for(now)
         if deaf_s <= limit_s:
             return ""

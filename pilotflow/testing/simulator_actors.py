@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilotflow.core.beats import beat_s, next_beat
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.graph import Graph
 from pilotflow.core.post import Letter, Post
@@ -161,7 +162,7 @@ class SimClient:
         self._decode = to_client()
         self._letter = Letter([Hello(VERSION, PYTHON, 1, RUN_ID, 1)])
         self._acks: list[tuple[int, int]] = []
-        self._beat_s = heartbeat_limit_s / 4
+        self._beat_s = beat_s(heartbeat_limit_s)
         self._stalled = False
         self._mailbox: deque[tuple[str, bytes, Sequence[bytes]]] = deque()
         self._token = 0
@@ -234,7 +235,7 @@ class SimClient:
     def _beat(self) -> None:
         if not self._stalled:
             self.network.send(CLIENT, INTERCHANGE, self._post.sign_of_life(INTERCHANGE, [ClientAlive()]), ())
-        self.clock.after(self._beat_s, self._beat)
+        self.clock.at(next_beat(self.clock.now, self._beat_s), self._beat)
 
     def _hear(self, sender: str, header: bytes, frames: Sequence[bytes]) -> None:
         if self._stalled:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pilotflow.core.beats import beat_s, next_beat
 from pilotflow.core.pool import Give, Kill, Pool, Recall, Spawn, Worker
 from pilotflow.core.post import Post
 from pilotflow.messages.manager import (
@@ -116,7 +117,7 @@ class SimManager:
         self.refused = ""
         self._frozen = False
         self._leaving = False
-        self._beat_s = heartbeat_limit_s / 4
+        self._beat_s = beat_s(heartbeat_limit_s)
         self._patience_s = patience_s
         self._end_at = None if walltime_s is None else clock.now + walltime_s
         self._heard_at = clock.now
@@ -235,7 +236,7 @@ class SimManager:
     def _beat(self) -> None:
         if not self.alive:
             return
-        self.clock.after(self._beat_s, self._beat)
+        self.clock.at(next_beat(self.clock.now, self._beat_s), self._beat)
         if self._frozen:
             return
         if self.clock.now - self._heard_at > self._patience_s:

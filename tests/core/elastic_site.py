@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +24,8 @@ from pilotflow.resources import BlockShape, NodeShape
 from pilotflow.testing.simulator import Simulation
 from pilotflow.testing.simulator_manager import SimManager
 
-TICK_S = 0.2
+POLL_S = 0.2
+"""While blocks start or end, the batch systems are asked this often."""
 UNKNOWN = NodeShape()
 PENDING = BlockStatus(BlockState.PENDING)
 
@@ -75,6 +77,7 @@ class Site:
         requests: (time, block) of each request.
         drains: (time, block) of each block that was told to drain.
         given_up: executors that were.
+        looks: times of all looks at what is due.
     """
 
     def __init__(self, *clusters: Cluster, seed: int = 0, closed: bool = True) -> None:
@@ -85,11 +88,13 @@ class Site:
         self.requests: list[tuple[float, str]] = []
         self.drains: list[tuple[float, str]] = []
         self.given_up: list[str] = []
+        self.looks: list[float] = []
+        self._next_look = 0
         self._planner, self._queue = Planner(), Queue()
         shapes = [scaler._limits.shape for scaler in self.scalers.values()]
         self.sim.client.say(DefineExecutors(shapes, closed))
         self.sim.client.listener = self._hear
-        self._tick()
+        self._look()
 
     # ---- what tests look at -----------------------------------------------------------------
 
@@ -119,9 +124,19 @@ class Site:
             self.scalers[message.executor].on_manager_up(message.block, message.node, message.capacity, now)
         elif isinstance(message, ManagerDown) and message.executor in self.scalers:
             self.scalers[message.executor].on_manager_down(message.block, message.node, now, planned=message.planned)
+        else:
+            return
+        self._look_at(now)
 
-    def _tick(self) -> None:
+    def _look_at(self, time: float) -> None:
+        """Look then, and not when it was intended before."""
+        self._next_look += 1
+        number = self._next_look
+        self.sim.clock.at(time, lambda: self._look() if number == self._next_look else None)
+
+    def _look(self) -> None:
         now = self.sim.now
+        self.looks.append(now)
         for scaler in self.scalers.values():
             for name in scaler.live:
                 scaler.on_status(name, self._status(self.blocks[name]), now)
@@ -145,7 +160,11 @@ class Site:
                         if len(self.given_up) == len(self.scalers):
                             self.sim.client.say(FailExecutor("*", reason))
             assert len(scaler.live) <= scaler._limits.max_blocks
-        self.sim.clock.after(TICK_S, self._tick)
+        due_at = min(scaler.due_at(now) for scaler in self.scalers.values())
+        if any(scaler.changing for scaler in self.scalers.values()):
+            due_at = min(due_at, now + POLL_S)
+        if due_at < math.inf:
+            self._look_at(due_at)
 
     # ---- the batch systems ------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import pytest
 
 from pilotflow.core import blocks as rules
 from pilotflow.core import node_losses
+from pilotflow.core.block_state import CANCEL_AGAIN_S, LOST_S
 from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase, RequestBlock
 from pilotflow.ids import UNREACHABLE
 from tests.core.blocks_bench import DONE, FAILED, RUNNING, Bench
@@ -36,11 +37,11 @@ def test_a_block_whose_managers_are_lost_is_cancelled_unless_one_comes_back() ->
     bench = Bench()
     (name,) = bench.working()
     bench.down(name)
-    assert bench.decide(rules.LOST_S - 0.1) == []
+    assert bench.decide(LOST_S - 0.1) == []
     bench.up(name)
-    assert bench.decide(rules.LOST_S) == []
+    assert bench.decide(LOST_S) == []
     bench.down(name)
-    assert bench.decide(rules.LOST_S) == [CancelBlock(name)]
+    assert bench.decide(LOST_S) == [CancelBlock(name)]
     bench.load(queued=1)
     assert bench.requested() == ["cpu-1"]
 
@@ -100,8 +101,8 @@ def test_a_cancelled_block_that_stays_is_cancelled_again() -> None:
     bench = Bench()
     (name,) = bench.working()
     bench.down(name)
-    assert bench.decide(rules.LOST_S) == [CancelBlock(name)]
-    assert bench.decide(rules.CANCEL_AGAIN_S) == [CancelBlock(name)]
+    assert bench.decide(LOST_S) == [CancelBlock(name)]
+    assert bench.decide(CANCEL_AGAIN_S) == [CancelBlock(name)]
 
 
 def test_ended_blocks_stay_ended_whatever_is_said_about_them() -> None:
@@ -204,7 +205,7 @@ def test_of_a_block_on_several_nodes_only_the_one_that_fails_alone_is_at_fault()
         bench.now += 100
         bench.down(name, "b")
         bench.load(queued=50)
-        assert bench.decide(rules.LOST_S) == []  # it goes on without
+        assert bench.decide(LOST_S) == []  # it goes on without
         bench.down(name, "a")
         bench.down(name, "c")
         bench.status(name, FAILED)

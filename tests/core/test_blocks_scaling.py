@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pilotflow.core import blocks as rules
+from pilotflow.core.block_state import DRAIN_S, LEAVE_S
 from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, DrainBlock, Phase, RequestBlock
 from pilotflow.resources import Request
 from tests.core.blocks_bench import DONE, FAILED, Bench
@@ -173,7 +173,7 @@ def test_an_idle_block_is_drained_after_its_time_and_cancelled_when_its_managers
     assert bench.decide(1) == []
     bench.down(name, planned=True)
     assert bench.decide() == []
-    assert bench.decide(rules.LEAVE_S) == [CancelBlock(name)]
+    assert bench.decide(LEAVE_S) == [CancelBlock(name)]
     bench.status(name, BlockStatus(BlockState.CANCELLED))
     assert bench.phases() == {name: Phase.ENDED}
     assert bench.decide(100) == []
@@ -193,7 +193,7 @@ def test_a_draining_block_that_hangs_is_cancelled_but_never_with_work_in_it() ->
     (name,) = bench.working()
     assert bench.decide(11) == [DrainBlock(name)]
     bench.load(cpu_0=1)  # handed out just before the drain
-    assert bench.requested(rules.DRAIN_S * 10) == []
+    assert bench.requested(DRAIN_S * 10) == []
     bench.load(cpu_0=0)
     assert CancelBlock(name) in bench.decide()
 

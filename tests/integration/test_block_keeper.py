@@ -76,7 +76,9 @@ def kept(folder: Path, manager: str = SLEEPER, label: str = "cpu", **changes: An
     def argv(block: str) -> list[str]:
         return ["bash", "-c", f"cd '{folder}'; {manager}", "manager", block]
 
-    shape = structs.replace(LIMITS.shape, executor=label, nodes=provider.nodes_per_block)
+    shape = structs.replace(
+        LIMITS.shape, executor=label, nodes=provider.nodes_per_block, walltime_s=provider.walltime_s
+    )
     return KeptExecutor(label, provider, SingleNodeLauncher(), argv, replace(LIMITS, shape=shape, **changes))
 
 
@@ -152,7 +154,7 @@ def test_a_block_that_never_starts_fails_the_executor_once_with_its_own_words(tm
             assert words in failure.reason, failure.reason
         client.until(lambda: client.live == [])
         keeper.on_load(load(queued=9))
-        client.until(keeper._events.empty)
+        client.until(lambda: not keeper._events)
     assert len(client.all(FailExecutor)) == 1
     assert len(list((tmp_path / "run/scripts").iterdir())) == 3
 
@@ -177,7 +179,7 @@ def test_a_refused_manager_is_quoted(tmp_path: Path) -> None:
     with keeping(tmp_path / "run", kept(tmp_path, start_retries=1)) as (keeper, client):
         pid = manager_pid(client, tmp_path, "cpu-0")
         keeper.on_manager_down(down("cpu-0", refused=True, reason="it has Python 3.9, the run has 3.11"))
-        client.until(keeper._events.empty)
+        client.until(lambda: not keeper._events)
         os.kill(pid, signal.SIGTERM)
         (failure,) = client.until(lambda: client.all(FailExecutor))
     assert "it has Python 3.9, the run has 3.11" in failure.reason
@@ -237,7 +239,7 @@ def test_load_for_any_executor_makes_one_of_them_grow(tmp_path: Path) -> None:
         keeper.on_load(load(queued=8))
         client.until(lambda: client.live == ["a-0", "a-1", "a-2", "b-0"])
         keeper.on_load(load(queued=2, label="b"))
-        client.until(keeper._events.empty)
+        client.until(lambda: not keeper._events)
         assert client.live == ["a-0", "a-1", "a-2", "b-0"]
 
 
