@@ -78,6 +78,7 @@ ROWS = [
     Row("... memory at its peak, KiB a task", "million", "peak_kib_per_task", 2),
     Row("... memory with all futures held, KiB a task", "million", "held_kib_per_task", 2),
     Row("idle run, % of a core", "idle", "percent", 2),
+    Row("... wakes a second, all threads", "idle", "wakes_per_s", 2),
 ]
 
 
@@ -348,7 +349,7 @@ def main(argv: list[str]) -> int:
     python = environment(args.extras)
     now = datetime.now(timezone.utc)
     about = f"{now:%Y-%m-%d %H:%M} UTC, {machine()}. 2 workers. {versions(python, args.extras)}."
-    once = " (many at once, and idle: one)" if args.rounds > 1 else ""
+    once = " (many at once: one; idle: three windows of 20 s in one)" if args.rounds > 1 else ""
     load = f"Medians of {args.rounds} alternating rounds{once}; load average at the start {os.getloadavg()[0]:.2f}."
     print(about, load, sep="\n")
     records = sitting(python, args.systems, args.measures, args.rounds, quick=args.quick)

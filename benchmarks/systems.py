@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 MIB = 1 << 20
@@ -310,18 +311,40 @@ def million(system: System, quick: bool) -> dict[str, float]:
 
 
 def idle(system: System, quick: bool) -> dict[str, float]:
-    """Processor time of all processes of a run that has nothing to do, in per cent of one core."""
-    span = 5.0 if quick else 20.0
+    """What all processes of a run take that has nothing to do: per cent of one core, and wakes. Medians of windows."""
+    span, windows = (5.0, 1) if quick else (20.0, 3)
     warm(system)
     time.sleep(3.0)
+    found = [idle_window(span) for _ in range(windows)]
+    return {name: statistics.median(figures[name] for figures in found) for name in found[0]}
+
+
+def idle_window(span: float) -> dict[str, float]:
+    """The same for one window. What it takes to look is not in it: the figures are read before anything else."""
     before = {p: p.cpu_times() for p in tree()}
+    woken = wakes(before)
     start = time.perf_counter()
     time.sleep(span)
+    took = time.perf_counter() - start
+    after = {p: p.cpu_times() for p in before if p.is_running()}
+    woken = wakes(before) - woken
+    after |= {p: p.cpu_times() for p in tree() if p not in before}  # processes that were not there at the beginning
     used = 0.0
-    for p in tree():
-        now, then = p.cpu_times(), before.get(p)
+    for p, now in after.items():
+        then = before.get(p)
         used += now.user + now.system - (then.user + then.system if then else 0.0)
-    return {"percent": 100 * used / (time.perf_counter() - start), "processes": len(before)}
+    return {"percent": 100 * used / took, "wakes_per_s": woken / took, "processes": len(before)}
+
+
+def wakes(processes: Iterable[Any]) -> int:
+    """How often threads of these processes have gone to sleep so far, and so have been woken, or will be."""
+    count = 0
+    for p in processes:
+        for status in Path(f"/proc/{p.pid}/task").glob("*/status"):
+            with suppress(OSError):  # it has ended
+                text = status.read_text(encoding="utf-8", errors="replace")
+                count += int(text.partition("\nvoluntary_ctxt_switches:")[2].split(maxsplit=1)[0])
+    return count
 
 
 def tree() -> list[Any]:

@@ -263,6 +263,23 @@ def test_walltime_ends_a_block_and_the_load_brings_the_next(tmp_path: Path) -> N
     assert client.all(FailExecutor) == []
 
 
+class AskedSeldom(LocalProvider):
+    """Is asked about blocks that work when years have passed."""
+
+    poll_s = 1e8
+
+
+def test_the_end_of_a_working_block_is_seen_though_nobody_asks_for_it(tmp_path: Path) -> None:
+    with keeping(tmp_path / "run", kept(tmp_path, provider=AskedSeldom(), min_blocks=1)) as (keeper, client):
+        manager = manager_pid(client, tmp_path, "cpu-0")
+        keeper.on_manager_up(up("cpu-0"))
+        client.until(lambda: phases(keeper) == {"cpu-0": Phase.WORKING})
+        shell = int((keeper.describe()[0].batch_id or "").partition(":")[0])
+        os.kill(shell, signal.SIGKILL)  # its manager lives on, and nobody has heard of anything
+        client.until(lambda: client.live == ["cpu-1"])
+        assert not is_alive(manager)
+
+
 def test_closing_ends_stubborn_managers_too_and_may_be_repeated(tmp_path: Path) -> None:
     stubborn = "trap '' TERM; echo $$ > pid.new.$1; mv pid.new.$1 pid.$1; while :; do sleep 600; done"
     client = Client()
