@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -156,6 +157,13 @@ def test_a_public_module_says_what_it_is_for(module: str) -> None:
     source = MODULES[module].read_text()
     empty_package = MODULES[module].name == "__init__.py" and not source.strip()
     assert empty_package or ast.get_docstring(ast.parse(source)), f"{module} has no docstring"
+
+
+def test_the_page_of_the_architecture_names_only_files_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    paths = [f"/{path.relative_to(PACKAGE)}" for path in MODULES.values()]
+    assert named
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in paths)] == []
 
 
 NAMES = frozenset({"pilotflow", "pilotflow.errors", "pilotflow.core.pool", "pilotflow.runtime.manager"})
