@@ -85,8 +85,8 @@ def why_not(cls: RequestClass, executor: str, managers: Sequence[Manager], now: 
         text = f"{count} no more work: it is drained, or its block ends."
         return [Reason(Kind.CLOSED, text, executor, (Number("nodes", len(managers)),))]
     able = [manager for manager in present if manager.could_ever_run(cls)]
-    if not able:
-        return [_too_big(cls, executor, present)]
+    if all(manager.capacity.follows for manager in able):  # every task begins where there are workers
+        return [_too_big(cls, executor, [manager for manager in present if not manager.capacity.follows] or present)]
     lasting = [manager for manager in able if manager.lasts(cls, now)]
     if not lasting:
         return [_too_long(cls, executor, able, now)]

@@ -162,6 +162,20 @@ def test_it_is_said_that_a_task_on_several_nodes_waits_for_the_head() -> None:
     assert "`start_one_worker_per_node: true`" in said.reasons[0].advice
 
 
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_what_is_too_big_for_the_head_is_too_big(num_nodes: int) -> None:
+    alone = Site()
+    alone.cls(1, Request(3000, num_nodes=num_nodes))
+    alone.manager(cpus_milli=2000, slots=2)
+    alone.manager(cpus_milli=8000, slots=0)
+    (task,) = alone.submit(1)
+    kind, text = first(alone.why(task))
+    assert (kind, text) == (
+        Kind.TOO_BIG,
+        "It is too big: it asks for 3 cores on one node, and the largest has 2.",
+    )
+
+
 def test_new_blocks_are_counted_with_what_their_heads_take() -> None:
     nodes = Nodes(BlockShape("cpu", NodeShape(4000, slots=4), 3, one_head=True))
 
