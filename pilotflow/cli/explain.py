@@ -52,7 +52,7 @@ def show_explanation(first: str | None, second: str | None, base: Path, as_json:
 def _refuse_option(word: str) -> None:
     """Say what is wrong with a word that looks like an option; `-1` is a mistaken number."""
     if word[1:].isdecimal() and word.startswith("-"):
-        raise ConfigError(f"There is no task {word}: tasks are counted from 1. See them with `pilotflow jobs`.")
+        raise ConfigError(f"There is no task {word}: tasks and jobs are counted from 1.")
     if len(word) > 1 and word.startswith("-"):
         hint = did_you_mean(word, ("--json", "--run-dir", "--help"))
         raise ConfigError(f"There is no option {word}{hint}. See `pilotflow explain --help`.")

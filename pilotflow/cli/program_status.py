@@ -11,11 +11,13 @@ import msgspec
 
 from pilotflow.cli.blocks import ask_blocks, awaited
 from pilotflow.cli.layout import print_pairs, print_table
+from pilotflow.core.pace import Counts, parts_of
 from pilotflow.errors import PilotflowError, RunClosed
 from pilotflow.messages.control import StatusReport
 from pilotflow.messages.records import BlockLoad, ExecutorLoad
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
+from pilotflow.runtime.past_run import counts_so_far, past_run
 from pilotflow.units import format_duration
 
 TIMEOUT_S: Final = 5.0
@@ -38,7 +40,6 @@ def show_status(connection_file: Path, as_json: bool) -> None:
         report = ask_status(connection, TIMEOUT_S)
     except RunClosed:
         from pilotflow.cli.program_summary import FAILURES_SHOWN, print_past_run
-        from pilotflow.runtime.past_run import past_run
 
         directory = connection_file.parent
         past = past_run(directory / "run.db", FAILURES_SHOWN)
@@ -46,27 +47,31 @@ def show_status(connection_file: Path, as_json: bool) -> None:
             raise
         print_past_run(directory, connection.run_id, past, as_json=as_json)
         return
+    ended = counts_so_far(connection_file.parent / "run.db")
     if as_json:
         data = {
             "run_id": report.run_id,
             "directory": connection.directory,
             "state": "running",
             "interchange_pid": report.pid,
+            "tasks": ended and {"done": ended.done, "failed": ended.failed, "cancelled": ended.cancelled},
             "executors": [msgspec.structs.asdict(load) for load in report.executors],
             "blocks": [msgspec.structs.asdict(block) for block in report.blocks],
             "dropped_messages": report.dropped,
         }
         print(json.dumps(data, indent=2))
     else:
-        _print(connection, report)
+        _print(connection, report, ended)
 
 
-def _print(connection: Connection, report: StatusReport) -> None:
+def _print(connection: Connection, report: StatusReport, ended: Counts | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     pairs = [("run", report.run_id), ("run directory", connection.directory)]
     pairs.append(("processes", f"program {connection.client_pid}, interchange {report.pid}"))
+    if ended is not None and ended.ended:
+        pairs.append(("tasks so far", ", ".join(parts_of(ended, 0.0))))
     if report.dropped:
         pairs.append(("dropped", f"{report.dropped} messages that could not be understood"))
     print_pairs(console, pairs, _KEY_WIDTH)

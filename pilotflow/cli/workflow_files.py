@@ -109,7 +109,9 @@ def _is_harmless(member: tarfile.TarInfo) -> bool:
 def _at_rest(run: str, base: Path) -> Path:
     directory = find_directory(run, base)
     if not is_workflow(directory):
-        raise ConfigError(f"{directory} is not the run of a workflow.")
+        raise ConfigError(
+            f"{directory} is not the run of a workflow: it is a directory like others, to copy or remove."
+        )
     if is_held(directory):
         raise ConfigError(
             f"Run {directory.name} is running. Wait for it, or end it: pilotflow cancel {directory.name}."

@@ -164,14 +164,22 @@ def correct(file: Path, run: str, base: Path, *, output: Path | None, as_json: b
 
     Raises:
         ConfigError: no job of the run that ended well has one of these requirements.
+
+    If all of them are right already, that is said.
     """
     from pilotflow.workflow.reading import read_file
 
     with open_history(find_directory(run, base)) as history:
-        changes = _fitting(history)
-    if not changes:
-        raise ConfigError("No job of that run has ended well and was measured, so nothing is known to correct.")
-    if as_json:
+        fits = _fitting(history)
+    if not fits:
+        raise ConfigError(
+            "No job of that run that has ended well names one of the workflow's `resource_requirements`, so there is "
+            f"nothing to correct. `pilotflow resources {run}` shows what its jobs have used."
+        )
+    changes = {name: pair for name, pair in fits.items() if pair[0] != pair[1]}
+    if not changes and not as_json:
+        print("What the workflow says of its resource requirements is right, by what that run has used.")
+    elif as_json:
         data = {name: {"was": _asked(was), "is": _asked(now)} for name, (was, now) in changes.items()}
         print(json.dumps(data, indent=2))
     else:
@@ -198,7 +206,7 @@ def correct(file: Path, run: str, base: Path, *, output: Path | None, as_json: b
 
 
 def _fitting(history: History) -> dict[str, tuple[Request, Request]]:
-    """Of each requirement what it says, and what would be right."""
+    """Of each requirement that was measured what it says, and what would be right."""
     workflow = history.workflow()
     facts: dict[str, list[Fact]] = {}
     asked: dict[str, Request] = {}
@@ -208,8 +216,7 @@ def _fitting(history: History) -> dict[str, tuple[Request, Request]]:
             asked[name] = workflow.jobs[row.job].request
             cores = row.cpu_us / row.duration_us if row.duration_us >= MEASURED_S * 1e6 else 0.0
             facts.setdefault(name, []).append(Fact("", 0, row.peak_bytes, row.duration_us / 1e6, cores))
-    fits = {name: (asked[name], fitting(asked[name], found)) for name, found in facts.items()}
-    return {name: pair for name, pair in fits.items() if pair[0] != pair[1]}
+    return {name: (asked[name], fitting(asked[name], found)) for name, found in facts.items()}
 
 
 def _words(request: Request) -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +25,15 @@ FOLLOW_S: Final = 0.5
 def show_list(base: Path, *, as_json: bool) -> None:
     """Print the runs of workflows in a directory."""
     found: list[Summary] = []
+    programs: list[str] = []
     for directory in run_directories(base):
         if is_workflow(directory):
             with open_history(directory) as history:
                 found.append(history.summary(stages=False))
         elif why := why_damaged(directory):
             sys.stderr.write(f"Run {directory.name} is left out. {why}\n")
+        else:
+            programs.append(directory.name)
     if as_json:
         keys = ("run", "name", "state", "jobs", "began", "ended")
         data = [
@@ -38,10 +42,19 @@ def show_list(base: Path, *, as_json: bool) -> None:
         print(json.dumps(data, indent=2))
         return
     if not found:
-        print(f"No workflow has been run in {base.absolute()}.")
+        print(f"No workflow has been run in {base.absolute()}.{_of_programs(programs)}")
         return
     rows = [(s.number, s.name, s.state, f"{s.counts.total:,}", in_words(s.counts), _day(s.began)) for s in found]
     print_table(_console(), ("run", "workflow", "state", "jobs", "", "began"), rows, (3,))
+
+
+def _of_programs(names: Sequence[str]) -> str:
+    """That there are runs of another kind, as a sentence; empty if there are none."""
+    if not names:
+        return ""
+    if len(names) == 1:
+        return f" There is the run of a Python program: `pilotflow status {names[-1]}` tells of it."
+    return f" There are {len(names):,} runs of Python programs: `pilotflow status {names[-1]}` tells of the last."
 
 
 def show_status(directory: Path, *, as_json: bool) -> None:

@@ -71,6 +71,20 @@ def past_run(path: Path, failures: int) -> PastRun | None:
             return None
 
 
+def counts_so_far(path: Path) -> Counts | None:
+    """How the tasks have ended that are on record, of a run that goes on; None if there is no store that can be read.
+
+    Of the first 10,000 that did not end well; see `pilotflow.runtime.ends`.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT_S)) as database:
+            (done,) = database.execute("SELECT COUNT(*) FROM tasks WHERE status = ?", (Status.OK,)).fetchone()
+            others = dict(database.execute("SELECT how, COUNT(*) FROM ends GROUP BY how"))
+    except sqlite3.Error:
+        return None
+    return Counts(done, others.get("failed", 0), others.get("cancelled", 0))
+
+
 def _read(database: sqlite3.Connection, failures: int) -> PastRun:
     facts = dict(database.execute("SELECT key, value FROM run"))
     functions = _by_function(database)

@@ -29,10 +29,10 @@ _ENDS: Final = {
 
 
 _HOW: Final = {
-    S.COMPLETED: "It has ended well",
-    S.FAILED: "It has failed",
+    S.COMPLETED: "It ended well",
+    S.FAILED: "It ended",
     S.TERMINATED: "Its time was over, and it was ended",
-    S.PENDING_FAILED: "It has failed and waits to be repaired",
+    S.PENDING_FAILED: "It failed and waits to be repaired",
     S.CANCELLED: "It was cancelled",
     S.DISABLED: "It is disabled",
 }
@@ -98,17 +98,19 @@ def _ended(workflow: Workflow, states: list[JobState], line: JobLine) -> Explana
     state, kind = _ENDS[line.state]
     text = _HOW[line.state]
     if line.exit_code is not None and line.state is not S.CANCELLED:
-        text += f", with exit code {line.exit_code} in attempt {line.attempt}"
+        text += f" with exit code {line.exit_code} in attempt {line.attempt}"
         text += f" after {format_duration(line.duration_us / 1e6)}" if line.duration_us else ""
     text += "."
     if line.words and line.state is not S.COMPLETED:
         text = f"{text}\n{line.words}"
-    reasons = [Reason(kind, text)]
     bad = [need for need in workflow.jobs[line.job].depends_on if states[need] in COMPLETE - {S.COMPLETED}]
     if line.state is S.CANCELLED and bad:
         named = ", ".join(f"{workflow.jobs[need].name} ({states[need].word})" for need in bad[:SHOWN])
-        reasons.append(Reason(Kind.NEEDS, f"It depends on {named}.", tasks=tuple(need + 1 for need in bad[:SHOWN])))
-    return Explanation(line.job + 1, line.name, state, tuple(reasons))
+        text = text.replace("It was cancelled.", f"It was cancelled because it depends on {named}.", 1)
+        return Explanation(
+            line.job + 1, line.name, state, (Reason(kind, text, tasks=tuple(n + 1 for n in bad[:SHOWN])),)
+        )
+    return Explanation(line.job + 1, line.name, state, (Reason(kind, text),))
 
 
 def _waiting(history: History, workflow: Workflow, states: list[JobState], line: JobLine, running: bool) -> Explanation:

@@ -267,7 +267,8 @@ def open_history(directory: Path) -> Iterator[History]:
     try:
         if kind is None:
             raise ConfigError(
-                f"{directory} is the run of a Python program, not of a workflow; `pilotflow list` shows those of workflows."
+                f"{directory} is the run of a Python program, not of a workflow. `pilotflow status {directory.name}` says "
+                f"how it stands, `pilotflow explain {directory.name} TASK` tells of one task; `pilotflow list` has workflows."
             )
         yield History(directory, database)
     finally:

@@ -328,9 +328,7 @@ def test_names_and_numbers_that_are_wrong_get_one_message_and_exit_code_2(tmp_pa
     assert refused("17", cwd=tmp_path).startswith(
         f"There is no run in {tmp_path}/runs. Start one with `pilotflow run WORKFLOW`, or "
     )
-    assert refused("-1", cwd=tmp_path) == (
-        "There is no task -1: tasks are counted from 1. See them with `pilotflow jobs`.\n"
-    )
+    assert refused("-1", cwd=tmp_path) == ("There is no task -1: tasks and jobs are counted from 1.\n")
     assert refused("last", "--jsn", cwd=tmp_path) == (
         "There is no option --jsn (did you mean '--json'?). See `pilotflow explain --help`.\n"
     )

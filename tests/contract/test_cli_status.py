@@ -24,6 +24,7 @@ from pilotflow.runtime.connection import Connection, Keys, read_connection, writ
 from pilotflow.runtime.control import ask_status
 from pilotflow.runtime.packets import new_buffer, receive, send
 from tests.command_line import ROOT, pilotflow
+from tests.waiting import until
 
 
 def status(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -37,6 +38,7 @@ def test_a_run_says_what_waits_and_works_until_it_is_over(tmp_path: Path) -> Non
         assert (done.returncode, done.stderr) == (0, "")
         assert run.run_id in done.stdout
         assert str(run.directory) in done.stdout
+        until(lambda: "tasks so far  1 done" in status(cwd=tmp_path).stdout)  # the record is half a second behind
         assert f"program {os.getpid()}, interchange " in done.stdout
         assert [line.split() for line in done.stdout.splitlines() if line.startswith("local ")] == [
             ["local", "0", "0", "2"]
@@ -47,12 +49,29 @@ def test_a_run_says_what_waits_and_works_until_it_is_over(tmp_path: Path) -> Non
         assert (said["run_id"], said["directory"], said["dropped_messages"]) == (run.run_id, str(run.directory), 0)
         assert said["executors"] == [{"executor": "local", "queued": 0, "leased": 0, "slots": 2}]
         assert said["blocks"][0]["block"] == "local-0"
-        assert said["state"] == "running"
+        assert (said["state"], said["tasks"]) == ("running", {"done": 1, "failed": 0, "cancelled": 0})
     done = status("runs/latest/connection.json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Run 0001 has ended: 1 done.\nIt began on ")
     assert f"{run.directory}/pilotflow.log" in done.stdout
     assert json.loads(status("--json", cwd=tmp_path).stdout)["state"] == "ended"
+
+
+def test_where_only_programs_have_run_the_list_of_workflows_says_so_and_other_commands_what_to_ask(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):
+        with pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path / "runs")):
+            pass
+    assert pilotflow("list", cwd=tmp_path).stdout == (
+        f"No workflow has been run in {tmp_path}/runs. There are 2 runs of Python programs: `pilotflow status 0002` tells "
+        "of the last.\n"
+    )
+    done = pilotflow("jobs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        "is the run of a Python program, not of a workflow. `pilotflow status 0002` says how it stands" in done.stderr
+    )
 
 
 def test_a_run_that_is_over_and_keeps_no_record_says_where_its_log_is(tmp_path: Path) -> None:

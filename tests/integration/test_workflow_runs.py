@@ -133,7 +133,8 @@ def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: C
     assert cli("explain", "last", "c").stdout.startswith("Job 3 (c) waits for job 1 (a).\n")
     cli("cancel")
     cli("attach", code=1)
-    assert "cancelled" in cli("explain", "last", "c").stdout
+    assert cli("explain", "last", "c").stdout.startswith("Job 3 (c) was cancelled.\n\n  It was cancelled")
+    assert "no job" in cli("correct", str(tmp_path / "workflow.yaml"), code=2).stderr.lower()
     assert "selects no job" in cli("explain", "last", "x", code=2).stderr
 
 
