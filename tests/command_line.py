@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
@@ -27,18 +28,7 @@ def pilotflow(
     *arguments: str, cwd: Path = ROOT, stdin: str = "", timeout_s: float = 120.0, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """What a command line does, as `subprocess.run` tells it; `env` is added to our environment."""
-    with tempfile.TemporaryDirectory(prefix="pilotflow-command-") as folder:
-        files = {name: Path(folder, name) for name in ("stdin", "stdout", "stderr")}
-        files["stdin"].write_text(stdin, encoding="utf-8")
-        request = {
-            "argv": arguments,
-            "cwd": str(cwd),
-            "env": {**os.environ, **(PLAIN if env is None else env)},
-            **{name: str(path) for name, path in files.items()},
-        }
-        code = _server().answer(json.dumps(request), timeout_s)
-        out, err = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
-    return subprocess.CompletedProcess(["pilotflow", *arguments], code, out, err)
+    return _server().run(arguments, cwd, {**os.environ, **(PLAIN if env is None else env)}, timeout_s, stdin=stdin)
 
 
 def on_terminal(*arguments: str, cwd: Path, columns: int = 100) -> str:
@@ -60,32 +50,69 @@ def on_terminal(*arguments: str, cwd: Path, columns: int = 100) -> str:
     return written.decode()
 
 
-class _Server:
-    def __init__(self) -> None:
-        argv = [sys.executable, "-m", "tests.command_server"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
-        self._lock = threading.Lock()
-        atexit.register(self.close)
+class CommandServer:
+    """A process that has imported everything and forks for what it is asked to do.
 
-    def answer(self, request: str, timeout_s: float) -> int:
-        """The exit code of a command, whose process is killed if it takes longer."""
+    Args:
+        argv: the command line that runs Python, as far as "python".
+        more: modules that it imports besides.
+        env: its environment; that of a command is said with it.
+        folder: where input and output lie in files, which both sides see.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str] = (sys.executable,),
+        more: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            [*argv, "-m", "tests.command_server", *more], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, env=env
+        )
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        arguments: Sequence[Any],
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float,
+        *,
+        stdin: str = "",
+        function: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        """What a command of pilotflow does, or a function "module:function"; it is killed if it takes longer.
+
+        Args:
+            arguments: of the command, or of the function: what JSON can carry.
+            cwd, env, timeout_s, stdin: its directory, whole environment, time and input.
+            function: what to call instead of the command.
+        """
+        with tempfile.TemporaryDirectory(prefix="pilotflow-command-", dir=self._folder) as folder:
+            files = {name: Path(folder, name) for name in ("stdin", "stdout", "stderr")}
+            files["stdin"].write_text(stdin, encoding="utf-8")
+            request = {
+                "argv": arguments,
+                "cwd": str(cwd),
+                "env": dict(env),
+                "timeout_s": timeout_s,
+                "function": function,
+                **{name: str(path) for name, path in files.items()},
+            }
+            code = self._answer(json.dumps(request))
+            out, err = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess([function or "pilotflow", *arguments], code, out, err)
+
+    def _answer(self, request: str) -> int:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with self._lock:
             self._process.stdin.write(f"{request}\n")
             self._process.stdin.flush()
-            pid = self._line()
-            timer = threading.Timer(timeout_s, os.kill, (pid, 9))
-            timer.start()
-            try:
-                return self._line()
-            finally:
-                timer.cancel()
-                timer.join()
-
-    def _line(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
+            return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """It ends when nobody can ask any more."""
@@ -93,5 +120,7 @@ class _Server:
 
 
 @cache
-def _server() -> _Server:
-    return _Server()
+def _server() -> CommandServer:
+    server = CommandServer()
+    atexit.register(server.close)
+    return server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pilotflow
@@ -27,7 +26,7 @@ def wait_in_line() -> None:
 
 
 def pilotflow_says(cluster: Cluster, folder: Path, *words: str) -> str:
-    return cluster.run("env", f"--chdir={folder}", sys.executable, "-m", "pilotflow", *words).stdout
+    return cluster.pilotflow(*words, cwd=folder).stdout
 
 
 def test_people_see_why_a_block_waits(cluster: Cluster, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -40,12 +39,7 @@ jobs: [{name: "a_{i}", command: "sleep 0.2; hostname > a_{i}.txt", resource_requ
 
 
 def said(cluster: Cluster, cwd: Path, *words: str, code: int = 0, **variables: str) -> CompletedProcess[str]:
-    told = [f"{name}={value}" for name, value in variables.items()]
-    done = cluster.run(
-        "env", f"--chdir={cwd}", *told, sys.executable, "-m", "pilotflow", *words, timeout_s=110, check=False
-    )
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+    return cluster.pilotflow(*words, cwd=cwd, code=code, **variables)
 
 
 @pytest.fixture

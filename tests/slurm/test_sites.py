@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pilotflow
@@ -14,8 +13,7 @@ from tests.slurm.tasks import where
 
 
 def pilotflow_says(cluster: Cluster, cwd: Path, *words: str, check: bool = True) -> str:
-    argv = ("env", f"--chdir={cwd}", sys.executable, "-m", "pilotflow", *words)
-    return cluster.run(*argv, timeout_s=100, check=check).stdout
+    return cluster.pilotflow(*words, cwd=cwd, code=0 if check else None).stdout
 
 
 def use_the_site(name: str, folder: str) -> None:

@@ -5,7 +5,6 @@ python -m tests.slurm.harness up | down | on HOST COMMAND...     (as root; for t
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.command_line import CommandServer
 from tests.slurm.harness import settings as texts
 from tests.slurm.harness.hosts import Host, HostError, log_tail, port_of, shell, wait_for, wire
 from tests.slurm.harness.settings import Settings
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _FIT: Final = {"idle", "mixed", "allocated", "completing"}
+_COMMAND_S: Final = 110.0
+"""Longer than any command of pilotflow takes in a test; then it is killed."""
 _GUARD: Final = "from tests.slurm.harness.cluster import guard; guard()"
 
 
@@ -37,6 +39,7 @@ class Cluster:
         self.state = settings.state
         self._beside = beside
         self._helpers: list[subprocess.Popen[Any]] = []
+        self._server: CommandServer | None = None
         self._hosts = {name: Host(name, settings.state) for name in settings.hosts}
         self.login = self._hosts[settings.login]
         self._switch: Host = beside.login if beside is not None else self.login
@@ -84,6 +87,9 @@ class Cluster:
 
     def down(self) -> None:
         """Take it down; nothing happens if it is not up."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         for host in self._hosts.values():
             host.kill()
         for helper in self._helpers:
@@ -150,19 +156,41 @@ class Cluster:
         argv = self.argv(host or self.login.name, command)
         return subprocess.Popen(argv, env=self.environment(), text=True, **more)
 
-    def function(self, name: str, *arguments: object, cwd: Path, host: str = "", timeout_s: float = 60.0) -> str:
-        """Call "module:function" with these arguments on a host, `login` if none is named; returns what it prints.
+    def function(self, name: str, *arguments: object, cwd: Path, timeout_s: float = 60.0) -> str:
+        """Call "module:function" with these arguments on `login`, in a process of its own; returns what it prints.
 
         Args:
             name: the function.
             arguments: values that JSON can carry.
             cwd: where it runs; all hosts see it.
-            host, timeout_s: as for `run`.
+            timeout_s: it is killed after this time.
         """
-        module, _, function = name.partition(":")
-        code = f"import json, sys; from {module} import {function}; {function}(*json.loads(sys.argv[1]))"
-        argv = (sys.executable, "-c", code, json.dumps(arguments))
-        return self.run("env", f"--chdir={cwd}", *argv, host=host, timeout_s=timeout_s).stdout
+        done = self._served.run(arguments, cwd, self.environment(), timeout_s, function=name)
+        if done.returncode:
+            raise HostError(f"{name}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def pilotflow(
+        self, *words: str, cwd: Path, code: int | None = 0, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What a command of pilotflow does on `login`, with these variables besides; see `tests.command_line`.
+
+        Args:
+            words: the command, without its name.
+            cwd: where it runs; all hosts see it.
+            code: what its exit code must be; None for any.
+        """
+        done = self._served.run(words, cwd, self.environment(variables), _COMMAND_S)
+        if code is not None and done.returncode != code:
+            raise HostError(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    @property
+    def _served(self) -> CommandServer:
+        if self._server is None:
+            python = self.argv(self.login.name, (sys.executable,))
+            self._server = CommandServer(python, ("pytest",), self.environment(), self.state / "shared")
+        return self._server
 
     def jobs(self, *options: str) -> list[str]:
         """Ids of the jobs that wait or run."""
