@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 PY := $(VENV)/bin/python
 VERSIONS := 3.10 3.11 3.12 3.13 3.14
 SOAK_REPORT := .pytest_cache/soak.xml
+PYTEST := $(PY) -m pytest -m "not soak"
+BESIDE := .pytest_cache/beside
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -30,8 +32,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## run a short, real workload with a progress bar
 	$(VENV)/bin/pilotflow demo
 
+# Two programs at once: hosts of a Slurm cluster have processes, network and mounts of their own, and the core has none,
+# so that neither meets the runs of the others. What is said of the first comes after the second.
 test: $(STAMP) ## run the tests, with a seeded sample of the long proofs
-	$(PY) -m pytest -m "not soak"
+	@$(PY) -m tests.slurm.harness install
+	@mkdir -p $(BESIDE); \
+	$(PYTEST) -o cache_dir=$(BESIDE) tests/core tests/slurm >$(BESIDE)/said 2>&1 & beside=$$!; \
+	status=0; $(PYTEST) tests/contract tests/integration || status=$$?; \
+	wait $$beside || status=$$?; cat $(BESIDE)/said; exit $$status
 
 check: $(STAMP) ## ruff, mypy strict, import layers and public names
 	$(PY) -m ruff check

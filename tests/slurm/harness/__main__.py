@@ -1,4 +1,7 @@
-"""A cluster by hand: `python -m tests.slurm.harness up [KEY=VALUE...] | down | on HOST COMMAND...`."""
+"""A cluster by hand: `python -m tests.slurm.harness up [KEY=VALUE...] | down | on HOST COMMAND...`.
+
+`install` gets in CI, and there alone, the packages that clusters need.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
+from tests.slurm.harness import packages
 from tests.slurm.harness.cluster import Cluster
 from tests.slurm.harness.settings import Settings
 
@@ -21,6 +25,9 @@ def main() -> None:
             key: kinds[key](int(value)) if kinds[key] in {int, bool} else kinds[key](value) for key, _, value in pairs
         }
         Cluster(Settings(**given)).up(stays=True)
+    elif words == ["install"]:
+        if packages.in_ci() and packages.can_install():
+            packages.install()
     elif words == ["down"]:
         Cluster(Settings(nodes=64)).down()
     elif words[:1] == ["on"] and len(words) > 2:
