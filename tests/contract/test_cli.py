@@ -17,6 +17,7 @@ import pytest
 from pilotflow.cli.demo_tasks import count_primes, factor_command, primes_below
 from pilotflow.ids import VERSION
 from tests.command_line import ROOT, on_terminal, pilotflow
+from tests.waiting import until
 
 GOLDEN = ROOT / "tests" / "golden"
 BAD = "retrys: 1\nexecutors:\n  - label: a b\n    provider: {type: locl}\n"
@@ -238,10 +239,7 @@ def test_an_interrupted_demo_ends_with_130_and_no_traceback(tmp_path: Path) -> N
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("runs/0001/blocks/*/stdout")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: list(tmp_path.glob("runs/0001/blocks/*/stdout")), "its block")
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
         _, stderr = process.communicate(timeout=60)

@@ -25,6 +25,7 @@ from pilotflow.launchers.steps import Step
 from pilotflow.providers import processes
 from pilotflow.testing.launchers import check_launcher
 from tests.integration import mpi_tools
+from tests.waiting import until
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FAKE_SRUN = Path(__file__).with_name("fake_srun.py")
@@ -155,12 +156,7 @@ def started(text: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(folder: Path, pattern: str, count: int) -> None:
-    import time
-
-    end = time.monotonic() + 30
-    while len(list(folder.glob(pattern))) < count:
-        assert time.monotonic() < end, f"only {sorted(folder.iterdir())}"
-        time.sleep(0.02)
+    until(lambda: len(list(folder.glob(pattern))) >= count, f"{count} of {pattern}")
 
 
 @pytest.mark.usefixtures("with_srun")

@@ -13,6 +13,7 @@ import pytest
 from pilotflow.errors import InfrastructureError
 from pilotflow.runtime.body_threads import EAGER, PATIENCE_S, STUCK_S, BodyThreads
 from pilotflow.runtime.own_threads import start_thread
+from tests.waiting import until
 
 LIMIT_S = 30.0
 
@@ -69,10 +70,7 @@ def test_threads_are_used_again_and_end_when_they_are_closed() -> None:
     names = {thread.name for thread in threading.enumerate()}
     assert any(name.startswith("pilotflow-body") for name in names)
     threads.close()
-    end = time.monotonic() + LIMIT_S
-    while any(thread.ident in seen for thread in threading.enumerate()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: not any(thread.ident in seen for thread in threading.enumerate()), "the end of all threads")
 
 
 def test_a_function_that_breaks_its_promise_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,10 +80,7 @@ def test_a_function_that_breaks_its_promise_is_told_in_the_log(caplog: pytest.Lo
     for _ in range(EAGER):
         threads.run(done.set, refused)
     assert done.wait(LIMIT_S)
-    end = time.monotonic() + LIMIT_S
-    while "ZeroDivisionError" not in caplog.text:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: "ZeroDivisionError" in caplog.text, "the words in the log")
     threads.close()
 
 

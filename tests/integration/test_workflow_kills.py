@@ -267,8 +267,7 @@ def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_ha
     until(lambda: tools.marks(run), "the job runs")
     program.kill()
     (tmp_path / "go").touch()
-    until((tmp_path / "done").exists, "the job has ended by itself")
-    time.sleep(0.5)
+    until(lambda: (tmp_path / "done").exists() and not tools.job_processes(run), "the job has ended by itself")
     assert tools.completed(run) == set()
     assert Program(run).wait() == 0
     assert tools.marks(run) == {"job0": [1], "job1": [1]}

@@ -20,6 +20,7 @@ def wait_in_line() -> None:
     with pilotflow.load(config(given)) as run:
         wait_for(lambda: any(info.managers == 4 for info in run.blocks()), "one block works")
         tasks = [pause(600) for _ in range(40)]
+        wait_for(lambda: any(info.leased == 16 for info in run.blocks()), "its 16 cores have tasks")
         wait_for(lambda: any(info.said for info in run.blocks()), "the other waits, with a reason", 20)
         print("waiting", len(tasks), flush=True)
         pause(600).result()

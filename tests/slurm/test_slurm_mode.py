@@ -155,8 +155,7 @@ def check_ends(folder: str) -> None:
     assert Path(folder, "saved").read_text() == "saved", "it was warned before it was ended"
     check_ranks(ranks().result(60), {"node3", "node4"})
     running = pause(60)
-    while not running.running():
-        time.sleep(0.1)
+    wait_for(running.running, "a step runs", 60)
     assert running.cancel(), "a running step can be cancelled"
     print("how they end: ok")
     places = [future.result(60) for future in [in_scratch(0.3) for _ in range(8)]]

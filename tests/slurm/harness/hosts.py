@@ -42,10 +42,14 @@ class HostError(AssertionError):
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 30.0, every_s: float = 0.03) -> None:
     """Wait until this holds, or fail with the words."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() >= deadline:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        if now >= deadline:
             raise HostError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(every_s)
+        time.sleep(max(every_s, now - began))  # looks take no more than half of the time
 
 
 def start_time(pid: int) -> str:
