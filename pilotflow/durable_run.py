@@ -20,6 +20,7 @@ from pilotflow.runtime.connection import Connection, Keys, read_connection
 from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.interchange_process import TakenOver
+from pilotflow.runtime.run_record import RunRecord
 from pilotflow.runtime.store import Store
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class DurableRun(Run):
 
     def _open_store(self, config: Config) -> Store | None:
         return None  # whoever has the run has it open
+
+    def _make_record(self) -> RunRecord:
+        return RunRecord(self._log, self._durable.store)
 
     def _mark(self) -> str:
         return leftovers.durable_mark(self.run_id)
@@ -98,8 +102,6 @@ class DurableRun(Run):
             return
         super()._hear(event)
         if isinstance(event, (ManagerUp, ManagerDown)):
-            if isinstance(event, ManagerUp):
-                self._durable.store.manager(event)
             journal.manager(event)
 
     def abandon(self) -> None:
@@ -112,6 +114,3 @@ class DurableRun(Run):
         socket_directories.remove(self._sockets)
         atexit.unregister(self._at_exit)
         self._close_log()
-
-    def _record(self, kind: str, subject: str, detail: str) -> None:
-        self._durable.store.event(kind, subject, detail)

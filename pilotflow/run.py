@@ -43,6 +43,7 @@ from pilotflow.runtime.connection import Connection, Keys, write_connection
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
+from pilotflow.runtime.run_record import RunRecord
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store, open_store
 from pilotflow.runtime.threaded_client import ThreadedClient
@@ -93,7 +94,6 @@ class Run:
         self._closed = False
         self._load: Load | None = None
         self._failed: dict[str, str] = {}
-        self._warnings: list[str] = []
         self._asked: dict[str, int] = {}
         self._memo: Memo | None = None
         self._shelf: Shelf | None = None
@@ -109,6 +109,7 @@ class Run:
         self._store = self._open_store(config)
         if self._store is not None:
             undo.callback(self._store.close, CLOSE_TIMEOUT_S)
+        self._record = self._make_record()
         self._connection_file = self.directory / "connection.json"
         mark = {RUN_VARIABLE: self._mark()}
         connection = self._find_interchange(config, mark, undo)
@@ -193,6 +194,9 @@ class Run:
         store = open_store(self.directory / "run.db", self._log)
         store.begin(self.run_id, self._pid)
         return store
+
+    def _make_record(self) -> RunRecord:
+        return RunRecord(self._log, self._store)
 
     # ---- for users --------------------------------------------------------------------------
 
@@ -349,6 +353,10 @@ class Run:
         """Whether it takes tasks."""
         return not self._closed and os.getpid() == self._pid
 
+    def record_label(self, task: int, label: str) -> None:
+        """A task is known by this label, too."""
+        self._record.label(task, label)
+
     def define_function(self, name: str, body: bytes, *, all_ranks: bool = False, owner: object | None = None) -> int:
         """Make a function known; see `Definitions.function`."""
         return self.client.definitions.function(name, body, all_ranks=all_ranks, owner=owner)
@@ -379,7 +387,7 @@ class Run:
     def _look(self) -> Look:
         counts, load = self.counts(), self._load
         idles = counts.waiting and (load is None or not any(block.managers for block in load.blocks))
-        return Look(counts, waited_for(self.blocks()) if idles else "", self._warnings)
+        return Look(counts, waited_for(self.blocks()) if idles else "", self._record.warnings)
 
     def _hear(self, event: Any) -> None:
         """Called in the client's loop with what the interchange reports."""
@@ -394,19 +402,13 @@ class Run:
         elif isinstance(event, Instruction):
             self.client.say(Obeyed(event.token, False, "this run belongs to a Python program, which alone can do that"))
         elif isinstance(event, ManagerUp):
-            self._log.info("manager on %s joined executor %s (block %s)", event.node, event.executor, event.block)
-            self._record("manager up", event.node, f"executor {event.executor} block {event.block}")
-            if self._store is not None:
-                self._store.manager(event)
+            self._record.manager_up(event)
             self._keeper.on_manager_up(event)
         elif isinstance(event, ManagerDown):
-            self._log.info("manager on %s left (block %s): %s", event.node, event.block, event.reason)
-            self._record("manager down", event.node, event.reason)
+            self._record.manager_down(event)
             self._keeper.on_manager_down(event)
         elif isinstance(event, Notice):
-            self._log.warning("%s", event.text)
-            self._warnings.append(event.text)
-            self._record("notice", "", event.text)
+            self._record.notice(event)
         elif isinstance(event, SetupFailed):
             self.broken = error = setup_error(event)
             self.client.break_with(error)
@@ -419,19 +421,10 @@ class Run:
         """Called in the keeper's thread with what the interchange must know."""
         if isinstance(message, FailExecutor):
             self._failed[message.executor] = message.reason
-            self._record("executor failed", message.executor, message.reason)
+            self._record.executor_failed(message)
             if len(self._failed) == len(self.config.block_executors):
                 self.client.say(FailExecutor("*", "\n".join(self._failed.values())))
         self.client.say(message)
-
-    def record_label(self, task: int, label: str) -> None:
-        """A task is known by this label, too."""
-        if self._store is not None:
-            self._store.label(task, label)
-
-    def _record(self, kind: str, subject: str, detail: str) -> None:
-        if self._store is not None:
-            self._store.event(kind, subject, detail)
 
     def _close_log(self) -> None:
         self._log.removeHandler(self._log_handler)
