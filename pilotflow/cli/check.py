@@ -30,14 +30,7 @@ def check_as_text(path: str) -> None:
     """
     from rich.console import Console
 
-    try:
-        config = _allowed(path)
-    except ConfigError as error:
-        if ": jobs: there is no such key" in str(error):
-            raise ConfigError(
-                f"{error}\n{path} looks like a workflow: `pilotflow create {path}` checks those."
-            ) from None
-        raise
+    config = _allowed(path)
     console = Console(highlight=False)
     console.print(f"{path} is a valid configuration.\n", style="green", markup=False, soft_wrap=True)
     header = ("executor", "provider", "blocks", "nodes", "walltime", "workers", "launcher")

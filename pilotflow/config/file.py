@@ -15,6 +15,7 @@ from typing import Any
 from pilotflow.config import yaml_tree
 from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.reader import Bad, RecordReader, kind_in_file, raise_problems, read_document
+from pilotflow.errors import ConfigError
 from pilotflow.units import show
 
 
@@ -29,9 +30,16 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             once, one line each, as `file:line:column: where: what is wrong and what is allowed`.
     """
     name = os.fspath(path)
-    reader = _ConfigReader(read_document(name))
+    document = read_document(name)
+    reader = _ConfigReader(document)
     config = reader.config()
-    raise_problems(name, reader.problems)
+    try:
+        raise_problems(name, reader.problems)
+    except ConfigError as error:
+        if isinstance(document.value, Mapping) and "jobs" in document.value:
+            hint = f"{name} looks like a workflow: `pilotflow create {name}` checks those."
+            raise ConfigError(f"{error}\n{hint}") from None
+        raise
     assert config is not None
     return config
 

@@ -95,8 +95,9 @@ def test_why_a_job_runs_again_is_told_in_whole_words(ended: Path) -> None:
     assert re.search(r"after +it was cancelled\n", said)
 
 
-def test_a_workflow_that_is_checked_as_a_configuration_is_recognised(ended: Path) -> None:
-    done = pilotflow("check", "w.yaml", cwd=ended)
+@pytest.mark.parametrize("words", [("check",), ("slurm", "script")])
+def test_a_workflow_that_is_taken_for_a_configuration_is_recognised(ended: Path, words: tuple[str, ...]) -> None:
+    done = pilotflow(*words, "w.yaml", cwd=ended)
     assert done.returncode == 2
     assert done.stderr.endswith("\nw.yaml looks like a workflow: `pilotflow create w.yaml` checks those.\n")
 
