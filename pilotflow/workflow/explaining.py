@@ -8,7 +8,7 @@ import msgspec
 
 from pilotflow.core.job_states import COMPLETE, JobState
 from pilotflow.errors import ConfigError, PilotflowError
-from pilotflow.explanation import Explanation, Kind, Named, Reason, State
+from pilotflow.explanation import Explanation, Kind, Named, Reason, State, listed
 from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import ask_explanation
 from pilotflow.units import format_duration
@@ -79,19 +79,26 @@ def _of_line(history: History, workflow: Workflow, states: list[JobState], line:
         return _ended(workflow, states, line)
     if line.state in (S.BLOCKED, S.UNINITIALIZED):
         return _waiting(history, workflow, states, line, running)
-    if not running:
-        text = "Its run is not running, so nobody runs it."
-        advice = f"Go on with the run: pilotflow resume {history.directory.name}."
-        return Explanation(line.job + 1, line.name, State.QUEUED, (Reason(Kind.ENDED, text, advice=advice),))
     try:
         said = ask_explanation(read_connection(history.directory / "connection.json"), str(line.job + 1), TIMEOUT_S)
     except PilotflowError as error:
-        return Explanation(line.job + 1, line.name, State.QUEUED, (Reason(Kind.SILENT, str(error)),))
+        reason = Reason(Kind.SILENT, str(error)) if running else _abandoned(history)
+        return Explanation(line.job + 1, line.name, State.QUEUED, (reason,))
     if said.state is State.UNKNOWN:
-        text = "It is about to be handed out, or has just ended."
-        advice = "Ask again in a moment."
-        return Explanation(line.job + 1, line.name, State.QUEUED, (Reason(Kind.HERE, text, advice=advice),))
-    return said
+        about = Reason(Kind.HERE, "It is about to be handed out, or has just ended.", advice="Ask again in a moment.")
+        return Explanation(line.job + 1, line.name, State.QUEUED, (about if running else _abandoned(history),))
+    if running:
+        return said
+    others = tuple(reason for reason in said.reasons if reason.kind is not Kind.SILENT)
+    advice = f"Go on with the run: pilotflow resume {history.directory.name}."
+    gone = Reason(Kind.SILENT, "The run's program is gone; what has been handed out goes on.", advice=advice)
+    return msgspec.structs.replace(said, reasons=(gone, *others))
+
+
+def _abandoned(history: History) -> Reason:
+    """Why a job waits of whose run nobody is there."""
+    advice = f"Go on with the run: pilotflow resume {history.directory.name}."
+    return Reason(Kind.ENDED, "Its run is not running, so nobody runs it.", advice=advice)
 
 
 def _ended(workflow: Workflow, states: list[JobState], line: JobLine) -> Explanation:
@@ -105,7 +112,7 @@ def _ended(workflow: Workflow, states: list[JobState], line: JobLine) -> Explana
         text = f"{text}\n{line.words}"
     bad = [need for need in workflow.jobs[line.job].depends_on if states[need] in COMPLETE - {S.COMPLETED}]
     if line.state is S.CANCELLED and bad:
-        named = ", ".join(f"{workflow.jobs[need].name} ({states[need].word})" for need in bad[:SHOWN])
+        named = listed([f"{workflow.jobs[need].name} ({states[need].word})" for need in bad])
         text = text.replace("It was cancelled.", f"It was cancelled because it depends on {named}.", 1)
         return Explanation(
             line.job + 1, line.name, state, (Reason(kind, text, tasks=tuple(n + 1 for n in bad[:SHOWN])),)

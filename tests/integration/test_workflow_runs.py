@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pilotflow.workflow.holding import holder, is_held
 from tests.integration import workflow_tools as tools
 from tests.integration.workflow_tools import Cli
 from tests.waiting import until
@@ -136,6 +138,25 @@ def test_a_job_that_waits_is_explained_down_to_the_one_that_all_waits_for(cli: C
     assert cli("explain", "last", "c").stdout.startswith("Job 3 (c) was cancelled.\n\n  It was cancelled")
     assert "no job" in cli("correct", str(tmp_path / "workflow.yaml"), code=2).stderr.lower()
     assert "selects no job" in cli("explain", "last", "x", code=2).stderr
+
+
+def test_a_job_that_goes_on_after_its_program_was_killed_is_said_to_run(cli: Cli, tmp_path: Path) -> None:
+    text = "name: x\njobs:\n  - {name: a, command: sleep 600}\n  - {name: b, command: 'true', depends_on: [a]}\n"
+    run = Path(json.loads(cli("submit", _file(tmp_path, text), "--json").stdout)["directory"])
+    until(lambda: tools.states(run).get("running"), "the first job runs")
+    program = holder(run)
+    assert program is not None
+    os.kill(program.pid, signal.SIGKILL)
+    until(lambda: not is_held(run), "the program is dead")
+    said = until(lambda: said if (said := cli("explain", "a").stdout).startswith("Job 1 (a) is running.") else None)
+    assert "The run's program is gone; what has been handed out goes on." in said
+    assert said.endswith("What now: Go on with the run: pilotflow resume 0001.\n")
+    cli("cancel")
+    cli("attach", code=1)
+    until(lambda: tools.nothing_left(run), "everything of the run is gone")
+    assert cli("explain", "b").stdout == (
+        "Job 2 (b) was cancelled.\n\n  It was cancelled because it depends on a (cancelled).\n"
+    )
 
 
 def test_a_run_whose_disk_is_full_ends_with_words_and_goes_on_when_there_is_room(cli: Cli, tmp_path: Path) -> None:
