@@ -133,7 +133,7 @@ class Run:
         self.client.start()
         if not over_tcp:  # else the interchange chooses its port first
             self._keeper.start()
-        self._leftovers = leftovers.end_those_of_dead_programs(self._log)
+        leftovers.end_those_of_dead_programs(self._log)
         socket_directories.remove_dead(self._sockets.parent, self._log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.client.welcome.wait(0.05):

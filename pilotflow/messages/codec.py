@@ -6,8 +6,7 @@ mismatch can be answered with words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -15,8 +14,6 @@ PROTOCOL: Final = 1
 """Raised whenever the meaning or shape of any message changes."""
 
 M = TypeVar("M")
-Frames: TypeAlias = Sequence[Any]
-"""Payload frames: anything with the buffer protocol."""
 
 
 class BadMessage(ValueError):

@@ -107,11 +107,9 @@ class Whereabouts(msgspec.Struct, frozen=True, array_like=True):
         worker: number of the worker that has it, or None.
         running_s: for how long it has been running, or None if it has not started.
         ahead: tasks that its worker runs first, or that wait with the manager before it.
-        free_workers: workers without a task.
     """
 
     held: bool
     worker: int | None = None
     running_s: float | None = None
     ahead: int = 0
-    free_workers: int = 0

@@ -18,7 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -131,13 +131,41 @@ def _live(
             f"Run {directory.name} was last seen on host {last[1]}, and it did not end there. Resume it on that host: "
             "its processes may be running."
         )
+    setting = _setting(directory, workflow, facts, last, log)
+    life = store.begin_life(setting.epoch, os.getpid(), socket.gethostname())
+    log.info("program %d has run %s, life %d, epoch %d", os.getpid(), directory.name, life, setting.epoch)
+    os.chdir(setting.home)
+    with Deeds(setting, log) as deeds:
+        engine = Engine(setting, store, restored, log, deeds.perform)
+        deeds.tell = engine.inbox.put
+        with _signals(engine), beside(engine) if beside is not None else contextlib.nullcontext():
+            engine.live()
+    code, how = _judge(engine)
+    store.end_life(life, how)
+    log.info("program %d is done with run %s: %s", os.getpid(), directory.name, how)
+    return code
+
+
+def _setting(
+    directory: Path,
+    workflow: Workflow,
+    facts: Mapping[str, str],
+    last: tuple[int, str, float | None] | None,
+    log: logging.Logger,
+) -> Setting:
+    """Where and how the workflow runs in this life: with an interchange that is still there, or with one to start.
+
+    Args:
+        facts: what the store says of the run.
+        last: epoch, host and end of its last life, if it had any.
+    """
     options = msgspec.json.decode(facts["options"], type=RunOptions)
     before = _connection_of(directory, facts["run_id"])
     died = last is not None and last[2] is None
     found = _living_interchange(before, facts["run_id"], options.keep_s, log) if died else 0
     epoch = max(last[0] if last is not None else 0, before.epoch if before is not None else 0) + (not found)
     supplies = Supplies(workflow, options, _site_config(options))
-    setting = Setting(
+    return Setting(
         workflow=workflow,
         directory=directory,
         run_id=facts["run_id"],
@@ -155,18 +183,6 @@ def _live(
         interchange_pid=found,
         reunites=died and (found > 0 or options.keep_s > 0),
     )
-    life = store.begin_life(epoch, os.getpid(), socket.gethostname())
-    log.info("program %d has run %s, life %d, epoch %d", os.getpid(), directory.name, life, epoch)
-    os.chdir(setting.home)
-    with Deeds(setting, log) as deeds:
-        engine = Engine(setting, store, restored, log, deeds.perform)
-        deeds.tell = engine.inbox.put
-        with _signals(engine), beside(engine) if beside is not None else contextlib.nullcontext():
-            engine.live()
-    code, how = _judge(engine)
-    store.end_life(life, how)
-    log.info("program %d is done with run %s: %s", os.getpid(), directory.name, how)
-    return code
 
 
 def _site_config(options: RunOptions) -> Config | None:

@@ -51,7 +51,7 @@ def explain_job(history: History, asked: str) -> Explanation:
     numbers = history.select(asked)
     if len(numbers) != 1:
         raise ConfigError(f"'{asked}' means {len(numbers)} jobs; name one.")
-    workflow, states = history.workflow(), _states(history)
+    workflow, states = history.workflow(), history.states()
     number = numbers[0]
     running = history.summary(stages=False).state == "running"
     found = _of(history, workflow, states, number, running)
@@ -61,10 +61,6 @@ def explain_job(history: History, asked: str) -> Explanation:
     names = tuple(Named(one + 1, workflow.jobs[one].name) for one in chain)
     root = _of(history, workflow, states, chain[-1], running) if chain else None
     return msgspec.structs.replace(found, chain=names[: 2 * SHOWN], links=len(chain), root=root)
-
-
-def _states(history: History) -> list[JobState]:
-    return [JobState(state) for (state,) in history.database.execute("SELECT state FROM jobs ORDER BY job")]
 
 
 def _of(history: History, workflow: Workflow, states: list[JobState], number: int, running: bool) -> Explanation:

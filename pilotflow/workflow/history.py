@@ -113,6 +113,10 @@ class History:
 
         return read_definition(self.database)
 
+    def states(self) -> list[JobState]:
+        """The state of each job, by number."""
+        return [JobState(state) for (state,) in self.database.execute("SELECT state FROM jobs ORDER BY job")]
+
     def summary(self, *, stages: bool = True) -> Summary:
         """The run at a glance; without its stages it is had sooner."""
         database = self.database

@@ -62,7 +62,7 @@ def plan_recovery(history: History, *, retry_unknown: bool = False) -> Recovery:
     """
     workflow = history.workflow()
     asked = dict(read_requests(history.database))
-    states = [JobState(state) for (state,) in history.database.execute("SELECT state FROM jobs ORDER BY job")]
+    states = history.states()
     failed = [number for number, state in enumerate(states) if state in HELPLESS]
     last: dict[int, ResultRow] = {row.job: row for row in history.results(failed) if row.how != "cancelled"}
     helped: list[Help] = []

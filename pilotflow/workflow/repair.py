@@ -49,7 +49,7 @@ def plan_failed(history: History) -> Rerun:
 def plan_jobs(history: History, numbers: Sequence[int], why: str = "chosen") -> Rerun:
     """Run these jobs again, and what depends on them."""
     workflow = history.workflow()
-    states = _states(history)
+    states = history.states()
     return Rerun(workflow, None, _with_dependents(workflow, states, numbers), dict.fromkeys(numbers, why), {})
 
 
@@ -63,7 +63,7 @@ def plan_changed(history: History, new: Workflow | None, home: Path) -> Rerun:
     """
     old = history.workflow()
     workflow = old if new is None else new
-    states = _states(history)
+    states = history.states()
     numbers: dict[int, int] | None = None
     if new is not None:
         by_name = {job.name: job.index for job in new.jobs}
@@ -127,10 +127,6 @@ def _paths(workflow: Workflow, numbers: Iterable[int]) -> list[str]:
 
 def _given(workflow: Workflow, numbers: Iterable[int]) -> list[Any]:
     return [(data.name, data.data) for data in (workflow.user_data[number] for number in numbers) if data.given]
-
-
-def _states(history: History) -> list[JobState]:
-    return [JobState(state) for (state,) in history.database.execute("SELECT state FROM jobs ORDER BY job")]
 
 
 def _with_dependents(workflow: Workflow, states: Sequence[JobState], numbers: Iterable[int]) -> list[int]:
