@@ -142,7 +142,7 @@ def check_ranks(found: list[tuple[str, str]], nodes: set[str]) -> None:
 def check_ends(folder: str) -> None:
     """Errors of the task's own, deaths and runtimes at once, and then a task of several ranks."""
     dies, slow = die(), pause.options(runtime=1)(60)
-    warned = saves.options(runtime=1)(f"{folder}/saved")
+    warned = saves.options(runtime=4)(f"{folder}/saved")  # a busy machine takes a second to start it
     with pytest.raises(BashExitError, match=r"exit code 3\. Its stderr .* ends with:\nit is broken"):
         fail().result(60)
     with pytest.raises(pf.ConfigError, match=r"The command of 'nested' begins with srun, and its executor places each"):
@@ -150,7 +150,7 @@ def check_ends(folder: str) -> None:
     with pytest.raises(WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"):
         dies.result(60)
     for ended in (slow, warned):
-        with pytest.raises(TaskTimeout, match=r"its runtime is 1s"):
+        with pytest.raises(TaskTimeout, match=r"its runtime is [14]s"):
             ended.result(60)
     assert Path(folder, "saved").read_text() == "saved", "it was warned before it was ended"
     check_ranks(ranks().result(60), {"node3", "node4"})
