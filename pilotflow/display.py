@@ -23,6 +23,8 @@ from pilotflow.core.pace import Counts, Pace, line, parts_of, summary
 
 TICK_S: Final = 0.25
 """Time between two looks."""
+IDLE_TICK_S: Final = 1.0
+"""The same once everything so far has ended: then there may be nothing to see for hours."""
 QUIET_S: Final = 0.5
 """What takes less time is not worth a line."""
 _JOIN_S: Final = 1.0
@@ -102,10 +104,12 @@ class Display:
             self._surface.close()
 
     def _run(self) -> None:
-        while not self._done.wait(TICK_S):
+        pause_s = TICK_S
+        while not self._done.wait(pause_s):
             try:
                 with self._lock:
-                    self._watched[-1].show(self._surface)
+                    ended = self._watched[-1].show(self._surface)
+                pause_s = IDLE_TICK_S if ended else TICK_S
             except (OSError, ValueError):  # the terminal is gone, or the stream closed
                 return
 
@@ -122,12 +126,14 @@ class _Watched:
         self._last = Counts()
         self._shown = False
 
-    def show(self, surface: Surface) -> None:
+    def show(self, surface: Surface) -> bool:
+        """Show how things are; returns whether they are at an end, as far as one knows."""
         look, now = self._look(), time.monotonic()
         self._note(look.counts, now)
         if self._begun is not None and (self._shown or now - self._begun >= QUIET_S):
             self._shown = True
             surface.show(self._title, look, self._pace.rate)
+        return bool(look.counts.total) and not look.counts.pending
 
     def finish(self, surface: Surface) -> None:
         if self._shown and self._begun is not None:
