@@ -62,6 +62,7 @@ def test_each_kind_of_task_brings_blocks_that_it_fits_and_no_others(tmp_path: Pa
         until(lambda: working(run) == {"small": 1, "large": 1})
         on_gpus = [python_app(num_gpus=1)(tasks.wait_for)(str(go)) for _ in range(3)]
         until(lambda: working(run) == {"small": 1, "large": 2})
+        until(lambda: all(gpu.running() for gpu in on_gpus))  # else one may get the GPU of another that has ended
         go.touch()
         assert small.result(60) == wide.result(60) == ""
         assert {gpu.result(60) for gpu in on_gpus} == {"0", "1"}
