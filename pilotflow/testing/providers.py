@@ -9,6 +9,8 @@ Example:
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -129,6 +131,22 @@ def _a_running_block_can_be_cancelled(bench: _Bench) -> None:
     _cancel_and_check(bench, batch_id)
 
 
+def _a_descriptor_shows_the_end_and_nothing_before(bench: _Bench) -> None:
+    started = bench.folder / "started"
+    batch_id = bench.submit(f"echo yes > '{started}'\n{_WAIT}")
+    bench.written(started, batch_id)
+    fd = bench.provider.end_fd(batch_id)
+    if fd is None:
+        return
+    try:
+        assert not select.select([fd], [], [], 0)[0], "the descriptor of end_fd shows the end of a block that runs"
+        bench.provider.cancel([batch_id])
+        bench.ended(batch_id)
+        assert select.select([fd], [], [], 0)[0], "the descriptor of end_fd does not show the end of the block"
+    finally:
+        os.close(fd)
+
+
 def _a_block_can_be_cancelled_at_once(bench: _Bench) -> None:
     _cancel_and_check(bench, bench.submit(_WAIT))
 
@@ -202,6 +220,7 @@ _CHECKS: Final = (
     _failure_has_its_exit_code,
     _terminal_states_are_final,
     _a_running_block_can_be_cancelled,
+    _a_descriptor_shows_the_end_and_nothing_before,
     _a_block_can_be_cancelled_at_once,
     _an_unknown_id_is_missing,
     _many_are_answered_in_one_call,

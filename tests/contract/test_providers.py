@@ -349,6 +349,12 @@ class AbsentMeansCompleted(LocalProvider):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowsTheEndTooEarly(LocalProvider):
+    def end_fd(self, batch_id: str) -> int | None:
+        return os.open(os.devnull, os.O_RDONLY)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CallsAllEndsFailures(LocalProvider):
     def status(self, ids: Sequence[str]) -> dict[str, BlockStatus]:
         return {
@@ -357,7 +363,7 @@ class CallsAllEndsFailures(LocalProvider):
         }
 
 
-@pytest.mark.parametrize("broken", [ForgetsTheCode, AbsentMeansCompleted, CallsAllEndsFailures])
+@pytest.mark.parametrize("broken", [ForgetsTheCode, AbsentMeansCompleted, ShowsTheEndTooEarly, CallsAllEndsFailures])
 def test_the_contract_finds_a_provider_that_breaks_it(tmp_path: Path, broken: type[LocalProvider]) -> None:
     with pytest.raises(AssertionError):
         check_provider(broken, tmp_path)
