@@ -17,7 +17,7 @@ import pytest
 import pilotflow as pf
 from pilotflow import MemoryLimitExceeded, TaskTimeout, WalltimeExceeded
 from pilotflow.node import measure_node
-from tests.integration import limit_tasks
+from tests.integration import call_tasks, limit_tasks
 from tests.integration.memory_groups import memory_group
 from tests.waiting import until
 
@@ -56,8 +56,10 @@ def test_a_task_that_does_not_heed_the_warning_is_killed_after_the_grace() -> No
         pf.python_app(runtime=0.3)(limit_tasks.never_end)().result(60)
 
 
-def test_a_command_that_exceeds_its_runtime_is_ended_and_only_it() -> None:
-    other = pf.python_app(runtime=30)(limit_tasks.use)(2.0)
+def test_a_command_that_exceeds_its_runtime_is_ended_and_only_it(tmp_path: Path) -> None:
+    place = str(tmp_path / "other")
+    other = pf.python_app(runtime=60)(call_tasks.hold)(place)
+    until(lambda: call_tasks.started(place), what="the start of another task")
 
     @pf.bash_app(runtime=0.3)
     def sleepy() -> str:
@@ -65,11 +67,12 @@ def test_a_command_that_exceeds_its_runtime_is_ended_and_only_it() -> None:
 
     with pytest.raises(TaskTimeout, match="'sleepy' ran for"):
         sleepy().result(60)
+    call_tasks.let_go(place)
     assert other.result(60)
 
 
 def test_a_task_without_limits_of_its_own_is_not_limited() -> None:
-    assert pf.python_app(limit_tasks.fill)(300 << 20, 2.5).result(60) == 300 << 20
+    assert pf.python_app(limit_tasks.fill)(300 << 20, 1.5).result(60) == 300 << 20  # a look a second
 
 
 def test_a_task_that_uses_more_memory_than_it_asked_for_is_ended_with_its_peak(run: pf.Run) -> None:
