@@ -67,9 +67,7 @@ class Ledger:
         self._had_client = False
         self._knows_all = epoch == 1  # whether managers of an earlier interchange may still come
         self._unheard: set[int] = set()  # managers that have results to tell once more, as the client has begun anew
-        self._instructions: dict[
-            int, tuple[Hashable, int]
-        ] = {}  # what other terminals want: who asked, and their token
+        self._instructions: dict[int, tuple[Hashable, int]] = {}  # of other terminals: who asked, and their token
         self._instructed = 0
         self.peers: dict[Hashable, Peer] = {}
         self.by_id: dict[int, Peer] = {}

@@ -26,7 +26,7 @@ from pilotflow.workflow.entries import Multiplier
 from pilotflow.workflow.findings import Findings, as_lines, first
 from pilotflow.workflow.jobs import Context, JobMaker, stdio_of
 from pilotflow.workflow.mistakes import look_for_mistakes
-from pilotflow.workflow.model import FileEntry, JobSpec, UserDataEntry, WorkflowSpec
+from pilotflow.workflow.model import FileEntry, JobSpec, StdioSpec, UserDataEntry, WorkflowSpec
 from pilotflow.workflow.names import Names
 from pilotflow.workflow.parameters import Copies
 from pilotflow.workflow.reading import BROKEN, STDIN, Path, Reading, read_file
@@ -121,28 +121,9 @@ class _Assembly:
         multiplier = Multiplier(top, self._folder, self._findings)
         files, file_names = self._files(multiplier)
         data, data_names = self._user_data(multiplier)
-        short = {
-            name: settings.named(kind, name, lists[name], self._findings, incomplete=name in self._sections.incomplete)
-            for name, kind in _SHORT.items()
-            if kind
-        }
-        override = top.execution_config.job_stdio_overrides if top.execution_config is not None else None
-        default = top.execution_config.stdio if top.execution_config is not None else None
-        context = Context(
-            requirements=short["resource_requirements"],
-            schedulers=short["slurm_schedulers"],
-            handlers=short["failure_handlers"],
-            files=file_names,
-            user_data=data_names,
-            requests=settings.requests(lists["resource_requirements"]),
-            paths=[each.path for each in files],
-            env=_environment(top),
-            stdio=Stdio() if default is None else stdio_of(default),
-            stdio_of={name: stdio_of(each) for name, each in (override or {}).items()},
-            strict=top.strict_scheduler_match,
-        )
+        context = self._context(top, lists, files, file_names, data_names)
         jobs, job_names = self._jobs(multiplier, context)
-        for name in override or {}:
+        for name in _overrides(top):
             job_names.find(name, ("execution_config", "job_stdio_overrides", name))
         files, data = self._connect(jobs, job_names, files, data)
         check_for_cycles(jobs, [("jobs", index) for index, _ in self.stages], self._findings)
@@ -179,6 +160,35 @@ class _Assembly:
             sort_method=SortMethod(top.jobs_sort_method),
             use_pending_failed=top.use_pending_failed,
             max_iterations=top.dynamic_jobs.max_iterations if top.dynamic_jobs is not None else 1000,
+        )
+
+    def _context(
+        self,
+        top: WorkflowSpec,
+        lists: dict[str, list[tuple[int, Any]]],
+        files: list[FileSpec],
+        file_names: Names,
+        data_names: Names,
+    ) -> Context:
+        """What jobs may refer to."""
+        short = {
+            name: settings.named(kind, name, lists[name], self._findings, incomplete=name in self._sections.incomplete)
+            for name, kind in _SHORT.items()
+            if kind
+        }
+        default = top.execution_config.stdio if top.execution_config is not None else None
+        return Context(
+            requirements=short["resource_requirements"],
+            schedulers=short["slurm_schedulers"],
+            handlers=short["failure_handlers"],
+            files=file_names,
+            user_data=data_names,
+            requests=settings.requests(lists["resource_requirements"]),
+            paths=[each.path for each in files],
+            env=_environment(top),
+            stdio=Stdio() if default is None else stdio_of(default),
+            stdio_of={name: stdio_of(each) for name, each in _overrides(top).items()},
+            strict=top.strict_scheduler_match,
         )
 
     def _warn_of_unused(self, top: WorkflowSpec) -> None:
@@ -257,6 +267,11 @@ class _Assembly:
     def _entry_at(self, section: str, at: Any) -> int:
         marks = self._marks.get(section, [])
         return marks.index(at) if at in marks else 0
+
+
+def _overrides(top: WorkflowSpec) -> dict[str, StdioSpec]:
+    """Where the output of single jobs goes, by name."""
+    return (top.execution_config and top.execution_config.job_stdio_overrides) or {}
 
 
 def _environment(top: WorkflowSpec) -> dict[str, str]:
