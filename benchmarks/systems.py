@@ -320,31 +320,37 @@ def idle(system: System, quick: bool) -> dict[str, float]:
 
 
 def idle_window(span: float) -> dict[str, float]:
-    """The same for one window. What it takes to look is not in it: the figures are read before anything else."""
-    before = {p: p.cpu_times() for p in tree()}
-    woken = wakes(before)
-    start = time.perf_counter()
+    """The same for one window. What it takes to look is not in it: finding processes is left out of both readings."""
+    processes = tree()
+    before, start = threads_of(processes), time.perf_counter()
+    if not before:
+        raise AssertionError("/proc has no schedstat of threads here, so their processor time cannot be told")
     time.sleep(span)
-    took = time.perf_counter() - start
-    after = {p: p.cpu_times() for p in before if p.is_running()}
-    woken = wakes(before) - woken
-    after |= {p: p.cpu_times() for p in tree() if p not in before}  # processes that were not there at the beginning
-    used = 0.0
-    for p, now in after.items():
-        then = before.get(p)
-        used += now.user + now.system - (then.user + then.system if then else 0.0)
-    return {"percent": 100 * used / took, "wakes_per_s": woken / took, "processes": len(before)}
+    took, after = time.perf_counter() - start, threads_of(processes)
+    after |= threads_of([p for p in tree() if p not in processes])  # that were not there at the beginning
+    used = [
+        (now - then, slept - earlier)
+        for id, (now, slept) in after.items()
+        for then, earlier in [before.get(id, (0, 0))]
+    ]
+    nanoseconds, wakes = map(sum, zip(*used, strict=True))
+    return {"percent": nanoseconds / took / 1e7, "wakes_per_s": wakes / took, "processes": len(processes)}
 
 
-def wakes(processes: Iterable[Any]) -> int:
-    """How often threads of these processes have gone to sleep so far, and so have been woken, or will be."""
-    count = 0
+def threads_of(processes: Iterable[Any]) -> dict[str, tuple[int, int]]:
+    """Of each living thread: nanoseconds of processor time so far, and how often it has gone to sleep, to be woken.
+
+    Clock ticks, which psutil counts, are too coarse: of a thread that wakes once a second they mostly see nothing.
+    """
+    found = {}
     for p in processes:
-        for status in Path(f"/proc/{p.pid}/task").glob("*/status"):
-            with suppress(OSError):  # it has ended
-                text = status.read_text(encoding="utf-8", errors="replace")
-                count += int(text.partition("\nvoluntary_ctxt_switches:")[2].split(maxsplit=1)[0])
-    return count
+        for thread in Path(f"/proc/{p.pid}/task").glob("*"):
+            with suppress(ProcessLookupError, FileNotFoundError):
+                status = (thread / "status").read_text(encoding="utf-8", errors="replace")
+                nanoseconds = int((thread / "schedstat").read_text(encoding="ascii").split()[0])
+                slept = int(status.partition("\nvoluntary_ctxt_switches:")[2].split(maxsplit=1)[0])
+                found[str(thread)] = (nanoseconds, slept)
+    return found
 
 
 def tree() -> list[Any]:
