@@ -436,8 +436,10 @@ class BlockKeeper:
                     self._poll(kept, now)
                     log_changes(kept, self._run_dir, self._log)
             self._publish()
-            waiting = [kept.executor.provider for kept in self._kept if kept.scaler.live]
+            waiting = [kept for kept in self._kept if kept.scaler.live]
             if not waiting or now >= deadline:
                 return
-            pause = CLOSE_POLL_S if all(provider.quick_poll_s < 1 for provider in waiting) else 0.5
-            self._loop.turn(min(pause, deadline - now))  # or until one has ended
+            quick = all(kept.executor.provider.quick_poll_s < 1 for kept in waiting)
+            until = min(now + (CLOSE_POLL_S if quick else 0.5), deadline)  # or until one has ended, and nothing else
+            while (left_s := until - time.monotonic()) > 0 and not any(kept.looks_soon for kept in waiting):
+                self._loop.turn(left_s)

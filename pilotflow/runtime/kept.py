@@ -98,6 +98,11 @@ class Kept:
         self.quiet = 0
         self.polled_at = float("-inf")
 
+    @property
+    def looks_soon(self) -> bool:
+        """Whether it has to be asked at once."""
+        return self.polled_at == float("-inf")
+
     def outlook(self) -> Outlook:
         """What is to be expected of its blocks."""
         if self.broken:

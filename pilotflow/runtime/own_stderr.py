@@ -41,7 +41,8 @@ class OwnStderr:
         if self._fd < 0:
             return ""
         size = os.fstat(self._fd).st_size
-        start = max(min(self._start, size), size - TAIL_BYTES)
+        begun = self._start if self._start <= size else 0  # who has opened /dev/stderr to write has emptied it
+        start = max(begun, size - TAIL_BYTES)
         return last_lines(os.pread(self._fd, TAIL_BYTES, start).decode(errors="replace"))
 
     def _open(self) -> None:

@@ -152,6 +152,13 @@ def test_a_worker_s_failed_command_without_a_file_has_the_end_of_its_own_stderr(
     assert failure_of("echo two >&2; exit 3").stderr_tail == "two"
 
 
+def test_a_command_that_opens_dev_stderr_and_so_empties_the_file_is_still_quoted(in_worker: Path) -> None:
+    assert BashCall(lambda: "seq 50 >&2", "app")(NOWHERE) == 0
+    assert failure_of("echo a word > /dev/stderr; exit 1").stderr_tail == "a word"
+    assert failure_of("echo another >&2; exit 1").stderr_tail.endswith("another")
+    assert failure_of("echo a third >&2; exit 1").stderr_tail == "a third"
+
+
 def test_a_lot_of_stderr_is_read_from_its_end(in_worker: Path) -> None:
     error = failure_of("yes 'a line of some length' | head -n 100000 >&2; echo last >&2; exit 1")
     assert error.stderr_tail.splitlines() == ["a line of some length"] * 14 + ["last"]

@@ -259,7 +259,7 @@ def test_walltime_ends_a_block_and_the_load_brings_the_next(tmp_path: Path) -> N
         keeper.on_manager_up(up("cpu-0"))
         keeper.on_load(load(queued=1))
         manager_pid(client, tmp_path, "cpu-1")
-        assert "walltime" in keeper.describe()[0].reason
+        client.until(lambda: "walltime" in keeper.describe()[0].reason)
     assert client.all(FailExecutor) == []
 
 
