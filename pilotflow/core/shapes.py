@@ -212,11 +212,11 @@ def _lacks(request: Request, nodes: Nodes) -> list[_Lack]:
         has = f"a moment less than {longest}" if asked == longest else longest
         text = f"a runtime of {asked}; the longest block has {has} for tasks"
         lacks.append(_Lack("runtime", nodes.longest_s, text))
-    if request.num_nodes > blocks:
-        lacks.append(_Lack("nodes", blocks, f"{request.num_nodes} nodes; the largest block has {blocks}"))
-    elif request.num_nodes > 1 and all(kind.depth_limited for kind in nodes.likely):
+    if request.num_nodes > 1 and all(kind.depth_limited for kind in nodes.likely):  # however many nodes there are
         text = f"{request.num_nodes} nodes; with max_parallel_jobs each task runs on one"
         lacks.append(_Lack("nodes", 1, text))
+    elif request.num_nodes > blocks:
+        lacks.append(_Lack("nodes", blocks, f"{request.num_nodes} nodes; the largest block has {blocks}"))
     lacks += _lacks_of_nodes(request, [kind for kind in nodes.likely if not kind.depth_limited])
     return lacks or [_Lack("all at once", 0, "more than any one of its nodes has of everything at once")]
 

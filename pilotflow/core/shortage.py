@@ -80,13 +80,13 @@ def amounts(manager: Manager, cls: RequestClass) -> Iterator[Amount]:
 def why_not(cls: RequestClass, executor: str, managers: Sequence[Manager], now: float) -> list[Reason]:
     """Why none of these managers, which are all of one executor, takes a task of the class now."""
     present = [manager for manager in managers if not manager.closed]
-    if not present:
+    if all(manager.capacity.follows for manager in present):  # nothing begins there any more
         count = "Its node takes" if len(managers) == 1 else f"All of its {len(managers)} nodes take"
         text = f"{count} no more work: it is drained, or its block ends."
         return [Reason(Kind.CLOSED, text, executor, (Number("nodes", len(managers)),))]
     able = [manager for manager in present if manager.could_ever_run(cls)]
     if all(manager.capacity.follows for manager in able):  # every task begins where there are workers
-        return [_too_big(cls, executor, [manager for manager in present if not manager.capacity.follows] or present)]
+        return [_too_big(cls, executor, [manager for manager in present if not manager.capacity.follows])]
     lasting = [manager for manager in able if manager.lasts(cls, now)]
     if not lasting:
         return [_too_long(cls, executor, able, now)]

@@ -90,7 +90,7 @@ class Engine:
         self._futures: dict[int, AppFuture[Any]] = {}
         self._restarts = 0
         self._epoch = setting.epoch
-        self._roster = Roster(restored.managers if setting.reunites else ())
+        self._roster = Roster(restored.managers if setting.reunites else (), setting.at_heads)
         self._actions = ActionBook(workflow.actions, restored.fired)
         self._asked = AskedBlocks(setting.supplies, workflow.actions)
         self._ready: list[int] = []  # to be handed out, besides what becomes ready

@@ -207,6 +207,10 @@ def _independent_jobs_on_many_nodes(seen: _Entries) -> None:
 
 def _too_much_for_their_scheduler(seen: _Entries) -> None:
     """Jobs that fit into no allocation of the scheduler they are bound to."""
+    asked = [(action.scheduler, action.max_parallel_jobs) for action in seen.workflow.actions]
+    by_number = {number for number, most in asked if most is not None} - {
+        number for number, most in asked if most is None
+    }
     for job in seen.firsts:
         if job.scheduler is None:
             continue
@@ -217,6 +221,13 @@ def _too_much_for_their_scheduler(seen: _Entries) -> None:
                 "scheduler",
                 f"this job spans {job.request.num_nodes} nodes, but allocations of '{scheduler.name}' have "
                 f"{scheduler.nodes}, so it would wait forever. Write `nodes: {job.request.num_nodes}` there.",
+            )
+        elif job.request.num_nodes > 1 and job.scheduler in by_number:
+            seen.warn(
+                job,
+                "scheduler",
+                f"this job spans {job.request.num_nodes} nodes, but all actions that ask for '{scheduler.name}' say "
+                "`max_parallel_jobs`, with which each job runs on one node, so it would fail. Leave that out of one of them.",
             )
         runtime_s = job.request.runtime_s
         if runtime_s is not None and runtime_s > scheduler.walltime_s:

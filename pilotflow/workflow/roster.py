@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterable
 
 from pilotflow.messages.client import ManagerDown, ManagerUp
@@ -13,10 +14,13 @@ class Roster:
 
     Args:
         there: those that there were when another program had the run.
+        at_heads: executors whose blocks have one process each, which is a manager for each of its nodes.
     """
 
-    def __init__(self, there: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, there: Iterable[tuple[str, str]] = (), at_heads: Container[str] = ()) -> None:
         self._there = set(there)
+        self._nodes = Counter(block for block, _ in self._there)
+        self._at_heads = at_heads
         self._changed: dict[tuple[str, str], bool] = {}
         self._missing: set[tuple[str, str]] | None = None
 
@@ -25,19 +29,27 @@ class Roster:
         self._missing = set(self._there)
 
     def joined(self, event: ManagerUp) -> bool:
-        """A manager has joined, or joined again; whether it is new, and starts jobs: no node that follows a head."""
+        """A manager has joined, or joined again; whether a worker of the workflow has come with it.
+
+        That is a process which starts jobs: none is a node that follows a head, and the nodes of a block are one
+        where its manager starts steps on all of them.
+        """
         place = (event.block, event.node)
         if self._missing is not None:
             self._missing.discard(place)
         is_new = place not in self._there
-        self._there.add(place)
+        is_first = event.executor not in self._at_heads or not self._nodes[event.block]
+        if is_new:
+            self._there.add(place)
+            self._nodes[event.block] += 1
         self._changed[place] = True
-        return is_new and not event.capacity.follows
+        return is_new and is_first and not event.capacity.follows
 
     def left(self, event: ManagerDown) -> bool:
-        """A manager has left; whether it started jobs."""
+        """A manager has left; whether a worker has gone with it, see `joined`."""
         self._leave((event.block, event.node))
-        return not event.follows
+        is_last = event.executor not in self._at_heads or not self._nodes[event.block]
+        return is_last and not event.follows
 
     def blocks_are(self, labels: Iterable[str], names: Container[str]) -> None:
         """Of these executors there are these blocks: managers of others do not come back. Runners by hand may."""
@@ -52,7 +64,9 @@ class Roster:
             self._leave(place)
 
     def _leave(self, place: tuple[str, str]) -> None:
-        self._there.discard(place)
+        if place in self._there:
+            self._there.remove(place)
+            self._nodes[place[0]] -= 1
         self._changed[place] = False
         if self._missing is not None:
             self._missing.discard(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pilotflow.core.block_records import KnownBlock
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.durable import Durable, Journal
 from pilotflow.runtime.durable_client import DurableClient
+from pilotflow.supplies import places_steps
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.store import JobStore
 from pilotflow.workflow.supplies import Supplies
@@ -49,6 +51,12 @@ class Setting:
     interchange: Connection | None = None
     interchange_pid: int = 0
     reunites: bool = False
+
+    @property
+    def at_heads(self) -> frozenset[str]:
+        """Executors whose blocks have one process each for all of their nodes, whose jobs are steps of Slurm."""
+        found = (each for each in self.config.block_executors if places_steps(each, os.environ))
+        return frozenset(each.label for each in found)
 
     def durable(
         self,

@@ -176,6 +176,15 @@ def test_what_is_too_big_for_the_head_is_too_big(num_nodes: int) -> None:
     )
 
 
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_where_the_head_takes_no_more_work_nothing_is_too_big_for_the_nodes_that_are_left(num_nodes: int) -> None:
+    ending = site(busy=1)
+    ending.scheduler.managers[1].closed = True
+    (task,) = ending.submit(1, cls=num_nodes)
+    kind, text = first(ending.why(task))
+    assert (kind, text) == (Kind.CLOSED, "All of its 4 nodes take no more work: it is drained, or its block ends.")
+
+
 def test_new_blocks_are_counted_with_what_their_heads_take() -> None:
     nodes = Nodes(BlockShape("cpu", NodeShape(4000, slots=4), 3, one_head=True))
 

@@ -160,8 +160,9 @@ def test_where_no_one_thing_is_too_big_it_is_said_that_it_is_all_together() -> N
     )
 
 
-def test_tasks_on_several_nodes_are_told_of_executors_that_run_each_task_on_one() -> None:
-    known = nodes("io", NodeShape(slots=16, depth_limited=True), nodes=4)
+@pytest.mark.parametrize("count", [1, 4])
+def test_tasks_on_several_nodes_are_told_of_executors_that_run_each_task_on_one(count: int) -> None:
+    known = nodes("io", NodeShape(slots=16, depth_limited=True), nodes=count)
     text = "It asks for 2 nodes; with max_parallel_jobs each task runs on one (executor 'io')."
     assert why_nowhere(Request(num_nodes=2), [known]) == text
 

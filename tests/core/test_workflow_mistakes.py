@@ -151,6 +151,17 @@ def test_unbound_jobs_among_different_schedulers_need_an_order(tmp_path: Path) -
     assert not warnings(tmp_path, text.replace("none", "gpus_runtime_memory"))
 
 
+def test_a_job_on_several_nodes_where_jobs_are_limited_by_number_is_pointed_out(tmp_path: Path) -> None:
+    action = "{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s, scheduler_type: slurm%s}"
+    text = (
+        "name: w\nslurm_schedulers: [{name: s, nodes: 4}]\nresource_requirements: [{name: wide, num_nodes: 2}]\n"
+        "jobs: [{name: a, command: x, resource_requirements: wide, scheduler: s}]\n"
+        f"actions: [{action % ', max_parallel_jobs: 8'}]\n"
+    )
+    assert "this job spans 2 nodes, but all actions that ask for 's' say `max_parallel_jobs`" in one(tmp_path, text)
+    assert not warnings(tmp_path, text.replace("actions: [", f"actions: [{action % ''}, "))
+
+
 def test_idle_nodes_of_direct_mode_are_pointed_out(tmp_path: Path) -> None:
     text = (
         "name: w\nexecution_config: {mode: direct}\nslurm_schedulers: [{name: s, nodes: 4}]\njobs: [{name: a, command: x}]\n"
