@@ -26,6 +26,8 @@ _BUSY: Final = frozenset(
     {Kind.CORES, Kind.MEMORY, Kind.GPUS, Kind.CONSUMABLE, Kind.APART, Kind.SLOTS, Kind.DEPTH, Kind.TAKEN, Kind.NODES}
 )
 """What passes when tasks end."""
+MORE_NODES: Final = " For more nodes, "
+"""What advice to have more blocks begins with; it ends there. Who runs a workflow has other words for them."""
 _BLOCKS_SHOWN: Final = 3
 _WORDS_MAX: Final = 300
 
@@ -210,7 +212,7 @@ def _advised(reason: Reason, executor: ExecutorView | None, awaited: Sequence[Bl
     if awaited:
         advice += ", or when a new block has come."
     elif executor is not None and executor.blocks >= executor.max_blocks:
-        advice += f". For more nodes, raise max_blocks of executor '{label}' (now {executor.max_blocks})."
+        advice += f".{MORE_NODES}raise max_blocks of executor '{label}' (now {executor.max_blocks})."
     else:
         advice += "."
     return Reason(reason.kind, reason.text, label, reason.numbers, reason.tasks, reason.block, reason.node, advice)

@@ -98,9 +98,9 @@ def why_not(cls: RequestClass, executor: str, managers: Sequence[Manager], now: 
 
 
 def idle_followers(executor: str, waiting: int, idle: int) -> str:
-    """What there is to say of nodes that idle although tasks wait for the head of their block."""
-    text = f"{waiting:,} task{'s wait' if waiting > 1 else ' waits'} for executor '{executor}', whose blocks have one "
-    text += f"manager each, at the head: tasks on one node run there alone, and {idle} other "
+    """What there is to say of nodes that idle although jobs wait for the head of their block."""
+    text = f"{waiting:,} job{'s wait' if waiting > 1 else ' waits'} for executor '{executor}', whose blocks have one "
+    text += f"manager each, at the head: jobs on one node run there alone, and {idle} other "
     return f"{text}node{'s idle' if idle > 1 else ' idles'}. To use all nodes for them, {EACH_NODE}"
 
 

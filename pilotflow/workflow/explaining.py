@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
 
+from pilotflow.core.explain import MORE_NODES
 from pilotflow.core.job_states import COMPLETE, JobState
 from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.explanation import Explanation, Kind, Named, Reason, State, listed
@@ -13,7 +15,9 @@ from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import ask_explanation
 from pilotflow.units import format_duration
 from pilotflow.workflow.history import History, JobLine
+from pilotflow.workflow.options import LOCAL, RunOptions
 from pilotflow.workflow.records import Workflow
+from pilotflow.workflow.supplies import Supplies
 
 S = JobState
 TIMEOUT_S: Final = 10.0
@@ -36,6 +40,11 @@ _HOW: Final = {
     S.CANCELLED: "It was cancelled",
     S.DISABLED: "It is disabled",
 }
+
+
+_OF_OTHERS: Final = frozenset({Kind.BLOCK, Kind.START_FAILURES, Kind.GIVEN_UP, Kind.CRASHES})
+"""Reasons that quote what others have said."""
+_TASKS: Final = re.compile(r"(?<![\w'`/.-])([Tt]ask)(?=s?(?![\w'`/-]))")
 
 
 def explain_job(history: History, asked: str) -> Explanation:
@@ -77,6 +86,7 @@ def _of_line(history: History, workflow: Workflow, states: list[JobState], line:
         return _waiting(history, workflow, states, line, running)
     try:
         said = ask_explanation(read_connection(history.directory / "connection.json"), str(line.job + 1), TIMEOUT_S)
+        said = in_words_of_workflows(said, workflow)
     except PilotflowError as error:
         reason = Reason(Kind.SILENT, str(error)) if running else _abandoned(history)
         return Explanation(line.job + 1, line.name, State.QUEUED, (reason,))
@@ -89,6 +99,37 @@ def _of_line(history: History, workflow: Workflow, states: list[JobState], line:
     advice = f"Go on with the run: pilotflow resume {history.directory.name}."
     gone = Reason(Kind.SILENT, "The run's program is gone; what has been handed out goes on.", advice=advice)
     return msgspec.structs.replace(said, reasons=(gone, *others))
+
+
+def in_words_of_workflows(said: Explanation, workflow: Workflow) -> Explanation:
+    """What an interchange has said of a job: it knows tasks, and blocks of executors, where a file has its own words."""
+    return msgspec.structs.replace(said, reasons=tuple(_in_words(reason, workflow) for reason in said.reasons))
+
+
+def _in_words(reason: Reason, workflow: Workflow) -> Reason:
+    advice, about_more, raises = reason.advice.partition(MORE_NODES)
+    if about_more:
+        more = _more_nodes(workflow, reason.executor, raises)
+        advice += f"{about_more}{more}" if more else ""
+    if reason.kind in _OF_OTHERS:
+        return msgspec.structs.replace(reason, advice=advice)
+    return msgspec.structs.replace(reason, text=_of_jobs(reason.text), advice=_of_jobs(advice))
+
+
+def _of_jobs(text: str) -> str:
+    return _TASKS.sub(lambda found: "Job" if found[1] == "Task" else "job", text)
+
+
+def _more_nodes(workflow: Workflow, label: str, otherwise: str) -> str:
+    """What to do for more nodes of an executor: what the file says, or a site's configuration, which says it `otherwise`."""
+    supplies = Supplies(workflow, RunOptions(slurm=True, local=False))
+    for action in workflow.actions:
+        if supplies.of_action(action) == label:
+            where = workflow.where(action.at)
+            return f"raise `num_allocations` of the action in {where}, or see `pilotflow slurm schedule-nodes --help`."
+    if place := supplies.origins().get(label):
+        return f"write actions (`schedule_nodes`) that ask for allocations of the scheduler in {place['']}."
+    return "" if label == LOCAL else otherwise
 
 
 def _abandoned(history: History) -> Reason:
