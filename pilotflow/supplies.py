@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 START_LIMIT_S: Final = 300.0
 START_LIMIT_HERE_S: Final = 60.0
 """A running block has had no manager for so long: it hangs. On this machine a manager comes within a second."""
+LAST_WORDS_S: Final = 30.0
+"""A manager that cannot connect has so long to start, and to say why once it has given up."""
 
 
 def kept_executors(
@@ -90,16 +92,16 @@ def _kept(
         parallelism=provider.parallelism,
         max_idletime_s=config.max_idletime_s,
         min_life_s=config.min_block_life_s,
-        start_limit_s=config.start_limit_s or _usual_start_limit_s(executor),
+        start_limit_s=config.start_limit_s or _usual_start_limit_s(executor, config.connect_timeout_s),
     )
     starts = OneForAllNodes() if at_head else executor.launcher
     return KeptExecutor(executor.label, provider, starts, argv, limits, environment.prelude)
 
 
-def _usual_start_limit_s(executor: ExecutorConfig) -> float:
+def _usual_start_limit_s(executor: ExecutorConfig, connect_timeout_s: float) -> float:
     """How long the first manager of a block may take: on many nodes, Python may come from a slow file system."""
     here = not executor.provider.elsewhere and isinstance(executor.launcher, SingleNodeLauncher)
-    return START_LIMIT_HERE_S if here else START_LIMIT_S
+    return max(START_LIMIT_HERE_S if here else START_LIMIT_S, connect_timeout_s + LAST_WORDS_S)
 
 
 def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -> Connection:

@@ -168,8 +168,9 @@ class Config:
             means that no task is ever run twice.
         max_idletime: a block idle for so long is ended, down to `min_blocks`. Seconds or "2m".
         min_block_life: a block is kept for so long after its first manager has joined, idle or not. Seconds or "30s".
-        start_limit: a block that runs and has no manager for so long is replaced. Seconds or "2m"; if not given, a minute
-            for blocks on this machine, five for others.
+        start_limit: a block that runs and has no manager for so long is replaced. Seconds or "2m"; if not given, a
+            minute for blocks on this machine, five for others, and half a minute longer than `connect_timeout` at
+            least.
         heartbeat_limit: a process silent for so long is given up. Seconds or "30s".
         connect_timeout: a manager that cannot reach the run for so long ends, and says why. Seconds or "30s".
         encrypted: protect TCP links with CURVE. Without it anyone who can reach their ports can

@@ -60,6 +60,12 @@ def test_a_block_without_a_manager_is_given_less_time_on_this_machine_unless_the
     assert kept.limits.start_limit_s == limit_s
 
 
+def test_a_manager_that_cannot_connect_has_the_time_to_say_why(tmp_path: Path) -> None:
+    config = Config(executors=[ExecutorConfig(provider=SlurmProvider())], connect_timeout="10m")
+    (kept,) = kept_executors(config, tmp_path, tmp_path / "connection.json", {}, write=False)
+    assert kept.limits.start_limit_s == 630.0
+
+
 def test_a_configuration_survives_pickling() -> None:
     config = Config(executors=[ExecutorConfig(label="a"), ExecutorConfig(label="b")], max_idletime="2m")
     assert pickle.loads(pickle.dumps(config)) == config
