@@ -13,7 +13,7 @@ BESIDE := .pytest_cache/beside
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format soak bench bench-slurm bench-workflows bench-faults test-all clean
+.PHONY: help venv demo test test-first test-beside check format soak bench bench-slurm bench-workflows bench-faults test-all clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -36,10 +36,15 @@ demo: $(STAMP) ## run a short, real workload with a progress bar
 # so that neither meets the runs of the others. What is said of the first comes after the second.
 test: $(STAMP) ## run the tests, with a seeded sample of the long proofs
 	@$(PY) -m tests.slurm.harness install
-	@mkdir -p $(BESIDE); \
-	$(PYTEST) -o cache_dir=$(BESIDE) tests/core tests/slurm >$(BESIDE)/said 2>&1 & beside=$$!; \
-	status=0; $(PYTEST) tests/contract tests/integration || status=$$?; \
-	wait $$beside || status=$$?; cat $(BESIDE)/said; exit $$status
+	@mkdir -p $(BESIDE); status=0; \
+	$(MAKE) --no-print-directory --jobs=2 --keep-going test-beside test-first || status=$$?; \
+	cat $(BESIDE)/said; exit $$status
+
+test-first: $(STAMP)
+	$(PYTEST) tests/contract tests/integration
+
+test-beside: $(STAMP)
+	@$(PYTEST) -o cache_dir=$(BESIDE) tests/core tests/slurm >$(BESIDE)/said 2>&1
 
 check: $(STAMP) ## ruff, mypy strict, import layers and public names
 	$(PY) -m ruff check
