@@ -288,7 +288,7 @@ class BlockKeeper:
 
     def _poll(self, kept: Kept, now: float) -> None:
         live = kept.scaler.live
-        kept.polled_at = now
+        kept.polled_at, kept.looks_soon = now, False
         try:
             statuses = kept.executor.provider.status(list(live.values()))
         except Exception as error:  # noqa: BLE001  a plugin's code, which asks a batch system that may be away
@@ -440,6 +440,6 @@ class BlockKeeper:
             if not waiting or now >= deadline:
                 return
             quick = all(kept.executor.provider.quick_poll_s < 1 for kept in waiting)
-            until = min(now + (CLOSE_POLL_S if quick else 0.5), deadline)  # or until one has ended, and nothing else
+            until = min(time.monotonic() + (CLOSE_POLL_S if quick else 0.5), deadline)  # or until one has ended
             while (left_s := until - time.monotonic()) > 0 and not any(kept.looks_soon for kept in waiting):
                 self._loop.turn(left_s)

@@ -66,6 +66,7 @@ class Kept:
     loop: InitVar[Loop]
     log: InitVar[logging.Logger]
     polled_at: float = float("-inf")
+    looks_soon: bool = False  # something has happened that the provider may tell
     blind_since: float | None = None
     trouble: str = ""  # what its provider cannot do now
     broken: bool = False
@@ -96,12 +97,7 @@ class Kept:
     def look_soon(self) -> None:
         """A block has ended, or probably has: ask the provider."""
         self.quiet = 0
-        self.polled_at = float("-inf")
-
-    @property
-    def looks_soon(self) -> bool:
-        """Whether it has to be asked at once."""
-        return self.polled_at == float("-inf")
+        self.looks_soon = True
 
     def outlook(self) -> Outlook:
         """What is to be expected of its blocks."""
@@ -122,7 +118,9 @@ class Kept:
         provider = self.executor.provider
         over_at = float("inf") if provider.elsewhere else self.scaler.over_at  # its provider ends it when asked
         new = provider.elsewhere and self.scaler.asks_for_ends() and self.quiet < 5
-        if new or now >= over_at or self.ends.ended:
+        if self.looks_soon and not provider.elsewhere:
+            pause_s = 0.0  # nobody minds
+        elif new or now >= over_at or self.looks_soon or self.ends.ended:
             pause_s = provider.quick_poll_s
         elif self.scaler.changing:
             pause_s = min(provider.poll_s, provider.quick_poll_s * PATIENT ** min(self.quiet, QUIET_MAX))
