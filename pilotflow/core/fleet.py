@@ -318,6 +318,7 @@ class Fleet(Ledger):
             waiting = sum(cls.queued for cls in classes if cls.request.num_nodes == 1 and cls.admits(executor))
             here = [one for one in managers if one.executor == executor and not one.closed and one.gang is None]
             idle = sum(one.capacity.follows for one in here)
+            waiting += sum(sum(one.prefilled.values()) for one in here)  # sent ahead: they wait there
             if waiting and 0 < idle < len(here):
                 self._headed.discard(executor)
                 self._warned.add(executor)

@@ -110,8 +110,8 @@ class Hope:
         return nodes if self._closed and nodes is not None and not nodes.admits(cls.request) else None
 
     def _anybody_here(self, cls: RequestClass) -> bool:
-        """Whether a manager that takes work would take a task of the class, or its part of one."""
+        """Whether a manager that takes work would take a task of the class, or its part of one, and be the first to."""
         return any(
-            manager.could_ever_run(cls) and self._misfit(manager.executor, cls) is None
+            not manager.capacity.follows and manager.could_ever_run(cls) and self._misfit(manager.executor, cls) is None
             for manager in self._examples.values()
         )

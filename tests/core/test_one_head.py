@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pilotflow.core.hope import Hope, Verdict
 from pilotflow.core.planning import Allocations, forecast
 from pilotflow.core.scaling import IdleBlock, Planner, Queue, Supply
 from pilotflow.core.shapes import Nodes
+from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Kind
 from pilotflow.messages.client import Notice
 from pilotflow.messages.records import ClassLoad, Status
@@ -130,6 +132,26 @@ def test_the_program_is_told_once_of_nodes_that_idle_while_tasks_wait_for_the_he
     assert "executor 'cpu'" in said
     assert "3 other nodes idle" in said
     assert "`start_one_worker_per_node: true`" in said
+
+
+def test_the_program_is_told_of_idle_nodes_also_if_all_tasks_that_wait_were_sent_ahead_to_the_head() -> None:
+    sim = Simulation()
+    block(sim, 2, slots=1)
+    sim.submit(0.1)
+    sim.run()
+    sim.submit_many([Plan(30.0)] * 2)
+    sim.run()
+    (said,) = [event.text for event in sim.client.events if isinstance(event, Notice)]
+    assert said.startswith("1 job waits for executor 'cpu'")
+
+
+def test_nodes_that_are_left_without_a_head_are_no_hope_for_a_task_on_several() -> None:
+    hope = Hope()
+    for id, slots in enumerate((2, 0, 0)):
+        hope.meet(Manager(id, "cpu", "b", f"n{id}", Capacity(2000 + 2000 * (not slots), slots=slots)), None)
+    hope.fail("cpu", "No block of it will come.")
+    judged = [hope.judge(RequestClass(cores, Request(1000 * cores, num_nodes=2), ("cpu",), 5)) for cores in (2, 4)]
+    assert judged == [None, Verdict(Status.UNSTARTABLE, "No block of it will come.")]
 
 
 def site(*, busy: int) -> Site:
