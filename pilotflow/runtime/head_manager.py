@@ -56,6 +56,7 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
+        limits.check_kernel()
         loop = Loop()
         check_versions(connection, socket.gethostname(), bool(found.prefix))
         nodes = job_nodes(log, _NO_JOB)

@@ -1,8 +1,11 @@
-"""What each of our processes sets up first: its open-files limit and its log."""
+"""What each of our processes sets up first: that the kernel has what it needs, its open-files limit and its log."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import platform
 import resource
 from pathlib import Path
 from typing import Final
@@ -19,6 +22,24 @@ FILES_PER_WORKER: Final = 4
 """...and for each of them: two ends of its link, and payloads on their way."""
 WANTED_FILES: Final = 1 << 20
 """As far as we raise our soft limit, if the hard limit allows."""
+
+
+def check_kernel() -> None:
+    """See that the kernel shows ends of processes by descriptors, as Linux does from 5.3 on (pidfd_open(2)).
+
+    Raises:
+        ConfigError: it does not, or does not let us; says what this host has.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EPERM}:
+            raise
+        raise ConfigError(
+            f"{platform.node()} has Linux {platform.release()}, which does not allow pidfd_open here ({error.strerror}). "
+            "pilotflow needs Linux 5.3 or newer: run it on a host, or in a container, where `uname -r` says so and "
+            "this call is not forbidden."
+        ) from error
 
 
 def raise_open_files(need: int, who: str) -> int:

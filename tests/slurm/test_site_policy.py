@@ -5,7 +5,10 @@ The admin's folder is put over /etc/pilotflow on the login host alone, whose mou
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,15 +54,18 @@ def line(cluster: Cluster, tmp_path: Path) -> Iterator[int]:
     (tmp_path / "site.yaml").write_text(generated + POLICY)
     cluster.run("install", "-D", "-m", "0644", str(tmp_path / "site.yaml"), str(tmp_path / "admin" / "site.yaml"))
     folder = ADMIN_FILE.parent
-    is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
+    here = os.open(folder, os.O_RDONLY)
+    fcntl.flock(here, fcntl.LOCK_SH)  # removing it would unmount what the tests of another clone have mounted there
     cluster.run("mount", "--bind", str(tmp_path / "admin"), str(folder))
     try:
         yield generated.count("\n") + 1
     finally:
         cluster.run("umount", str(folder))
-        if is_new:
+        with contextlib.suppress(OSError):  # it was there before and has something in it, or another clone uses it
+            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder.rmdir()
+        os.close(here)
     assert not cluster.jobs()
 
 
