@@ -88,8 +88,7 @@ class Run:
     def __init__(self, config: Config, setups: dict[str, bytes] | None = None, place: Surface | None = None) -> None:
         self.config = config
         self.display: Display | None = None
-        if config.block_executors:
-            check_kernel()
+        check_kernel()
         self.directory, self.run_id = self._find_directory()
         self._pid = os.getpid()
         self._log, self._log_handler = rundir.open_log(self.directory)

@@ -11,11 +11,6 @@ import pytest
 import pilotflow as pf
 
 
-@pf.python_app
-def square(x: int) -> int:
-    return x * x
-
-
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_a_kernel_without_pidfd_open_is_refused_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
@@ -27,9 +22,3 @@ def test_a_kernel_without_pidfd_open_is_refused_before_anything_is_made(
     with pytest.raises(pf.ConfigError, match=r"does not allow pidfd_open here \(.*\)\. pilotflow needs Linux 5\.3"):
         pf.load(pf.Config(run_dir=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
-
-
-def test_threads_need_no_such_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delattr(os, "pidfd_open")
-    with pf.load(pf.Config(run_dir=tmp_path / "runs", executors=[pf.ThreadExecutorConfig()])):
-        assert square(3).result(60) == 9
