@@ -64,14 +64,18 @@ def is_running(pid: int, start: int) -> bool:
 
 
 def members(leader: int) -> dict[int, Process]:
-    """All living processes of a session, and their descendants in other sessions."""
+    """All living processes of a session, and their descendants in other sessions; parents come before their children.
+
+    A shell whose command is ended before itself goes on with the next one.
+    """
     everyone = {int(name): p for name in os.listdir("/proc") if name.isdecimal() and (p := read(int(name)))}
     children: dict[int, list[int]] = {}
     for process in everyone.values():
         children.setdefault(process.parent, []).append(process.pid)
     found: dict[int, Process] = {}
-    to_do = [process.pid for process in everyone.values() if leader in {process.pid, process.session}]
-    while to_do:
+    its_own = (process for process in everyone.values() if leader in {process.pid, process.session})
+    to_do = [process.pid for process in sorted(its_own, key=lambda one: (one.start, one.pid), reverse=True)]
+    while to_do:  # the oldest first
         pid = to_do.pop()
         if pid not in found:
             found[pid] = everyone[pid]

@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import Final
 
 from pilotflow.ids import RUN_DIRECTORY_VARIABLE, WORKER_VARIABLE
@@ -30,6 +31,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _ORDER = struct.Struct("<cq")
 _REPORT = struct.Struct("<cqq")
 
+TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 CLEAR_AWAY_S: Final = 2.0
 """Workers that are killed with their manager are waited for so long."""
 
@@ -114,6 +116,7 @@ class _Server:
         self._max_bytes = max_bytes
         self._pids: dict[int, int] = {}  # worker number -> pid
         self._numbers: dict[int, int] = {}
+        self._killed: dict[int, float] = {}  # workers that are not dead yet: when that was
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._run_directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
 
@@ -138,8 +141,8 @@ class _Server:
             self._bury()
             if not self._obey(wake_read, wake_write):
                 break
-        for pid in self._pids.values():
-            kill_tree(pid)
+        for number in self._pids:
+            self._kill(number)
         self._clear_away()
 
     def _obey(self, *inherited: int) -> bool:
@@ -162,7 +165,10 @@ class _Server:
             elif order == ASK:
                 self._report(HERE, 0, 0)
             elif number in self._pids:
-                kill_tree(self._pids[number], signal.SIGTERM if order == WARN else signal.SIGKILL)
+                if order == WARN:
+                    kill_tree(self._pids[number], signal.SIGTERM)
+                else:
+                    self._kill(number)
 
     def _fork(self, number: int, fd: int, inherited: tuple[int, ...]) -> None:
         try:
@@ -201,9 +207,25 @@ class _Server:
                 del self._pids[number]
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)  # what it left behind
+                self._kill_strays(number)
                 if self._run_directory:
                     remove_left(self._run_directory, pid)
                 self._report(DIED, number, status)
+
+    def _kill(self, number: int) -> None:
+        self._killed.setdefault(number, time.clock_gettime(time.CLOCK_BOOTTIME))
+        kill_tree(self._pids[number])
+
+    def _kill_strays(self, number: int) -> None:
+        """End what a killed worker has started after its descendants were listed: it is a child of this process now."""
+        since = self._killed.pop(number, None)
+        if since is None:
+            return  # it has ended by itself, and what goes on was meant to
+        mark = f"{WORKER_VARIABLE}={number}".encode()
+        for child in _children(os.getpid()):
+            with contextlib.suppress(OSError):
+                if child not in self._numbers and mark in _environment(child) and _started_at(child) >= since - TICK_S:
+                    kill_tree(child)
 
     def _clear_away(self) -> None:
         """Remove what the workers leave that have just been killed, as soon as they are dead, if that is soon."""
@@ -212,6 +234,7 @@ class _Server:
             for number, pid in list(self._pids.items()):
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     del self._pids[number]
+                    self._kill_strays(number)
                     remove_left(self._run_directory, pid)
             time.sleep(0.01)
 
@@ -244,17 +267,27 @@ def kill_tree(pid: int, signum: signal.Signals = signal.SIGKILL) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
+    """Parents come before their children: a shell whose command ends before itself goes on with the next one."""
     found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                children = [int(child) for child in file.read().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *_descendants(child)]
+    for child in _children(pid):
+        found += [child, *_descendants(child)]
     return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    return found
+
+
+def _environment(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def _started_at(pid: int) -> float:
+    """Seconds after boot, as the kernel counts them, `TICK_S` by `TICK_S` (proc_pid_stat(5))."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat[stat.rindex(b")") + 2 :].split()[19]) * TICK_S

@@ -49,6 +49,22 @@ def text_of(path: Path) -> str:
     return until(lambda: path.exists() and path.read_text()) or ""
 
 
+# ---- processes ------------------------------------------------------------------------------
+
+
+def test_parents_come_before_their_children_so_that_shells_end_before_what_they_wait_for() -> None:
+    """Else a shell goes on with its next command when the one before it is ended."""
+    script = "for i in 1 2 3; do set -m; bash -c \"bash -c 'sleep 60; true'; true\" & done; wait"
+    with subprocess.Popen(["bash", "-c", script], start_new_session=True) as shell:
+        try:
+            found = until(lambda: (all_ := processes.members(shell.pid)) and len(all_) == 10 and all_)
+            order = list(found)
+            assert all(order.index(one.parent) < order.index(one.pid) for one in found.values() if one.pid != shell.pid)
+        finally:
+            for pid in reversed(processes.members(shell.pid)):
+                os.kill(pid, signal.SIGKILL)
+
+
 # ---- the script -----------------------------------------------------------------------------
 
 
