@@ -73,9 +73,9 @@ def members(leader: int) -> dict[int, Process]:
     for process in everyone.values():
         children.setdefault(process.parent, []).append(process.pid)
     found: dict[int, Process] = {}
-    its_own = (process for process in everyone.values() if leader in {process.pid, process.session})
-    to_do = [process.pid for process in sorted(its_own, key=lambda one: (one.start, one.pid), reverse=True)]
-    while to_do:  # the oldest first
+    own = {process.pid for process in everyone.values() if leader in {process.pid, process.session}}
+    to_do = sorted(own, key=lambda pid: everyone[pid].parent not in own)  # those without a parent here are taken first
+    while to_do:
         pid = to_do.pop()
         if pid not in found:
             found[pid] = everyone[pid]

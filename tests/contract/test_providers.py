@@ -61,7 +61,7 @@ def test_parents_come_before_their_children_so_that_shells_end_before_what_they_
             order = list(found)
             assert all(order.index(one.parent) < order.index(one.pid) for one in found.values() if one.pid != shell.pid)
         finally:
-            for pid in reversed(processes.members(shell.pid)):
+            for pid in processes.members(shell.pid):
                 os.kill(pid, signal.SIGKILL)
 
 
