@@ -41,7 +41,7 @@ CASES = {
     "preprocess_then_train": (12, 4),
     "parallel_analysis_direct": (12, 1),
     "many_small_allocations": (12, 1),
-    "bound_to_schedulers": (1, 1),
+    "bound_to_schedulers": (3, 1),
 }
 """Lines of notes: one a job, or a rank; and the nodes that they must at least come from."""
 SOAKED = ("parallel_analysis_direct", "many_small_allocations", "bound_to_schedulers")
