@@ -126,6 +126,12 @@ GOALS = [
     Goal("1,000,000 at once: rate over that of 10,000", _own("million", "rate_ratio"), 0.7, True),
     Goal("idle run, % of a core", _own("idle", "percent"), 1, False),
     Goal(
+        "cost per placement, 10,000 managers over 10, 640,000 tasks running over 640",
+        lambda f: f["scheduler"]["cost"]["ratio_managers"],
+        1.5,
+        False,
+    ),
+    Goal(
         "cost per placement, 10,000 managers over 10, equally many running",
         lambda f: f["scheduler"]["cost"]["ratio_managers_equally_many_running"],
         1.5,

@@ -7,7 +7,9 @@ order over all managers, and their places are filled again. Prints a JSON line f
 
 - microseconds per placement with 10 and with 10,000 managers of 64 workers, and the ratio. It is
   dominated by misses of the memory cache: 640 leases in one case, 640,000 in the other;
-- the same with equally many running tasks: 10 managers of 64,000 workers;
+- what one `dict` costs of the running tasks alone, in both cases, with no scheduler: the same tasks end in
+  the same order, each is taken out and a new one put in;
+- the cost per placement with equally many running tasks: 10 managers of 64,000 workers;
 - microseconds with 10,000 and with 1,000,000 tasks queued, and the ratio that must stay flat;
 - placements a second with 1,000,000 tasks queued in 50 request classes over 1,000 managers;
 - placements a second with 10,000 request classes of one task each waiting.
@@ -21,7 +23,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from pilotflow.core.scheduler import Scheduler
@@ -103,11 +105,7 @@ class Steady:
         placed = 0
         for _ in range(number):
             self.now += 0.001
-            ended = []
-            for _ in range(self.random.randint(1, ENDED_A_TURN)):
-                at = self.random.randrange(len(running))
-                running[at], running[-1] = running[-1], running[at]
-                ended.append(running.pop())
+            ended = take_some(running, self.random)
             holders = [scheduler.managers[task.manager] for task in ended]
             start = time.perf_counter()
             for task, manager in zip(ended, holders, strict=True):
@@ -122,7 +120,45 @@ class Steady:
         return spent / placed
 
 
-def measure(cases: list[Steady], turns: int, rounds: int) -> list[float]:
+class Bare:
+    """A dict of as many running tasks, and nothing that schedules: what memory costs by itself."""
+
+    def __init__(self, running: int) -> None:
+        self.random = random.Random(1)
+        self.running = [Task(id, 0, 1, 1, b"") for id in range(1, running + 1)]
+        self.tasks = {task.id: task for task in self.running}
+        self.next_id = running
+
+    def turns(self, number: int) -> float:
+        """Do so many turns; seconds per task."""
+        tasks, running = self.tasks, self.running
+        spent = 0.0
+        placed = 0
+        for _ in range(number):
+            ended = take_some(running, self.random)
+            new = [Task(self.next_id + n, 0, 1, 1, b"") for n in range(1, len(ended) + 1)]
+            self.next_id += len(new)
+            start = time.perf_counter()
+            for old, task in zip(ended, new, strict=True):
+                del tasks[old.id]
+                tasks[task.id] = task
+            spent += time.perf_counter() - start
+            placed += len(new)
+            running += new
+        return spent / placed
+
+
+def take_some(running: list[Task], dice: random.Random) -> list[Task]:
+    """Take up to 64 tasks out of those that run, in random order."""
+    ended = []
+    for _ in range(dice.randint(1, ENDED_A_TURN)):
+        at = dice.randrange(len(running))
+        running[at], running[-1] = running[-1], running[at]
+        ended.append(running.pop())
+    return ended
+
+
+def measure(cases: Sequence[Steady | Bare], turns: int, rounds: int) -> list[float]:
     """Medians of microseconds per placement, measured in turn."""
     gc.collect()
     gc.freeze()
@@ -150,6 +186,10 @@ def main() -> int:
     show("us_per_placement_10_managers", few_us)
     show(f"us_per_placement_{many}_managers", many_us)
     show("ratio_managers", many_us / few_us)
+    few_us, many_us = measure([Bare(10 * WORKERS), Bare(many * WORKERS)], turns, rounds)
+    show(f"us_per_task_dict_of_{10 * WORKERS}", few_us)
+    show(f"us_per_task_dict_of_{many * WORKERS}", many_us)
+    show("ratio_dict", many_us / few_us)
     wide = WORKERS * many // 10
     few_us, many_us = measure([Steady(10, 10_000, wide), Steady(many, 10_000)], turns, rounds)
     show(f"us_per_placement_10_managers_{WORKERS * many}_running", few_us)
