@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, measured, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
 from pilotflow.runtime.versions import check_versions
+from pilotflow.runtime.worker_files import remove_left
 from pilotflow.runtime.workers import Workers
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def main() -> int:
     for note in report.notes:
         log.info("%s", note)
     os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory
-    zygote_ = zygote.start(connection.max_message_bytes)
+    zygote_ = zygote.start(connection.max_message_bytes, partial(remove_left, connection.directory))
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:

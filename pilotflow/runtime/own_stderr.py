@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from contextvars import ContextVar
 from typing import Final
 
 from pilotflow.context import RUNNING
-from pilotflow.runtime.tails import TAIL_BYTES, last_lines
-from pilotflow.runtime.worker_files import STDERR, of_worker
+from pilotflow.runtime.tails import tail_of
+from pilotflow.runtime.worker_files import MOST_BYTES, STDERR, of_worker, open_to_append, remove_left, shorten
+
+LOOK_EVERY: Final = 100
+"""After so many commands the file is looked at. Else only its position is, which costs no question to a file server."""
 
 
 class OwnStderr:
     """A worker's file, opened with its first command and kept open: what one command has written is its end.
 
     So a failed command can say what it has written, which costs one that goes well next to nothing.
+    The file stays short: what is too much is cut when the command has ended that has written it.
 
     Attributes:
         path: of the file; None before the first command, and if it cannot be made.
@@ -22,8 +28,10 @@ class OwnStderr:
 
     def __init__(self) -> None:
         self.path: str | None = None
+        self._directory = ""
         self._fd = -1
         self._start = 0
+        self._unlooked = 0
         self._refused = False
 
     def begin(self) -> int:
@@ -36,28 +44,61 @@ class OwnStderr:
             self._start = os.lseek(self._fd, 0, os.SEEK_CUR)  # commands have moved it, by what they wrote
         return self._fd
 
+    def end(self) -> None:
+        """The command has ended."""
+        if self._fd < 0:
+            return
+        self._unlooked += 1
+        if os.lseek(self._fd, 0, os.SEEK_CUR) > MOST_BYTES or self._unlooked >= LOOK_EVERY:
+            self._look()
+
     def tail(self) -> str:
-        """The last lines that the command has written."""
+        """The last lines that the command has written; to be asked before `end`."""
         if self._fd < 0:
             return ""
-        size = os.fstat(self._fd).st_size
-        begun = self._start if self._start <= size else 0  # who has opened /dev/stderr to write has emptied it
-        start = max(begun, size - TAIL_BYTES)
-        return last_lines(os.pread(self._fd, TAIL_BYTES, start).decode(errors="replace"))
+        self._unlooked = LOOK_EVERY
+        return tail_of(self._fd, self._start) or self._why_nothing()
+
+    def close(self) -> None:
+        """There will be no more commands."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            remove_left(self._directory, threading.get_native_id())
+
+    def _why_nothing(self) -> str:
+        with contextlib.suppress(OSError):
+            if not os.fstatvfs(self._fd).f_bavail:
+                return "[The disk of the run directory is full: what it wrote is lost.]"
+        return ""
+
+    def _look(self) -> None:
+        """Cut the file, if it is too long, and leave it, if it was removed: the next command has another."""
+        self._unlooked = 0
+        with contextlib.suppress(OSError):  # a file system that is full, or gone
+            shorten(self._fd)
+            os.lseek(self._fd, 0, os.SEEK_END)  # commands that open /dev/stderr write elsewhere than at our position
+            if os.fstat(self._fd).st_nlink:
+                return
+        os.close(self._fd)
+        self._fd = -1
 
     def _open(self) -> None:
         running = RUNNING.get()
         if running is None or not running[2].run_directory:
             return
-        path = of_worker(running[2].run_directory, STDERR, os.getpid())
+        self._directory = running[2].run_directory
+        path = of_worker(self._directory, STDERR, threading.get_native_id())
         try:
             path.parent.mkdir(exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self._fd = open_to_append(path, os.O_CREAT)
         except OSError:  # a full disk, say: then it goes where the worker's goes
             self._refused = True
+            self.path = None
             return
+        os.lseek(self._fd, 0, os.SEEK_END)  # behind what a worker has left that had this number
         self.path = str(path)
 
 
 OWN_STDERR: Final[ContextVar[OwnStderr | None]] = ContextVar("pilotflow_own_stderr", default=None)
-"""The worker's; None where commands write elsewhere: in threads of the program, in ranks of multi-node tasks."""
+"""The worker's, or that of a thread of the program that runs tasks; None in ranks of multi-node tasks."""

@@ -99,6 +99,7 @@ class Relay:
                 break
             self._loop.turn(left if not self._heard or self._over else 3600.0)
         self._channel.close()
+        remove_left(self._run_directory, self._pid)  # last: its file system may hang
         return 1 if self._code is None else self._code
 
     def _send(self, message: Any) -> None:
@@ -145,7 +146,6 @@ class Relay:
         _, status, usage = os.wait4(self._pid, 0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
-        remove_left(self._run_directory, self._pid)
         if self._code is None:
             self._code = _exit_code_of(status)
         self._over = True

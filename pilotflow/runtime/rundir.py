@@ -8,7 +8,7 @@ run.db              the run store
 scripts/            what providers submitted
 blocks/BLOCK/       its stdout and stderr, its managers' logs
 tasks/APP/          stdout and stderr of tasks that asked for AUTO_LOGNAME
-tasks/worker-*.err  stderr of commands that name no file for it, one a worker
+tasks/worker-*.err  stderr of commands that name no file for it, one a worker (or thread), at most about 1 MiB of it
 tasks/worker-*.nodes  host file of a running task that uses several nodes by itself
 scratch/            directories of tasks that have asked for one and have not ended well
 shared/             values shared by `pilotflow.share`, until the run ends

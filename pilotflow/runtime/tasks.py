@@ -17,7 +17,7 @@ from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs, StagingError
 from pilotflow.launchers.nesting import refuse_nested
 from pilotflow.remote_errors import add_note
-from pilotflow.runtime.own_stderr import OWN_STDERR
+from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.tails import tail
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
@@ -86,12 +86,26 @@ class BashCall:
             code = run_command(command, output, own.begin() if own is not None else -1)
         except OSError as error:
             raise self.unstartable(command, error) from None
-        if code and own is not None and own.path is not None:
-            raise BashExitError(self.name, code, None, own.tail(), own.path)
         if code:
-            path = output.stderr[0] if output.stderr else None
-            raise BashExitError(self.name, code, path, tail(path) if path else "")
+            raise self.failure(code, output, own)
+        if own is not None:
+            own.end()
         return 0
+
+    def failure(self, code: int, output: Output, own: OwnStderr | None) -> BashExitError:
+        """The error of a command that has ended with this exit code.
+
+        Args:
+            code: not 0; minus the signal's number if a signal ended it.
+            output: its files.
+            own: what its stderr went to if it has no file for it.
+        """
+        if own is not None and own.path is not None:
+            words = own.tail()
+            own.end()
+            return BashExitError(self.name, code, None, words, own.path)
+        path = output.stderr[0] if output.stderr else None
+        return BashExitError(self.name, code, path, tail(path) if path else "")
 
     def checked(self, command: Any) -> str:
         """What the function has returned, if it is a command.

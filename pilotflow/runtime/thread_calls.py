@@ -19,11 +19,11 @@ from contextvars import ContextVar
 from typing import IO, Any, Final
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
-from pilotflow.errors import BashExitError, ConfigError
+from pilotflow.errors import ConfigError
 from pilotflow.messages.records import Excess, Status, Task, encode_excess
 from pilotflow.resources import Request
 from pilotflow.runtime.calls import Calls
-from pilotflow.runtime.tails import tail
+from pilotflow.runtime.own_stderr import OWN_STDERR
 from pilotflow.runtime.tasks import (
     BashCall,
     InSetting,
@@ -202,8 +202,12 @@ class InThread(OtherForm):
             if value is None:
                 environment.pop(name, None)
         running = RUNNING_HERE.get()
+        own = OWN_STDERR.get() if output.stderr is None else None
+        fallback = own.begin() if own is not None else -1
         with opened(output) as files:
             streams = {("stdin", "stdout", "stderr")[fd]: file for fd, file in files}
+            if fallback >= 0:
+                streams["stderr"] = fallback
             try:
                 code = running.run(in_bash(text), cwd=setting.cwd, env=environment, **streams)
             except OSError as error:
@@ -211,8 +215,9 @@ class InThread(OtherForm):
                     raise call.unstartable(text, error) from None
                 raise ConfigError(f"the cwd of '{call.name}' cannot be entered: {error}") from None
         if code:
-            path = output.stderr[0] if output.stderr else None
-            raise BashExitError(call.name, code, path, tail(path) if path else "")
+            raise call.failure(code, output, own)
+        if own is not None:
+            own.end()
         return 0
 
 

@@ -157,6 +157,8 @@ class ThreadedClient(Client):
     def _fail_all(self, error: BaseException) -> None:
         self._end_threads("ended")
         super()._fail_all(error)
+        for pool in self._pools.values():
+            pool.close()
         give_streams_back()
 
     def _end_threads(self, how: str) -> list[int]:

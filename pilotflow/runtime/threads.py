@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from msgspec import msgpack
 
@@ -22,8 +22,12 @@ from pilotflow.messages.records import Result, Status, Task
 from pilotflow.resources import Request
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.definitions import Definitions
+from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.own_threads import start_thread
 from pilotflow.runtime.thread_calls import Running, ThreadCalls
+
+CLOSE_S: Final = 1.0
+"""Threads that have nothing to do are waited for so long when their run is over."""
 
 
 @dataclass
@@ -41,7 +45,7 @@ class _Seat:
 
 
 class ThreadPool:
-    """The threads of one executor. They are made when they are needed, and end with the program.
+    """The threads of one executor. They are made when they are needed, and end with the run.
 
     Args:
         label: the executor's.
@@ -74,6 +78,7 @@ class ThreadPool:
         self._running: dict[int, Running] = {}
         self._threads = 0
         self._idle = 0
+        self._closed = False
 
     @property
     def running(self) -> int:
@@ -129,6 +134,13 @@ class ThreadPool:
             one.end()
         return [id for id, one in running if not one.can_end]
 
+    def close(self) -> None:
+        """All is over: threads end, those that are busy as soon as they can."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._threads <= len(self._running), CLOSE_S)
+
     def has(self, id: int) -> bool:
         """Whether a task runs or waits here."""
         with self._changed:
@@ -146,16 +158,21 @@ class ThreadPool:
         return None
 
     def _work(self) -> None:
-        calls = ThreadCalls(self._definitions.bodies, self._connection.max_message_bytes)
-        while True:
-            running, task, frames = self._next()
+        calls, own = ThreadCalls(self._definitions.bodies, self._connection.max_message_bytes), OwnStderr()
+        OWN_STDERR.set(own)
+        while (found := self._next()) is not None:
+            running, task, frames = found
             self._begin(task.id)
             result, payload = self._execute(calls, running, task, frames)
             with self._changed:
                 del self._running[task.id]
             if running.begun:
                 self._done(result, payload)
-            del running, task, frames, result, payload
+            del found, running, task, frames, result, payload
+        own.close()
+        with self._changed:
+            self._threads -= 1
+            self._changed.notify_all()
 
     def _execute(
         self, calls: ThreadCalls, running: Running, task: Task, frames: list[Any]
@@ -166,7 +183,7 @@ class ThreadPool:
         RUNNING.set((task, started, seat, self._definitions.names))
         return _run(calls, running, task, frames, started, cpu)
 
-    def _next(self) -> tuple[Running, Task, list[Any]]:
+    def _next(self) -> tuple[Running, Task, list[Any]] | None:
         with self._changed:
             while True:
                 while self._line:
@@ -175,6 +192,8 @@ class ThreadPool:
                         task, frames, request = found
                         running = self._running[task.id] = Running(task.id, request)
                         return running, task, frames
+                if self._closed:
+                    return None
                 self._idle += 1
                 self._changed.wait()
                 self._idle -= 1

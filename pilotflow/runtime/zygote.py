@@ -19,12 +19,12 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pilotflow.ids import RUN_DIRECTORY_VARIABLE, WORKER_VARIABLE
+from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.runtime import worker
-from pilotflow.runtime.worker_files import remove_left
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -33,7 +33,7 @@ _REPORT = struct.Struct("<cqq")
 
 TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 CLEAR_AWAY_S: Final = 2.0
-"""Workers that are killed with their manager are waited for so long."""
+"""Workers that are killed with their manager are waited for so long, and until their files are tidied up."""
 
 SPAWN, KILL, WARN, ASK, BORN, UNBORN, DIED, HERE = b"S", b"K", b"W", b"A", b"B", b"U", b"D", b"H"
 
@@ -90,11 +90,12 @@ class Zygote:
                 found.append(report)
 
 
-def start(max_bytes: int) -> Zygote:
+def start(max_bytes: int, tidy: Callable[[int], None] = lambda _: None) -> Zygote:
     """Fork the zygote. Call it before anything opens threads or sockets.
 
     Args:
         max_bytes: largest result that the run's links carry.
+        tidy: removes what a dead worker, that pid, has left in files; called in a process that may take its time.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -103,7 +104,7 @@ def start(max_bytes: int) -> Zygote:
         return Zygote(ours, pid)
     ours.close()
     try:
-        _Server(theirs, max_bytes).run()
+        _Server(theirs, max_bytes, tidy).run()
     finally:
         os._exit(0)
 
@@ -111,14 +112,16 @@ def start(max_bytes: int) -> Zygote:
 class _Server:
     """The zygote's own side."""
 
-    def __init__(self, channel: socket.socket, max_bytes: int) -> None:
+    def __init__(self, channel: socket.socket, max_bytes: int, tidy: Callable[[int], None]) -> None:
         self._channel = channel
         self._max_bytes = max_bytes
         self._pids: dict[int, int] = {}  # worker number -> pid
         self._numbers: dict[int, int] = {}
         self._killed: dict[int, float] = {}  # workers that are not dead yet: when that was
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._run_directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
+        self._dead: list[int] = []  # workers after whom nobody has tidied up
+        self._tidier = 0  # the process that does so now
+        self._tidy = tidy
 
     def run(self) -> None:
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -141,6 +144,8 @@ class _Server:
             self._bury()
             if not self._obey(wake_read, wake_write):
                 break
+            if self._dead and not self._tidier:
+                self._start_tidying()
         for number in self._pids:
             self._kill(number)
         self._clear_away()
@@ -202,15 +207,16 @@ class _Server:
                 return
             if pid == 0:
                 return
+            if pid == self._tidier:
+                self._tidier = 0
             number = self._numbers.pop(pid, None)
             if number is not None:  # else an orphan of some task
                 del self._pids[number]
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)  # what it left behind
                 self._kill_strays(number)
-                if self._run_directory:
-                    remove_left(self._run_directory, pid)
                 self._report(DIED, number, status)
+                self._dead.append(pid)
 
     def _kill(self, number: int) -> None:
         self._killed.setdefault(number, time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -227,15 +233,31 @@ class _Server:
                 if child not in self._numbers and mark in _environment(child) and _started_at(child) >= since - TICK_S:
                     kill_tree(child)
 
+    def _start_tidying(self) -> None:
+        """Have the files of dead workers removed by a process that nobody waits for: their file system may hang."""
+        try:
+            self._tidier = os.fork()
+        except OSError:
+            return  # later there may be room
+        if self._tidier == 0:
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            self._channel.close()
+            try:
+                for pid in self._dead:
+                    self._tidy(pid)
+            finally:
+                os._exit(0)
+        self._dead.clear()
+
     def _clear_away(self) -> None:
-        """Remove what the workers leave that have just been killed, as soon as they are dead, if that is soon."""
+        """Tidy up after the workers that have just been killed, as soon as they are dead, if that is soon."""
         deadline = time.monotonic() + CLEAR_AWAY_S
-        while self._run_directory and self._pids and time.monotonic() < deadline:
-            for number, pid in list(self._pids.items()):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    del self._pids[number]
-                    self._kill_strays(number)
-                    remove_left(self._run_directory, pid)
+        while time.monotonic() < deadline:
+            self._bury()
+            if not self._pids and not self._tidier:
+                if not self._dead:
+                    return
+                self._start_tidying()
             time.sleep(0.01)
 
     def _report(self, kind: bytes, number: int, value: int) -> None:

@@ -106,6 +106,31 @@ def test_output_files_are_the_same_in_threads_and_on_workers(either: pf.Run, tmp
         assert (tmp_path / f"{n}.err").read_text() == f"warning: text {n}\n"
 
 
+def test_a_failed_command_without_a_file_is_quoted_in_threads_and_on_workers(either: pf.Run) -> None:
+    failed = [shell(f"echo one {n} >&2; sleep 0.1; echo two {n} >&2; exit 3") for n in range(4)]
+    for n, future in enumerate(failed):
+        error = future.exception()
+        assert isinstance(error, BashExitError)
+        assert error.stderr_tail == f"one {n}\ntwo {n}"
+        assert error.shared_stderr is not None
+        assert f"one {n}\ntwo {n}\n" in Path(error.shared_stderr).read_text()
+        assert Path(error.shared_stderr).match(f"{either.directory}/tasks/worker-*.err")
+    with pytest.raises(BashExitError, match="It wrote nothing to its stderr"):
+        shell("exit 3").result()
+    assert shell("head -c 3000000 /dev/zero | tr '\\0' x >&2").result() == 0
+    for path in (either.directory / "tasks").iterdir():
+        assert path.stat().st_size < 1_000_000, "and it stays short"
+
+
+def test_threads_leave_no_empty_files_and_end_with_their_run(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with pf.load(pf.Config(executors=[THREADS], run_dir=tmp_path / "runs")) as run:
+        assert [future.result() for future in [shell("sleep 0.1") for _ in range(4)]] == [0] * 4
+        assert len(list((run.directory / "tasks").iterdir())) == 2
+    assert list((run.directory / "tasks").iterdir()) == []
+    until(lambda: threading.active_count() <= before, "the end of the threads")
+
+
 def test_commands_are_the_same_in_threads_and_on_workers(either: pf.Run, tmp_path: Path) -> None:
     app = shell.options(stdout=pf.AUTO_LOGNAME, stderr=pf.AUTO_LOGNAME, cwd=str(tmp_path), env={"WORD": "hello"})
     future = app('echo "$WORD from $(basename "$PWD")"; echo made > made.txt', outputs=["made.txt"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,43 @@ def test_a_zygote_that_was_sent_no_link_for_a_worker_says_so_and_lives_on() -> N
     finally:
         real.channel.close()
         os.waitpid(real.pid, 0)
+
+
+def test_deaths_are_reported_and_workers_born_while_the_run_directory_hangs() -> None:
+    """What removes a dead worker's files waits here for a pipe into which nobody writes, as for a file server."""
+    hung, nobody = os.pipe()
+    real = zygote.start(1 << 20, lambda pid: (os.read(hung, 1), None)[1])
+    try:
+        for number in (1, 2, 3):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                real.spawn(number, theirs)
+                [(kind, _, pid)] = until(real.reports, f"the birth of worker {number}") or []
+                assert kind == zygote.BORN
+                os.kill(pid, signal.SIGKILL)
+                [died] = until(real.reports, f"the death of worker {number}") or []
+                assert died == (zygote.DIED, number, signal.SIGKILL)
+    finally:
+        real.channel.close()
+        until(lambda: os.waitpid(real.pid, os.WNOHANG)[0], "the end of the zygote, which waits for no file server")
+        os.close(hung)
+        os.close(nobody)
+
+
+def test_the_files_of_dead_workers_are_tidied_up_also_of_those_that_end_with_the_zygote(tmp_path: Path) -> None:
+    real = zygote.start(1 << 20, lambda pid: (tmp_path / str(pid)).touch())
+    pids: list[int] = []
+    links: list[socket.socket] = []
+    for number in (1, 2, 3):
+        links += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        real.spawn(number, links[-1])
+        [(_, _, pid)] = until(real.reports, "a birth") or []
+        pids.append(pid)
+    os.kill(pids[0], signal.SIGKILL)
+    until((tmp_path / str(pids[0])).exists, "tidying up after the first")
+    assert len(list(tmp_path.iterdir())) == 1
+    real.channel.close()
+    os.waitpid(real.pid, 0)
+    assert {path.name for path in tmp_path.iterdir()} == set(map(str, pids))
+    for link in links:
+        link.close()
