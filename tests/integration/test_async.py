@@ -15,6 +15,7 @@ import pytest
 
 import pilotflow as pf
 from pilotflow.errors import ConfigError, RunClosed
+from tests.integration import call_tasks
 
 STALL_LIMIT_S = 0.05
 ATTEMPTS = 6
@@ -142,24 +143,18 @@ def test_async_with_works_for_a_run_that_was_started_before(config: pf.Config) -
     assert not run.is_open
 
 
-def test_leaving_the_block_waits_for_tasks_while_the_loop_goes_on(config: pf.Config) -> None:
+def test_leaving_the_block_waits_for_tasks_while_the_loop_goes_on(config: pf.Config, tmp_path: Path) -> None:
+    place = str(tmp_path / "hold")
+
     async def body() -> None:
-        ticks = 0
+        async def let_go() -> None:
+            call_tasks.let_go(place)
 
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0.01)
-                ticks += 1
-
-        ticking = asyncio.ensure_future(tick())
         async with pf.load(config):
-            await double(0)
-            future = double(1, 0.5)
-            before = ticks
-        assert future.result(0) == 2
-        assert ticks > before + 5
-        ticking.cancel()
+            held = pf.python_app(call_tasks.hold)(place)
+            going_on = asyncio.ensure_future(let_go())  # it runs when the loop has its turn: while the block is left
+        assert held.result(0) == place
+        await going_on
 
     in_loop(body)
 

@@ -19,6 +19,7 @@ from pilotflow.caching.index import CacheIndex
 from pilotflow.serialize import unpack
 from tests.core.test_cache_files import LATER, key_of
 from tests.integration.scripts import ROOT
+from tests.waiting import until
 
 WRITER = """
 import itertools, sys
@@ -61,6 +62,8 @@ def test_writers_killed_at_any_moment_leave_whole_entries_only(
         for writer in writers:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"started\n"
+        if round_ == kills - 1:
+            until(lambda: any(directory.glob("entries/*/*")), "an entry is written")
         time.sleep(0.003 * (round_ + 1))  # another moment each time
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
@@ -78,7 +81,7 @@ def test_writers_killed_at_any_moment_leave_whole_entries_only(
         with closing(CacheIndex(files)) as index:
             nearest = index.nearest("f", key_of("asked"), LATER)
         assert (0 if nearest is None else nearest.calls) == written
-    assert written
+    assert written, "entries of the last round at least"
 
 
 PROGRAM = """

@@ -123,12 +123,14 @@ def test_a_line_that_the_program_has_not_finished_is_left_alone(start: Start) ->
     terminal = start("""
     with pf.load(config) as run:
         futures = [wait_for("go", x) for x in range(4)]
-        time.sleep(0.6)
+        input("")
         print("half a line, ", end="", flush=True)
         input("")
         print("and the rest")
         go("go")
     """)
+    terminal.wait_for(lambda lines: any("2 running" in line for line in lines))
+    terminal.send("\n")
     terminal.wait_for(lambda lines: any(line.startswith("half a line,") for line in lines))
     terminal.send("\n")
     assert terminal.finish() == 0

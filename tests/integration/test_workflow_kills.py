@@ -28,13 +28,10 @@ from pilotflow.workflow.inbox import Inbox
 from pilotflow.workflow.records import Action, Deed, Trigger
 from pilotflow.workflow.store import JobStore
 from tests.integration import workflow_tools as tools
-from tests.integration.workflow_tools import MARK, Program, a_job, a_run, a_workflow
+from tests.integration.workflow_tools import GATE, MARK, Program, a_job, a_run, a_workflow
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # many processes, one after another, on a machine that may be busy
-
-GATE = "while [ ! -e go ]; do sleep 0.05; done"
-"""A command that waits for a file."""
 
 
 @pytest.fixture
@@ -177,14 +174,14 @@ def _check(run: Path, jobs: int, code: int, killed_max: int) -> int:
 def test_results_that_come_in_one_moment_with_the_loss_of_the_interchange_do_not_hang_the_run(
     tmp_path: Path, runs: list[Path]
 ) -> None:
-    run = a_run(tmp_path, a_workflow(*(a_job(n, f"{MARK}; sleep 0.02") for n in range(60))))
+    run = a_run(tmp_path, a_workflow(*(a_job(n, MARK if n < 2 else f"{GATE}; {MARK}") for n in range(60))))
     runs.append(run)
     program = Program(run)
-    until(lambda: tools.ended(run) >= 2, "jobs end")
+    until(lambda: tools.ended(run) == 2, "the first jobs end")
     others = tools.marked(run, b"")
     program.process.send_signal(signal.SIGSTOP)  # what comes now is heard together
-    more = len(tools.marks(run)) + 20
-    until(lambda: len(tools.marks(run)) >= more, "jobs end of which the program has not heard")
+    (tmp_path / "go").touch()
+    until(lambda: len(tools.marks(run)) >= 22, "jobs end of which the program has not heard")
     for pid in others:  # so that nobody tells these results once more
         tools.kill(pid)
     program.process.send_signal(signal.SIGCONT)
@@ -278,11 +275,12 @@ def test_managers_finish_what_they_run_without_a_coordinator_and_the_next_one_ha
 def test_an_interchange_that_nobody_goes_on_with_ends_everything_after_its_time(
     tmp_path: Path, runs: list[Path]
 ) -> None:
-    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; sleep 0.5"), a_job(1, MARK, 0)), keep_s=1.0)
+    run = a_run(tmp_path, a_workflow(a_job(0, f"{MARK}; {GATE}"), a_job(1, MARK, 0)), keep_s=1.0)
     runs.append(run)
     program = Program(run)
     until(lambda: tools.marks(run), "the job runs")
     program.kill()
+    (tmp_path / "go").touch()
     until(lambda: tools.nothing_left(run), "everything has ended")
     assert Program(run).wait() == 0
     assert tools.marks(run)["job1"] == [1]

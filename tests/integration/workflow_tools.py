@@ -30,6 +30,8 @@ Cli: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
 PATIENCE_S = 60.0
 MARK = 'echo "$TORC_ATTEMPT_ID" >> "$PILOTFLOW_HOME_DIR/marks/$TORC_JOB_NAME"'
 """A command that leaves a line for each attempt at its job."""
+GATE = "while [ ! -e go ]; do sleep 0.05; done"
+"""A command that waits for a file."""
 
 
 def a_job(index: int, command: str = "true", *depends_on: int, **words: Any) -> Job:

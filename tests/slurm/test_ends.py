@@ -25,7 +25,7 @@ def hold_blocks() -> None:
         tasks = [pause(600) for _ in range(8)]
         wait_for(lambda: sum(task.running() for task in tasks) >= 4, "tasks run")
         wait_for(lambda: sum(info.batch_id is not None for info in run.blocks()) == 4, "all blocks are submitted")
-        time.sleep(1.0)  # the interchange hears of them
+        run.explain(tasks[-1])  # the interchange answers, and has heard of the blocks before it was asked
         print("interchange", run._interchange.pid, flush=True)
         pause(600).result()
 
