@@ -49,7 +49,7 @@ def _head(name: str, run: PastRun) -> list[str]:
         case "died":
             first = f"Run {name} has died, its program (pid {run.pid}) is gone. On record as ended: {counts}."
         case "ending":
-            first = f"Run {name} is ending: {counts} so far."
+            first = f"Run {name} is ending, its program (pid {run.pid}) is there, and nobody answers: {counts} so far."
         case _:
             first = f"Run {name} has ended: {counts}."
     if run.began is None:

@@ -185,13 +185,17 @@ class UnixChannel:
 
 
 class UnixServer:
-    """The interchange's side of a Unix endpoint in a directory that only its user can enter."""
+    """The interchange's side of a Unix endpoint in a directory that only its user can enter.
+
+    Attributes:
+        path: of the socket that it listens on.
+    """
 
     def __init__(
         self, loop: Loop, listener: socket.socket, max_bytes: int, hear: Hear, hang_up: HangUp, garbage: Garbage
     ) -> None:
         self._loop = loop
-        self._path = Path(listener.getsockname())
+        self.path = Path(listener.getsockname())
         self._max_bytes = max_bytes
         self._hear = hear
         self._hang_up = hang_up
@@ -201,6 +205,15 @@ class UnixServer:
         self._listener = listener
         self._listener.setblocking(False)
         loop.add(listener.fileno(), self._accept)
+
+    def listen_at(self, listener: socket.socket) -> None:
+        """Take new connections from this socket instead; those that are open stay."""
+        self._loop.remove(self._listener.fileno())
+        self._listener.close()
+        self.path = Path(listener.getsockname())
+        self._listener = listener
+        self._listener.setblocking(False)
+        self._loop.add(listener.fileno(), self._accept)
 
     def _accept(self) -> None:
         while True:
@@ -240,4 +253,4 @@ class UnixServer:
             connection.close()
         self._loop.remove(self._listener.fileno())
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ import logging
 import os
 import platform
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from pilotflow.messages.records import Refused
 from pilotflow.runtime import leftovers, limits
 from pilotflow.runtime.channels import Server, UnixServer
 from pilotflow.runtime.connection import Connection, read_connection, write_connection
+from pilotflow.runtime.listening import UnixListeners, listen
 from pilotflow.runtime.loop import Loop
 
 CLOSE_GRACE_S = 3.0
@@ -80,6 +80,7 @@ class Interchange:
         self._post = Post(time.time_ns())
         self._loop = Loop()
         self._servers: list[Server] = []
+        self._unix = UnixListeners(log)
         self._context: Any = None
         self._close_at: float | None = None
         self._client_gone = False
@@ -91,8 +92,9 @@ class Interchange:
             "managers": self._open("manager", connection.managers, from_manager(), self._from_manager),
             "control": self._open("control", connection.control, from_control(), self._from_control),
         }
+        self._path = path
         if any(getattr(connection, kind) != endpoints for kind, endpoints in opened.items()):
-            write_connection(path, msgspec.structs.replace(connection, **opened))
+            self._publish(**opened)
         self._watch_client()
 
     # ---- opening ----------------------------------------------------------------------------
@@ -112,9 +114,11 @@ class Interchange:
                 self._hung_up((index, peer))
 
             if endpoint.startswith("unix:"):
-                listener = _listener(endpoint[5:], self._listeners.get(endpoint))
+                listener = listen(endpoint[5:], self._listeners.get(endpoint))
                 limit = self._connection.max_message_bytes
-                self._servers.append(UnixServer(self._loop, listener, limit, hear, hang_up, self._count_garbage))
+                server = UnixServer(self._loop, listener, limit, hear, hang_up, self._count_garbage)
+                self._servers.append(server)
+                self._unix.add(server)
                 opened.append(endpoint)
             else:
                 opened.append(self._open_tcp(domain, endpoint, hear))
@@ -150,6 +154,23 @@ class Interchange:
             f"Cannot listen on {endpoint.removeprefix('tcp://')}: {problem}. Free a port, or set other `ports`, "
             "or another `address` of the executor."
         )
+
+    def _publish(self, **opened: tuple[str, ...]) -> None:
+        """Write the endpoints into the connection file."""
+        self._connection = msgspec.structs.replace(self._connection, **opened)
+        write_connection(self._path, self._connection)
+
+    def _look_after_sockets(self, now: float) -> None:
+        moved = self._unix.look(now)
+        if not moved:
+            return
+        before = self._connection
+        kinds = {"client": before.client, "managers": before.managers, "control": before.control}
+        try:
+            if read_connection(self._path).epoch == before.epoch:  # else it is a later interchange's
+                self._publish(**{kind: tuple(moved.get(each, each) for each in ends) for kind, ends in kinds.items()})
+        except (OSError, ConfigError) as error:
+            self._log.error("nobody else will find this run: %s cannot be written: %s", self._path, error)
 
     def _watch_client(self) -> None:
         if self._programs.program > 0:
@@ -282,12 +303,13 @@ class Interchange:
                 if not exchange.peers or now >= self._close_at:
                     break
                 deadline = min(deadline, self._close_at)
+            else:
+                self._look_after_sockets(now)
+                deadline = min(deadline, self._unix.due_at)
             self._loop.turn(deadline - now)
         for server in self._servers:
             server.close()
-        for folder in {Path(endpoint[5:]).parent for endpoint in self._listeners}:
-            with contextlib.suppress(OSError):  # the client may be doing the same
-                folder.rmdir()
+        self._unix.close()
         if self._context is not None:
             self._context.destroy(linger=500)
         if self._client_gone:  # last: managers that come only now must find nobody, and go
@@ -304,16 +326,6 @@ def _candidates(endpoint: str) -> list[str]:
     """The endpoints of a range of ports, or the endpoint itself."""
     host, ports = split_endpoint(endpoint)
     return [endpoint_of(host, str(port)) for port in parse_ports(ports)] if "-" in ports else [endpoint]
-
-
-def _listener(path: str, descriptor: int | None) -> socket.socket:
-    if descriptor is not None:
-        return socket.socket(fileno=descriptor)
-    Path(path).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen(1024)
-    return listener
 
 
 def main() -> int:

@@ -111,6 +111,12 @@ def _followers(found: argparse.Namespace, head: Options, log: logging.Logger) ->
     return Followers(found, head, log)
 
 
+def _cannot_start(error: ConfigError, log: logging.Logger) -> int:
+    log.error("cannot start: %s", error)
+    sys.stderr.write(f"pilotflow manager: {error}\n")
+    return 1
+
+
 def main() -> int:
     """Run a manager as its command line says."""
     started = time.monotonic()
@@ -124,9 +130,7 @@ def main() -> int:
         options = _within_limits(options, 0 if followers is None else followers.files)
         check_versions(connection, options.node, bool(options.python.prefix))
     except ConfigError as error:
-        log.error("cannot start: %s", error)
-        sys.stderr.write(f"pilotflow manager: {error}\n")
-        return 1
+        return _cannot_start(error, log)
     log.info("the node: %s", report.summary())
     for note in report.notes:
         log.info("%s", note)
@@ -144,6 +148,8 @@ def main() -> int:
         code = drive(loop, [head, *followers.managers(connection, loop, started)], head)
         followers.close()
         return code
+    except ConfigError as error:
+        return _cannot_start(error, log)
     except Exception as error:
         log.exception("the manager ends because of a bug")
         sys.stderr.write(f"pilotflow manager: a bug: {error!r}; see its log in {options.directory}\n")

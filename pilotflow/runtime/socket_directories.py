@@ -53,6 +53,22 @@ def make() -> Path:
         raise ConfigError(f"{text} Name one that can be written in XDG_RUNTIME_DIR or TMPDIR.") from None
 
 
+def make_again(directory: Path) -> Path:
+    """A run's directory that somebody may have removed, as `make` has made it; or another one in its place.
+
+    Raises:
+        ConfigError: neither can be made.
+    """
+    with contextlib.suppress(OSError):
+        directory.mkdir(0o700)
+    try:
+        status = directory.lstat()
+    except OSError:
+        return make()
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700
+    return directory if is_ours else make()  # somebody else may have taken its name
+
+
 def remove(directory: Path) -> None:
     """Remove what `make` has made, with its sockets."""
     for path in directory.glob("*"):

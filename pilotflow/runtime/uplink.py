@@ -249,6 +249,9 @@ def endpoints_from(connection: Connection, host: str) -> list[str]:
         if endpoint.startswith("unix:") and connection.host == host and Path(endpoint[5:]).parent.is_dir():
             return [endpoint]
     found = [endpoint for endpoint in connection.managers if not endpoint.startswith("unix:")]
+    if not found and connection.host == host:
+        gone = ", ".join(endpoint[5:] for endpoint in connection.managers)
+        raise ConfigError(f"Run {connection.run_id} is over, or its sockets were removed: there is no {gone}.")
     if not found:
         raise ConfigError(
             f"The run listens only on this host's Unix sockets ({connection.host}), and this manager is on "
