@@ -11,6 +11,9 @@ from typing import Any
 
 FEW_DESCRIPTORS = 200
 """While no more are open, a mapping may keep one; from then on payloads are copied into plain memory."""
+_NAME = "pilotflow-payload"
+_CLOSE_ON_EXEC = 1
+"""MFD_CLOEXEC in memfd_create(2)."""
 
 
 class MemoryFile:
@@ -35,13 +38,12 @@ class MemoryFile:
         Raises:
             OSError: no memory or no descriptor is to be had.
         """
-        fd = os.memfd_create("pilotflow-payload", os.MFD_CLOEXEC)
-        file = cls(fd, 0)
+        file = cls(_memory_file(), 0)
         for part in parts:
             view = memoryview(part).cast("B")
             file.size += len(view)
             while len(view):
-                view = view[os.write(fd, view) :]
+                view = view[os.write(file.fd, view) :]
         return file
 
     def view(self) -> memoryview:
@@ -80,6 +82,23 @@ class MemoryFile:
 
     def __del__(self) -> None:
         os.close(self.fd)
+
+
+def _memory_file() -> int:
+    """The descriptor of a new one."""
+    try:
+        return os.memfd_create(_NAME)  # which sets that it is closed when a program is executed
+    except (
+        AttributeError
+    ):  # this Python was built with a C library older than 2.27, as conda's is, and runs with a newer one
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = int(libc.memfd_create(_NAME.encode(), _CLOSE_ON_EXEC))
+        if fd < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number)) from None
+        return fd
 
 
 def keepable(frame: Any) -> Any:

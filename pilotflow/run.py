@@ -43,7 +43,7 @@ from pilotflow.runtime.connection import Connection, Keys, write_connection
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
-from pilotflow.runtime.limits import check_kernel
+from pilotflow.runtime.limits import say_how_ends_are_seen
 from pilotflow.runtime.run_record import RunRecord
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store, open_store
@@ -88,10 +88,10 @@ class Run:
     def __init__(self, config: Config, setups: dict[str, bytes] | None = None, place: Surface | None = None) -> None:
         self.config = config
         self.display: Display | None = None
-        check_kernel()
         self.directory, self.run_id = self._find_directory()
         self._pid = os.getpid()
         self._log, self._log_handler = rundir.open_log(self.directory)
+        say_how_ends_are_seen(self._log)
         self._lock = threading.Lock()
         self._closed = False
         self._load: Load | None = None

@@ -15,6 +15,7 @@ from typing import IO, ClassVar, Final
 
 from pilotflow.providers import processes
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider, script_text
+from pilotflow.runtime.process_end import ProcessEnd
 
 _RUNNING: Final = BlockStatus(BlockState.RUNNING)
 
@@ -87,13 +88,9 @@ class LocalProvider(Provider):
         if name is None:
             return None
         try:
-            fd = os.pidfd_open(name[0])
+            return ProcessEnd(*name).detach()
         except ProcessLookupError:
             return None
-        if processes.is_running(*name):  # and it is no other one that has its id now
-            return fd
-        os.close(fd)
-        return None
 
     def cancel(self, ids: Sequence[str]) -> None:
         """See `Provider.cancel`: SIGTERM now, SIGKILL by a later `status` when the grace is over."""

@@ -1,9 +1,9 @@
 """The last one to go: cancels a run's batch jobs when its program and its interchange have both been killed.
 
-    python -m pilotflow.runtime.block_guard FILE DESCRIPTOR DESCRIPTOR
+    python -m pilotflow.runtime.block_guard FILE PID:START PID:START
 
-The descriptors are pidfds of the two, the file is kept by `runtime/guarding.py`. It sleeps in one system call until
-both are gone; then it runs the commands in the file, and does so until they have worked several times in a row: a
+These name the two by process id and start time; the file is kept by `runtime/guarding.py`. It sleeps until both are
+gone; then it runs the commands in the file, and does so until they have worked several times in a row: a
 job that was being handed in when the program died may show up only now. No file, or an empty one: nothing to do.
 
 If a guard is killed as well, that of the next run in the same place does this for it, when it starts.
@@ -11,14 +11,16 @@ If a guard is killed as well, that of the next run in the same place does this f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from pilotflow.runtime.process_end import ProcessEnd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,16 +36,12 @@ PATIENCE_S = 6 * 3600.0
 COMMAND_TIMEOUT_S = 60.0
 
 
-def wait_for_the_end(descriptors: list[int]) -> None:
-    """Sleep until these processes are all gone."""
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    left = len(descriptors)
-    while left:
-        for descriptor, _ in poll.poll():
-            poll.unregister(descriptor)
-            left -= 1
+def wait_for_the_ends(names: list[str]) -> None:
+    """Sleep until these processes, named "PID:START", are all gone."""
+    for name in names:
+        pid, start = map(int, name.split(":"))
+        with contextlib.suppress(ProcessLookupError):
+            ProcessEnd(pid, start).has_come(None)
 
 
 def read(file: Path) -> tuple[list[str], list[list[str]]]:
@@ -118,7 +116,7 @@ def main() -> int:
     os.chdir("/")
     file = Path(sys.argv[1])
     cancel_those_of_others(file)
-    wait_for_the_end([int(word) for word in sys.argv[2:]])
+    wait_for_the_ends(sys.argv[2:])
     if read(file)[1]:
         log = log_of(file, about=file)
         log.error("program and interchange of this run are gone: cancelling its blocks")

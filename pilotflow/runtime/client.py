@@ -55,6 +55,7 @@ from pilotflow.runtime.local_book import LocalBook
 from pilotflow.runtime.lookup import with_blocks
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
+from pilotflow.runtime.process_end import ProcessEnd
 from pilotflow.runtime.store import Store
 from pilotflow.serialize import Packed
 
@@ -112,8 +113,8 @@ class Client(ClientCalls):
         self._book = LocalBook(self._say_of_tasks, self.call, limit, self.definitions.narrowed)
         self._threads = BodyThreads(log)
         self._loop.add_bell(self._wake_fd)
-        self._pidfd = os.pidfd_open(interchange_pid)
-        self._loop.add(self._pidfd, lambda: self._interchange_lost("its process has ended"))
+        self._interchange_end = ProcessEnd(interchange_pid)
+        self._loop.add(self._interchange_end.fileno(), lambda: self._interchange_lost("its process has ended"))
         self._thread = threading.Thread(target=self._run, name="pilotflow-client", daemon=True)
 
     def start(self) -> None:
@@ -429,4 +430,4 @@ class Client(ClientCalls):
         self._threads.close()
         self._mail.close()
         self._loop.close()
-        os.close(self._pidfd)
+        self._interchange_end.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pilotflow.ids import RUN_VARIABLE
+from pilotflow.providers import processes
 from pilotflow.providers.base import Provider
 from pilotflow.runtime import leftovers, rundir
 
@@ -43,22 +44,10 @@ class BlockGuard:
     def _start(self, interchange_pid: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **rundir.import_path()}
         environment.pop(RUN_VARIABLE, None)  # what carries the mark is ended as a leftover
-        descriptors = [os.pidfd_open(pid) for pid in (os.getpid(), interchange_pid)]
-        argv = [sys.executable, "-m", "pilotflow.runtime.block_guard", str(self._file), *map(str, descriptors)]
+        names = [processes.name_of(pid) for pid in (os.getpid(), interchange_pid)]
+        argv = [sys.executable, "-m", "pilotflow.runtime.block_guard", str(self._file), *names]
         null = subprocess.DEVNULL
-        try:
-            return subprocess.Popen(
-                argv,
-                stdin=null,
-                stdout=null,
-                stderr=null,
-                env=environment,
-                start_new_session=True,
-                pass_fds=descriptors,
-            )
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        return subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=environment, start_new_session=True)
 
     def write(self, commands: Sequence[tuple[str, ...]]) -> None:
         """These commands would cancel everything now.

@@ -34,6 +34,7 @@ from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager import drive
 from pilotflow.runtime.manager_options import of_slurm_node, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
+from pilotflow.runtime.process_end import DESCRIPTORS
 from pilotflow.runtime.relays import Relays
 from pilotflow.runtime.step_crew import Start, StepCrew, inherited
 from pilotflow.runtime.versions import check_versions
@@ -42,7 +43,7 @@ _NO_JOB: Final = (
     "mode: slurm needs blocks that are jobs of Slurm, and SLURM_JOB_ID is not set here. Use provider type: slurm, or "
     "mode: direct."
 )
-FILES_PER_STEP: Final = 3
+FILES_PER_STEP: Final = DESCRIPTORS + 2
 """Descriptors of a running srun: its end, its stderr, and while it starts one more."""
 
 
@@ -56,7 +57,7 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
-        limits.check_kernel()
+        limits.say_how_ends_are_seen(log)
         loop = Loop()
         check_versions(connection, socket.gethostname(), bool(found.prefix))
         nodes = job_nodes(log, _NO_JOB)

@@ -39,6 +39,7 @@ from pilotflow.runtime.channels import Server, UnixServer
 from pilotflow.runtime.connection import Connection, read_connection, write_connection
 from pilotflow.runtime.listening import UnixListeners, listen
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.process_end import ProcessEnd
 
 CLOSE_GRACE_S = 3.0
 """Managers have this long to leave after the run has ended."""
@@ -86,7 +87,7 @@ class Interchange:
         self._client_gone = False
         self._programs = Succession(connection.client_pid, connection.keep_s)
         self._garbage_logged = -GARBAGE_LOG_PERIOD_S
-        self._client_fd = -1
+        self._client_end: ProcessEnd | None = None
         opened = {
             "client": self._open("client", connection.client, from_client(), self._from_client),
             "managers": self._open("manager", connection.managers, from_manager(), self._from_manager),
@@ -175,11 +176,11 @@ class Interchange:
     def _watch_client(self) -> None:
         if self._programs.program > 0:
             try:
-                self._client_fd = os.pidfd_open(self._programs.program)
+                self._client_end = ProcessEnd(self._programs.program)
             except ProcessLookupError:
                 self._client_lost()
             else:
-                self._loop.add(self._client_fd, self._client_lost)
+                self._loop.add(self._client_end.fileno(), self._client_lost)
 
     # ---- receiving --------------------------------------------------------------------------
 
@@ -236,10 +237,10 @@ class Interchange:
         self._post.forget(key)
 
     def _client_lost(self) -> None:
-        if self._client_fd >= 0:
-            self._loop.remove(self._client_fd)
-            os.close(self._client_fd)
-            self._client_fd = -1
+        if self._client_end is not None:
+            self._loop.remove(self._client_end.fileno())
+            self._client_end.close()
+            self._client_end = None
         if self._connection.keep_s > 0 and not self._exchange.closing:
             self._log.error(
                 "the program of this run (pid %d) is gone: what was handed out goes on, and its results are kept",

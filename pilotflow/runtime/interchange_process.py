@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from pilotflow.errors import InterchangeLost
 from pilotflow.runtime import rundir
 from pilotflow.runtime.connection import Connection
+from pilotflow.runtime.process_end import ProcessEnd
 from pilotflow.runtime.tails import tail
 
 EXIT_CODE_TIMEOUT_S = 1.0
@@ -89,32 +91,28 @@ class TakenOver:
     def __init__(self, pid: int, directory: Path) -> None:
         self.pid = pid
         self._directory = directory
-        self._fd = os.pidfd_open(pid)
+        self._end = ProcessEnd(pid)
+        self._ended = False
 
     @property
     def has_ended(self) -> bool:
         """Whether it is no more."""
-        return self._ended_within(0.0)
-
-    def _ended_within(self, timeout_s: float) -> bool:
-        import select  # only here is there something to wait for
-
-        return bool(select.select([self._fd], [], [], timeout_s)[0])
+        return self._ended or self._end.has_come()
 
     def end(self, timeout_s: float) -> None:
         """Wait for its end, and kill it when that takes longer."""
-        if not self._ended_within(timeout_s):
+        if self._ended:
+            return
+        if not self._end.has_come(timeout_s):
             self.kill()
-        os.close(self._fd)
-        self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # readable: it has ended
+        self._end.close()
+        self._ended = True
 
     def kill(self) -> None:
         """End it now."""
-        try:
-            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
-        except (ProcessLookupError, OSError):
-            return
-        self._ended_within(5.0)
+        with contextlib.suppress(OSError):
+            self._end.send(signal.SIGKILL)
+            self._end.has_come(5.0)
 
     def why_no_start(self) -> InterchangeLost:
         """The error of an interchange that does not let us take over."""

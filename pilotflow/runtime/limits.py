@@ -1,16 +1,15 @@
-"""What each of our processes sets up first: that the kernel has what it needs, its open-files limit and its log."""
+"""What each of our processes sets up first: its open-files limit and its log."""
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import platform
 import resource
 from pathlib import Path
 from typing import Final
 
 from pilotflow.errors import ConfigError
+from pilotflow.runtime.process_end import why_threads
 
 READ_MAX: Final = 256
 """Messages taken from one socket before others have their turn."""
@@ -24,22 +23,11 @@ WANTED_FILES: Final = 1 << 20
 """As far as we raise our soft limit, if the hard limit allows."""
 
 
-def check_kernel() -> None:
-    """See that the kernel shows ends of processes by descriptors, as Linux does from 5.3 on (pidfd_open(2)).
-
-    Raises:
-        ConfigError: it does not, or does not let us; says what this host has.
-    """
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        if error.errno not in {errno.ENOSYS, errno.EPERM}:
-            raise
-        raise ConfigError(
-            f"{platform.node()} has Linux {platform.release()}, which does not allow pidfd_open here ({error.strerror}). "
-            "pilotflow needs Linux 5.3 or newer: run it on a host, or in a container, where `uname -r` says so and "
-            "this call is not forbidden."
-        ) from error
+def say_how_ends_are_seen(log: logging.Logger) -> None:
+    """Tell the log if threads watch for the ends of processes here, see `process_end`."""
+    reason = why_threads()
+    if reason:
+        log.info("Linux %s shows no end of a process here (%s): threads watch for them", platform.release(), reason)
 
 
 def raise_open_files(need: int, who: str) -> int:

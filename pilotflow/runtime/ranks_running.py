@@ -19,6 +19,7 @@ from pilotflow.errors import TaskError, TaskTimeout
 from pilotflow.launchers.steps import Step
 from pilotflow.providers import processes
 from pilotflow.remote_errors import pack_exception
+from pilotflow.runtime.process_end import ProcessEnd
 from pilotflow.runtime.ranks_result import Ran, StepEnd, StepOutcome, outcome_of
 from pilotflow.runtime.tails import last_lines
 from pilotflow.units import format_duration
@@ -86,7 +87,7 @@ class RunningStep:
     def __init__(self, plan: Plan, process: subprocess.Popen[bytes], now: float, grace_s: float) -> None:
         self._plan = plan
         self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
+        self._process_end = ProcessEnd(process.pid)
         self._grace_s = grace_s
         self._started = now
         self._started_us = time.time_ns() // 1000
@@ -104,7 +105,7 @@ class RunningStep:
 
     def fileno(self) -> int:
         """A descriptor that is readable from the end of the launcher's process on."""
-        return self._pidfd
+        return self._process_end.fileno()
 
     def stop(self, words: str, now: float) -> None:
         """Order the end of the step: warn its ranks, end them after the grace. Does not wait.
@@ -146,10 +147,9 @@ class RunningStep:
 
         To be called when the outcome is no longer needed from here, or when the step was given up.
         """
-        if self._pidfd < 0:
+        if self._process_end.fileno() < 0:
             return
-        os.close(self._pidfd)
-        self._pidfd = -1
+        self._process_end.close()
         folder = self._plan.folder
         printed = [path for path in map(Path, (folder / "stdout", folder / "stderr")) if _size(path)]
         if not printed:
@@ -179,7 +179,7 @@ class RunningStep:
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
+            self._process_end.send(number)
 
     def _has_exited(self) -> bool:
         """Whether the launcher has ended. It stays a zombie, so that its session's id is not given away."""

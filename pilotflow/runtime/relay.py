@@ -27,6 +27,7 @@ from pilotflow.runtime import link, packets, worker
 from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.process_end import ProcessEnd
 from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.relay_link import Here, Over, Seen, Warned, decode_to_relay, encode
 from pilotflow.runtime.worker_files import remove_left
@@ -66,7 +67,7 @@ class Relay:
         self._ours = ours
         self._pid = pid
         self._run_directory = connection.directory
-        self._pidfd = os.pidfd_open(pid)
+        self._end = ProcessEnd(pid)
         self._buffer = packets.new_buffer()
         self._loop = Loop()
         self._until = time.monotonic() + CONNECT_S
@@ -83,7 +84,7 @@ class Relay:
             lambda _: None,
         )
         self._loop.add(ours.fileno(), lambda: (self._hear_worker(), None)[1])
-        self._loop.add(self._pidfd, self._bury)
+        self._loop.add(self._end.fileno(), self._bury)
 
     def run(self) -> int:
         """Carry messages until the worker has ended and the manager knows; returns the step's exit code."""
@@ -115,7 +116,7 @@ class Relay:
         elif not self._over:
             try:
                 packets.send(self._ours, bytes(header), frames)
-            except ConnectionError:  # it has died, which is noticed by its pidfd
+            except ConnectionError:  # it has died, which is noticed by itself
                 pass
 
     def _hear_worker(self) -> bool:
@@ -140,7 +141,7 @@ class Relay:
 
     def _bury(self) -> None:
         """The worker has ended, and what it has left behind goes with it."""
-        self._loop.remove(self._pidfd)
+        self._loop.remove(self._end.fileno())
         while self._hear_worker():
             pass
         _, status, usage = os.wait4(self._pid, 0)

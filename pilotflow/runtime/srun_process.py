@@ -1,4 +1,4 @@
-"""One srun while it runs: a process with a pidfd, whose stderr is passed on and whose last lines are kept."""
+"""One srun while it runs: a process whose end is seen, whose stderr is passed on and whose last lines are kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pilotflow.runtime.loop import Loop
+from pilotflow.runtime.process_end import ProcessEnd
 
 _KEPT_BYTES: Final = 8192
 
@@ -50,9 +51,9 @@ class SrunProcess:
         assert self._process.stderr is not None
         self._stderr = self._process.stderr.fileno()
         os.set_blocking(self._stderr, False)
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._end = ProcessEnd(self._process.pid)
         loop.add(self._stderr, self._read)
-        loop.add(self._pidfd, self._exited)
+        loop.add(self._end.fileno(), self._exited)
 
     @property
     def printed(self) -> str:
@@ -67,7 +68,7 @@ class SrunProcess:
     def end(self) -> None:
         """End all processes of the step, at once and for certain."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+            self._end.send(signal.SIGTERM)
 
     def _read(self) -> None:
         while True:
@@ -85,11 +86,11 @@ class SrunProcess:
             self._said = (self._said + text)[-_KEPT_BYTES:]
 
     def _exited(self) -> None:
-        self._loop.remove(self._pidfd)
+        self._loop.remove(self._end.fileno())
         self._read()  # what is there now; another process may hold the pipe for ever
         self._loop.remove(self._stderr)
         self._process.wait()
         assert self._process.stderr is not None
         self._process.stderr.close()
-        os.close(self._pidfd)
+        self._end.close()
         self._ended()

@@ -22,6 +22,8 @@ from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider
 
 ODD_NAME: Final = "odd 'quoted\" $HOME & ünï;(x)"
 _WAIT: Final = "sleep 600 & wait $!"
+_SHOWN_S: Final = 5.0
+"""An end that `status` tells must be shown by the descriptor by then."""
 
 
 class _Bench:
@@ -142,7 +144,7 @@ def _a_descriptor_shows_the_end_and_nothing_before(bench: _Bench) -> None:
         assert not select.select([fd], [], [], 0)[0], "the descriptor of end_fd shows the end of a block that runs"
         bench.provider.cancel([batch_id])
         bench.ended(batch_id)
-        assert select.select([fd], [], [], 0)[0], "the descriptor of end_fd does not show the end of the block"
+        assert select.select([fd], [], [], _SHOWN_S)[0], "the descriptor of end_fd does not show the end of the block"
     finally:
         os.close(fd)
 

@@ -13,15 +13,15 @@ TIMEOUT_S = 60
 
 
 def run_script(
-    directory: Path, code: str, *arguments: str, check: bool = True, stdin: str = ""
+    directory: Path, code: str, *arguments: str, check: bool = True, stdin: str = "", path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in a directory; its output as text."""
+    """Run a program in a directory, and with one more to import from; its output as text."""
     script = directory / "program.py"
     script.write_text(textwrap.dedent(code), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", *(arguments or [str(script)])],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{path}:{ROOT}" if path else str(ROOT)},
         input=stdin,
         capture_output=True,
         text=True,
