@@ -49,6 +49,7 @@ class Worker(Calls):
         self._early: list[tuple[Task, list[Any]]] = []
         self._seat = link.Sit((), (), None, {}, None, None)
         self._started_ns = 0  # of the running task; 0 while none runs
+        self._home = WorkingDirectory()
         self._others_cpu_s = 0.0  # CPU time of processes that tasks have started, at the last look
 
     def run(self) -> None:
@@ -101,6 +102,7 @@ class Worker(Calls):
             self._started_ns = 0
             status, packed = Status.ERROR, pack_exception(error)
         duration_us = (time.perf_counter_ns() - start) // 1000
+        self._home.go_back()
         cpu_us = (time.process_time_ns() - cpu_ns) // 1000
         peak_bytes = 0
         if duration_us >= MEASURED_FROM_US:
@@ -152,12 +154,41 @@ class Worker(Calls):
         try:
             function, args = unpack(payload)
             unpack_function(function)(*unpack(*args))
+            self._home.stay()
         except BaseException as error:  # noqa: BLE001  as for a task
             self._send(link.SetupRaised(), (pickle.dumps(tuple(pack_exception(error)), 5),))
             raise SystemExit(1) from None
 
     def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
         packets.send(self._channel, link.encode(message), frames)
+
+
+class WorkingDirectory:
+    """Where each task of a worker begins, wherever the last one has gone."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        self.stay()
+
+    def stay(self) -> None:
+        """Let it be where the worker is now."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        self._path = _path_of_here()
+
+    def go_back(self) -> None:
+        """Be there again."""
+        if _path_of_here() != self._path:  # to look asks no file server, to enter may
+            with contextlib.suppress(OSError):
+                os.fchdir(self._descriptor)
+
+
+def _path_of_here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 def main(channel: socket.socket, max_bytes: int) -> None:

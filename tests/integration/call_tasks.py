@@ -270,3 +270,14 @@ def double_decorated(x: int) -> Any:
 @traced
 def traced_app(x: int) -> int:
     return x * 10
+
+
+def go_to(directory: str) -> str:
+    """Change the working directory; one that is not there yet is removed again."""
+    path = Path(directory)
+    is_new = not path.exists()
+    path.mkdir(exist_ok=True)
+    os.chdir(path)
+    if is_new:
+        path.rmdir()
+    return directory

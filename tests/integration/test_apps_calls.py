@@ -304,6 +304,13 @@ def about_itself() -> tuple[pf.TaskContext, str, str | None]:
     return pf.current_task(), os.getcwd(), os.environ.get("PILOTFLOW_SCRATCH")
 
 
+def test_a_task_that_changes_its_directory_leaves_the_next_one_where_it_was(tmp_path: Path) -> None:
+    with pf.PilotExecutor(max_workers=1, run_dir=tmp_path, initializer=os.chdir, initargs=(str(tmp_path),)) as ex:
+        for where in ("/", tmp_path / "gone"):
+            assert ex.submit(call_tasks.go_to, str(where)).result() == str(where)
+            assert ex.submit(os.getcwd).result() == str(tmp_path)
+
+
 def test_a_task_knows_its_name_request_run_and_place(run: pf.Run, tmp_path: Path) -> None:
     app = pf.python_app(num_cpus=0.5, memory="64m", executors=["cpu"], cwd=tmp_path)(about_itself)
     future = app()
