@@ -15,6 +15,7 @@ import pytest
 
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.node.oom import OomKills
+from pilotflow.node.processes import ProcFiles
 from pilotflow.runtime.memory_watch import SHARE_OF_CORE, MemoryWatch, TreeUse, Watched
 from tests.integration.memory_groups import memory_group
 from tests.waiting import until
@@ -142,6 +143,37 @@ stay()
     assert 100 * MB <= found.memory_bytes <= 200 * MB
 
 
+MIXED = """
+mine = bytearray(b"x") * (40 * MB)
+shared = mmap.mmap(-1, 20 * MB)
+shared[:] = bytes(20 * MB)
+memory = os.memfd_create("x")
+os.write(memory, bytes(10 * MB))
+file = mmap.mmap(memory, 10 * MB)
+sum(file[::4096])
+if os.fork() == 0:
+    mine[: 10 * MB] = bytes(10 * MB)
+    say("ready")
+    stay()
+stay()
+"""
+
+
+def test_kernels_that_do_not_add_up_the_share_list_what_comes_to_the_same(workers: Workers, tmp_path: Path) -> None:
+    """As before Linux 5.4, on RHEL 8: smaps_rollup adds up the maps of files as well."""
+    pid = workers.ready(MIXED)
+    folder = tmp_path / str(pid)
+    folder.mkdir()
+    (folder / "smaps_rollup").write_text("Rss: 1 kB\nPss: 1 kB\n")
+    (folder / "smaps").write_bytes(Path(f"/proc/{pid}/smaps").read_bytes())
+    exact = ProcFiles().share(pid)
+    listed = ProcFiles(str(tmp_path)).share(pid)
+    assert exact is not None
+    assert listed is not None
+    assert exact >= 40 * MB
+    assert abs(listed - exact) < MB
+
+
 def test_a_child_between_vfork_and_exec_has_no_memory_of_its_own(workers: Workers, tmp_path: Path) -> None:
     # The child opens its input before it executes its program: a pipe that nobody writes to.
     os.mkfifo(tmp_path / "pipe")
@@ -241,6 +273,7 @@ def test_a_kill_by_the_kernel_is_counted_before_its_victim_is_seen_dead(small_gr
     code = f"""
 import pathlib, subprocess, sys
 from pilotflow.node.oom import OomKills
+from pilotflow.node.processes import ProcFiles
 pathlib.Path({str(small_group / "cgroup.procs")!r}).write_text("0")
 kills = OomKills()
 victim = subprocess.run([sys.executable, "-c", "x = bytearray(b'x') * (200 * 1024 * 1024)"])
