@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pilotflow.runtime.process_end import ProcessEnd
 from tests.command_line import CommandServer
 from tests.slurm.harness import settings as texts
 from tests.slurm.harness.hosts import Host, HostError, log_tail, port_of, shell, wait_for, wire
@@ -324,13 +325,11 @@ def guard() -> None:
     pid, state, hosts = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     first = {name: Host(name, state).pid for name in hosts}
     try:
-        descriptor = os.pidfd_open(pid)
+        end = ProcessEnd(pid)
     except ProcessLookupError:
         pass
     else:
-        import select
-
-        while not select.select([descriptor], [], [], 5.0)[0]:
+        while not end.has_come(5.0):
             if not state.exists():
                 return
     if any(first[name] is not None and Host(name, state).pid == first[name] for name in hosts):
