@@ -27,6 +27,7 @@ IDLE_TICK_S: Final = 1.0
 """The same once everything so far has ended: then there may be nothing to see for hours."""
 QUIET_S: Final = 0.5
 """What takes less time is not worth a line."""
+_AWAITED: Final = frozenset({Phase.REQUESTED, Phase.PENDING, Phase.SUSPENDED})
 _JOIN_S: Final = 1.0
 _ERASE: Final = "\r\x1b[2K"
 _FAILED: Final = re.compile(r"[\d,]+ failed")
@@ -168,12 +169,15 @@ def surface() -> Surface | None:
 def waited_for(blocks: Sequence[BlockInfo]) -> str:
     """What a run without any worker waits for, in a few words."""
     alive = [block for block in blocks if block.phase is not Phase.ENDED]
-    running = sum(block.phase is not Phase.PENDING and block.phase is not Phase.REQUESTED for block in alive)
-    if running:
+    if any(block.phase not in _AWAITED for block in alive):
         return "workers are starting"
     if alive:
         said = next((block.said for block in alive if block.said), "")
-        asked = f"{len(alive)} block{'s' if len(alive) > 1 else ''} pending"
+        suspended = sum(block.phase is Phase.SUSPENDED for block in alive)
+        pending = len(alive) - suspended
+        counts = [(pending, "pending"), (suspended, "suspended")]
+        words = [f"{count} block{'s' if count > 1 else ''} {word}" for count, word in counts if count]
+        asked = ", ".join(words)
         return f"no workers yet, {asked}{f' ({said})' if said else ''}"
     return "no workers yet"
 

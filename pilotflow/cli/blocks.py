@@ -57,8 +57,11 @@ def ask_blocks(connection: Connection) -> BlockReport:
 def awaited(report: BlockReport) -> list[str]:
     """A line for each block that its provider has not started, and why, and for what is in an executor's way."""
     lines = [f"{one.executor}: {one.trouble}" for one in report.executors if one.trouble]
-    waiting = [line for line in report.blocks if line.state == "pending" and line.said]
-    return lines + [f"{one.block} ({one.batch_id}) is pending for {_time(one.for_s)}: {_said(one)}" for one in waiting]
+    for one in report.blocks:
+        if one.state == "suspended" or (one.state == "pending" and one.said):
+            said = f": {_said(one)}" if _said(one) else ""
+            lines.append(f"{one.block} ({one.batch_id}) is {one.state} for {_time(one.for_s)}{said}")
+    return lines
 
 
 def _print(report: BlockReport, every: bool) -> None:

@@ -14,6 +14,8 @@ class BlockState(Enum):
 
     PENDING = "pending"
     RUNNING = "running"
+    SUSPENDED = "suspended"
+    """It has its nodes, and none of its processes runs until it is resumed; nor does its time limit."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -60,6 +62,7 @@ class Phase(Enum):
     PENDING = "pending"
     RUNNING = "running"
     WORKING = "working"
+    SUSPENDED = "suspended"
     DRAINING = "draining"
     ENDING = "ending"
     ENDED = "ended"

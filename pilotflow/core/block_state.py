@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from pilotflow.core.block_records import BlockInfo, BlockStatus, Phase
+from pilotflow.core.block_records import BlockInfo, BlockState, BlockStatus, Phase
 from pilotflow.core.scaling import IdleBlock
 from pilotflow.resources import NodeShape
 
@@ -14,6 +14,7 @@ STARTING: Final = frozenset({Phase.REQUESTED, Phase.PENDING, Phase.RUNNING})
 MOVED_S: Final = 3.0
 """Managers are told of a new end of their block if it is so far from what they know; providers count in seconds."""
 _SUPPLY: Final = STARTING | {Phase.WORKING}
+_PUT_BACK: Final = frozenset({Phase.RUNNING, Phase.WORKING, Phase.SUSPENDED})
 LEAVE_S: Final = 2.0
 """A block whose managers left as planned ends by itself within this time, or is cancelled."""
 LOST_S: Final = 5.0
@@ -39,6 +40,7 @@ class Block:
         blamed: nodes that lost their manager while others went on.
         excused: it was ended as planned or from outside, so that no node is to blame.
         started: when it was first seen to run.
+        ran_s: seconds for which it had run when it was suspended, if no manager had joined.
         working_since: when its first manager joined.
         empty_since: when its last manager went.
         idle_since: since when it holds no task.
@@ -69,6 +71,7 @@ class Block:
     blamed: set[str] = field(default_factory=set)
     excused: bool = False
     started: float | None = None
+    ran_s: float = 0.0
     working_since: float = 0.0
     empty_since: float = 0.0
     idle_since: float | None = None
@@ -145,6 +148,18 @@ class Block:
         self.said = status.reason
         self.nodes, self.start_unix_s = status.nodes or self.nodes, status.start_unix_s or self.start_unix_s
         self.ends = None if status.time_left_s is None else now + status.time_left_s
+        match status.state:
+            case BlockState.PENDING if self.phase in _PUT_BACK and not self.managers:
+                self._requeue(now)
+            case BlockState.SUSPENDED if self.phase in _SUPPLY:
+                self.ran_s = now - self.since if self.phase is Phase.RUNNING else 0.0
+                self.lost.clear()  # no node is to blame
+                self.enter(Phase.SUSPENDED, now)
+            case BlockState.RUNNING if self.phase is Phase.SUSPENDED:
+                self._resume(now)
+            case BlockState.RUNNING if self.phase in {Phase.REQUESTED, Phase.PENDING}:
+                self.enter(Phase.RUNNING, now)
+                self.started = now
 
     def info(self, executor: str) -> BlockInfo:
         """What there is to say about it."""
@@ -170,12 +185,19 @@ class Block:
         ended = f"of executor '{label}' ended before a manager had joined"
         return f"{times} {ended}. The last one, {self.name}, {self.reason}"
 
-    def requeue(self, now: float) -> None:
+    def _requeue(self, now: float) -> None:
         """It is in the queue again, as it was before its first manager."""
         self.enter(Phase.PENDING, now)
         self.requeues += 1
         self.seen.clear()
         self.started = self.ends = self.idle_since = None
+
+    def _resume(self, now: float) -> None:
+        """It runs again. Managers that were missed have as long as its first ones had to join; its clock goes on."""
+        self.enter(Phase.WORKING if self.managers else Phase.RUNNING, now - self.ran_s)
+        self.started = now if self.started is None else self.started
+        if not self.managers:
+            self.seen.clear()
 
     def as_idle(self, now: float, walltime_s: float | None) -> IdleBlock:
         """What it could run if it holds nothing."""

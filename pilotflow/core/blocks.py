@@ -19,7 +19,8 @@ the scheduler fills the oldest nodes first. So under low load the youngest block
     (submit)     (queued)   (no        (managers) (no more    (cancel   (final)
                             manager)              work)       was sent)
 
-A block may skip any of the states between the first and the last, and never goes back.
+A block may skip any of the states between the first and the last. It goes back only if its batch system
+puts it into the queue again, or suspends it (SUSPENDED, from any of the first four) and resumes it.
 """
 
 from __future__ import annotations
@@ -243,12 +244,7 @@ class BlockScaler:
         else:
             block.missing_since = None
         block.heard(status, now)
-        if status.state is BlockState.PENDING and block.phase in {Phase.RUNNING, Phase.WORKING} and not block.managers:
-            block.requeue(now)
-        elif status.state is BlockState.RUNNING and block.phase in {Phase.REQUESTED, Phase.PENDING}:
-            block.enter(Phase.RUNNING, now)
-            block.started = now
-        elif status.state.terminal or status.state is BlockState.MISSING:
+        if status.state.terminal or status.state is BlockState.MISSING:
             self._hopeless = self._hopeless or (status.hopeless and not self._nodes.kinds)
             self._on_end(block, status, now)
 
@@ -271,7 +267,7 @@ class BlockScaler:
         self._failures = 0
         if not self._losses:
             self._hold_until = -math.inf
-        if block.phase in STARTING:
+        if block.phase in STARTING or block.phase is Phase.SUSPENDED:
             block.started = now if block.started is None else block.started
             block.enter(Phase.WORKING, now)
             block.working_since = block.idle_since = now

@@ -21,7 +21,7 @@ from pilotflow.messages.records import Task
 from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Whereabouts
 from pilotflow.units import format_duration
 
-_AWAITED: Final = frozenset({Phase.REQUESTED.value, Phase.PENDING.value, Phase.RUNNING.value})
+_AWAITED: Final = frozenset(one.value for one in (Phase.REQUESTED, Phase.PENDING, Phase.RUNNING, Phase.SUSPENDED))
 _BUSY: Final = frozenset(
     {Kind.CORES, Kind.MEMORY, Kind.GPUS, Kind.CONSUMABLE, Kind.APART, Kind.SLOTS, Kind.DEPTH, Kind.TAKEN, Kind.NODES}
 )
@@ -237,6 +237,9 @@ def _block(block: BlockView) -> Reason:
     elif block.phase == Phase.PENDING.value:
         text = f"{name} has been pending for {since}."
         advice = "It starts when that block does, which is up to its provider."
+    elif block.phase == Phase.SUSPENDED.value:
+        text = f"{name} has been suspended for {since}: nothing of it runs."
+        advice = "It goes on when whoever has suspended that block resumes it."
     else:
         text = f"{name} is being submitted, for {since} now."
     if block.said:

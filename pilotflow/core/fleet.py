@@ -136,6 +136,7 @@ class Fleet(Ledger):
         peer = Peer(key, message.session, manager, now, now)
         self.peers[key] = peer
         self.by_id[manager.id] = peer
+        self._excuse(message.session)
         self.scheduler.add_manager(manager)
         if manager.capacity.follows and manager.executor not in self._warned:
             self._headed.add(manager.executor)
@@ -417,5 +418,5 @@ class Fleet(Ledger):
             self._check_at = now + limit_s / 8
             return
         for peer in silent:
-            self._lose(peer, f"not heard of for {now - peer.last_seen:.0f} s", planned=False)
+            self._lose(peer, f"not heard of for {now - peer.last_seen:.0f} s", planned=False, silent=True)
         self._check_at = min((peer.last_seen for peer in self.peers.values()), default=now) + limit_s

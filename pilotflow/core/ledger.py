@@ -22,6 +22,8 @@ from pilotflow.resources import SortMethod
 
 EPOCH_SHIFT = 20
 """Attempts, and numbers of managers, of a later epoch of the run are larger than all of an earlier one."""
+MISSED_MAX = 1000
+"""Managers that fell silent and are remembered, should they come back."""
 
 
 class Ledger:
@@ -82,6 +84,7 @@ class Ledger:
         self._setups: dict[str, bytes] = {}
         self._frames: dict[int, Sequence[Any]] = {}
         self._history: dict[int, list[str]] = {}
+        self._missed: dict[str, list[tuple[int, str]]] = {}  # what the loss of silent managers added there, by session
         self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
@@ -173,8 +176,8 @@ class Ledger:
             if peer is not None:
                 self._send(peer.key, Recorded(recorded))
 
-    def _lose(self, peer: Peer, reason: str, planned: bool) -> None:
-        """A manager is gone. What it held runs again, unless it was lost too often."""
+    def _lose(self, peer: Peer, reason: str, planned: bool, *, silent: bool = False) -> None:
+        """A manager is gone, or says nothing. What it held runs again, unless it was lost too often."""
         manager = peer.manager
         was_closed = manager.closed
         asked = self.cancels.put_to(manager.id) if self.cancels else []
@@ -195,6 +198,10 @@ class Ledger:
                 self._queue(task, first=True)
             else:
                 self._crashed(task, f"{where(manager)} lost: {reason}")
+                if silent and task.id in self._history:
+                    self._missed.setdefault(peer.session, []).append((task.id, self._history[task.id][-1]))
+        while len(self._missed) > MISSED_MAX:
+            del self._missed[next(iter(self._missed))]
         for id in asked:
             if id in self.cancels:
                 self._resolve(id)
@@ -203,6 +210,15 @@ class Ledger:
         if not was_closed and self._hope.part(manager):
             self._fail_hopeless()
         self._load_changed = True
+
+    def _excuse(self, session: str) -> None:
+        """A manager that was silent for too long is back: what it had held did it no harm."""
+        for id, line in self._missed.pop(session, ()):
+            history = self._history.get(id)
+            if history is not None and line in history:
+                history.remove(line)
+                if not history:
+                    del self._history[id]
 
     def _letter(self, key: Hashable) -> Letter:
         letter = self._out.get(key)

@@ -66,7 +66,7 @@ class Row:
         return BlockStatus(state, said, None, self.time_left_s, self.start_unix_s, self.nodes)
 
 
-_PLAIN_STATES: Final = {"PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
+_PLAIN_STATES: Final = {"PENDING", "RUNNING", "SUSPENDED", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
 
 
 def read_submitted(text: str) -> str | None:

@@ -36,8 +36,8 @@ STATES: Final = {
     "SIGNALING": BlockState.RUNNING,
     "SPECIAL_EXIT": BlockState.PENDING,
     "STAGE_OUT": BlockState.RUNNING,
-    "STOPPED": BlockState.RUNNING,
-    "SUSPENDED": BlockState.RUNNING,
+    "STOPPED": BlockState.SUSPENDED,
+    "SUSPENDED": BlockState.SUSPENDED,
     "TIMEOUT": BlockState.TIMEOUT,
     "UPDATE_DB": BlockState.RUNNING,
 }

@@ -232,6 +232,8 @@ class NodeManager:
     def _watch_time(self, now: float) -> None:
         if now >= self._beat_at:
             late = now - self._beat_at > self._heartbeat_s  # this process was stopped: hear first, then judge
+            if late and self._ends is not None:  # the block's clock may have stood still as well: wait to be told
+                self._ends = max(self._ends, now + self._limit_s + END_MARGIN_S)
             self._beat_at = next_beat(now, self._heartbeat_s)
             if not self._manager_id:
                 self._beat_at = min(self._beat_at, now + CONNECT_LOOK_S)

@@ -26,7 +26,22 @@ from pilotflow.messages.records import BlockLoad, ClassLoad
 from pilotflow.resources import Capacity, Request
 from tests.core.blocks_bench import DONE, FAILED, LIMITS, RUNNING, SHAPE, Bench
 
-WORDS = ("submit", "refuse", "run", "complete", "fail", "miss", "up", "up2", "lost", "left", "busy", "free", "wait")
+WORDS = (
+    "submit",
+    "refuse",
+    "run",
+    "complete",
+    "fail",
+    "miss",
+    "up",
+    "up2",
+    "lost",
+    "left",
+    "busy",
+    "free",
+    "wait",
+    "suspend",
+)
 HISTORY = st.lists(
     st.tuples(st.sampled_from(WORDS), st.integers(0, 3), st.sampled_from([0.0, 0.1, 1.0, 7.0, 40.0])), max_size=60
 )
@@ -94,6 +109,8 @@ class World:
                 self._ended(name)
             case "run":
                 scaler.on_status(name, RUNNING, now)
+            case "suspend":
+                scaler.on_status(name, BlockStatus(BlockState.SUSPENDED), now)
             case "complete" | "fail":
                 scaler.on_status(name, DONE if word == "complete" else FAILED, now)
                 self._ended(name)

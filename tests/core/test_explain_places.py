@@ -51,6 +51,11 @@ def why_no_manager(view: ClientView) -> Explanation:
             "Block gpu-0 (batch id 4711) has been running for 40s, and no manager of it has joined yet.",
             "If none joins, see blocks/gpu-0 in the run directory.",
         ),
+        (
+            blocks_of("suspended", for_s=40.4),
+            "Block gpu-0 (batch id 4711) has been suspended for 40s: nothing of it runs.",
+            "It goes on when whoever has suspended that block resumes it.",
+        ),
         (blocks_of("requested", for_s=0.25, batch_id=None), "Block gpu-0 is being submitted, for 200ms now.", ""),
     ],
 )

@@ -48,6 +48,19 @@ def test_a_lost_manager_counts_as_a_crash_of_what_it_might_have_run() -> None:
     assert sim.begun[again.id] == 1
 
 
+def test_a_manager_that_was_only_silent_costs_no_attempt_once_it_is_back() -> None:
+    sim = Simulation(heartbeat_limit_s=10.0)
+    manager = sim.add_manager()
+    future = sim.submit(100.0, crash_limit=2)
+    for _ in range(5):  # its block is suspended and resumed
+        sim.run_for(5.0)
+        manager.freeze()
+        sim.run_for(30.0)
+        manager.thaw()
+    sim.run()
+    assert future.status is Status.OK
+
+
 def test_tasks_that_may_not_run_twice_are_not_sent_ahead() -> None:
     sim = Simulation()
     manager = sim.add_manager(slots=2)

@@ -42,6 +42,11 @@ def test_a_job_of_squeue_becomes_a_blocks_status(job: str, status: BlockStatus) 
     assert squeue()[job].status() == status
 
 
+def test_a_suspended_job_says_no_more_than_that() -> None:
+    (row,) = read_squeue("12|SUSPENDED|None|0|9:58|1795877138|0|node1|")
+    assert row.status() == BlockStatus(BlockState.SUSPENDED, "", None, 598.0, 1795877138.0, ("node1",))
+
+
 def test_a_reason_may_be_a_sentence() -> None:
     assert squeue()["17"].reason.startswith("Nodes required for job are DOWN, DRAINED or reserved")
     assert not squeue()["17"].never
