@@ -104,7 +104,7 @@ def cancel_those_of_others(own: Path, pause_s: float = PAUSE_S) -> None:
 
 def log_of(own: Path, about: Path) -> Logger:
     """Where the run of the first file tells what is done about the second."""
-    from pilotflow.runtime.limits import log_to  # hardly ever needed
+    from pilotflow.runtime.log_files import log_to  # hardly ever needed
 
     return log_to(own.parent / "pilotflow.log", "guard", f"guard of {about}")
 

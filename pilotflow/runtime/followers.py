@@ -16,10 +16,10 @@ from typing import Any, Final
 from pilotflow.core.orders import Give, Worker
 from pilotflow.core.pool import Pool
 from pilotflow.errors import ConfigError, InternalError
-from pilotflow.runtime import limits
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.crew import Crew
 from pilotflow.runtime.job_nodes import job_nodes
+from pilotflow.runtime.log_files import log_to
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, follower_options
 from pilotflow.runtime.node_manager import NodeManager
@@ -58,7 +58,7 @@ class Followers:
         made: list[NodeManager] = []
         for options in self._options:
             path = options.directory / f"manager-{options.node}.log"
-            log = limits.log_to(path, f"manager {options.node}", f"pilotflow.{options.node}")
+            log = log_to(path, f"manager {options.node}", f"pilotflow.{options.node}")
             pool = Pool(options.capacity, None, options.watch)
             crew = NoWorkers(loop, pool, options, connection, started, log)
             made.append(NodeManager(options, connection, pool, loop, crew, started, log, self._context))

@@ -30,6 +30,7 @@ from pilotflow.runtime.addresses import listening_address
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.head_agent import end_with_parent
 from pilotflow.runtime.job_nodes import job_nodes
+from pilotflow.runtime.log_files import log_to
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager import drive
 from pilotflow.runtime.manager_options import of_slurm_node, read_arguments
@@ -52,7 +53,7 @@ def main() -> int:
     started = time.monotonic()
     found = read_arguments(sys.argv[1:])
     connection = read_connection(found.connection)
-    log = limits.log_to(found.directory / "manager-head.log", "head manager")
+    log = log_to(found.directory / "manager-head.log", "head manager")
     os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory  # the steps inherit it
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -62,7 +63,7 @@ def main() -> int:
         check_versions(connection, socket.gethostname(), bool(found.prefix))
         nodes = job_nodes(log, _NO_JOB)
         relays = Relays(loop, connection, _address(found.address, nodes, log), log)
-        code = drive(loop, _managers(found, connection, loop, nodes, relays, started))
+        code = drive(loop, _managers(found, connection, loop, nodes, relays, started), log)
         relays.close()
         return code
     except ConfigError as error:
@@ -92,7 +93,7 @@ def _managers(
     for node in nodes:
         options = of_slurm_node(found, node)
         path = found.directory / f"manager-{node.name}.log"
-        own_log = limits.log_to(path, f"manager {node.name}", f"pilotflow.{node.name}")
+        own_log = log_to(path, f"manager {node.name}", f"pilotflow.{node.name}")
         pool = Pool(options.capacity, None, options.watch, one_shot=True)
         crew = StepCrew(loop, pool, start, options, connection, started, own_log)
         managers.append(NodeManager(options, connection, pool, loop, crew, started, own_log, relays.context))

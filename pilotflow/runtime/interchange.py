@@ -38,6 +38,7 @@ from pilotflow.runtime import leftovers, limits
 from pilotflow.runtime.channels import Server, UnixServer
 from pilotflow.runtime.connection import Connection, read_connection, write_connection
 from pilotflow.runtime.listening import UnixListeners, listen
+from pilotflow.runtime.log_files import log_to, write_in_background
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.process_end import ProcessEnd
 
@@ -335,7 +336,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     listeners = {endpoint: int(fd) for endpoint, _, fd in (word.rpartition("=") for word in sys.argv[2:])}
     connection = read_connection(path)
-    log = limits.log_to(Path(connection.directory) / "pilotflow.log", "interchange")
+    log = log_to(Path(connection.directory) / "pilotflow.log", "interchange")
     try:
         limits.raise_open_files(limits.INTERCHANGE_FILES, "the interchange")
         interchange = Interchange(path, connection, listeners, log)
@@ -346,6 +347,7 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)  # no cycles are made here; a million queued tasks are not garbage
     log.info("interchange pid %d serves run %s", os.getpid(), connection.run_id)
+    write_in_background([log])
     try:
         interchange.run()
     except Exception:

@@ -1,11 +1,10 @@
-"""What each of our processes sets up first: its open-files limit and its log."""
+"""What each of our processes sees to first: its open-files limit."""
 
 from __future__ import annotations
 
 import logging
 import platform
 import resource
-from pathlib import Path
 from typing import Final
 
 from pilotflow.errors import ConfigError
@@ -47,25 +46,3 @@ def raise_open_files(need: int, who: str) -> int:
             f"Raise it (ulimit -Hn {need}, or nofile in /etc/security/limits.conf), or use fewer workers a node."
         )
     return WANTED_FILES if soft == resource.RLIM_INFINITY else soft
-
-
-class LogFile(logging.FileHandler):
-    """A log that is lost without noise when its disk is full: the run goes on, and the store says so."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the standard library's name
-        """Do nothing."""
-
-
-def log_to(path: Path, who: str, name: str = "pilotflow") -> logging.Logger:
-    """The logger of this process, writing lines that name it to the file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    logger = logging.getLogger(name)
-    handler = LogFile(path)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return logger

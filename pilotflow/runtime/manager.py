@@ -29,6 +29,7 @@ from pilotflow.errors import ConfigError
 from pilotflow.ids import RUN_DIRECTORY_VARIABLE
 from pilotflow.runtime import limits, zygote
 from pilotflow.runtime.connection import read_connection
+from pilotflow.runtime.log_files import log_to, write_in_background
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, measured, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
@@ -40,16 +41,18 @@ if TYPE_CHECKING:
     from pilotflow.runtime.followers import Followers
 
 
-def drive(loop: Loop, managers: Sequence[NodeManager], head: NodeManager | None = None) -> int:
+def drive(loop: Loop, managers: Sequence[NodeManager], log: logging.Logger, head: NodeManager | None = None) -> int:
     """Turn these managers' loop until all of them have ended; returns the exit code of the process.
 
     Args:
         loop: theirs.
         managers: of the nodes that this process has.
+        log: of the process.
         head: the one that the others follow; they end with it.
     """
     terminated = _watch_signals(loop, managers)
     working, code = list(managers), 0
+    write_in_background({log, *(manager.log for manager in managers)})
     while True:
         now = time.monotonic()
         for manager in working[:]:
@@ -124,7 +127,7 @@ def main() -> int:
     options, report = measured(found)
     connection = read_connection(options.connection)
     sys.path += [entry for entry in connection.path if entry not in sys.path]
-    log = limits.log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
+    log = log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
     try:
         followers = _followers(found, options, log)
         options = _within_limits(options, 0 if followers is None else followers.files)
@@ -144,8 +147,8 @@ def main() -> int:
         workers = Workers(loop, pool, zygote_, report, options, connection, started, log)
         head = NodeManager(options, connection, pool, loop, workers, started, log)
         if followers is None:
-            return drive(loop, [head])
-        code = drive(loop, [head, *followers.managers(connection, loop, started)], head)
+            return drive(loop, [head], log)
+        code = drive(loop, [head, *followers.managers(connection, loop, started)], log, head)
         followers.close()
         return code
     except ConfigError as error:

@@ -62,8 +62,11 @@ class NodeManager:
         loop: calls it when there is something to read.
         crew: its workers.
         started: when its block began, by the monotonic clock.
-        log: the manager's log.
+        log: its log.
         context: of ZeroMQ, shared by the managers of one process.
+
+    Attributes:
+        log: the manager's log.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class NodeManager:
         context: Any = None,
     ) -> None:
         self._options = options
-        self._log = log
+        self.log = log
         self._pool = pool
         self._crew = crew
         self._manager_id = 0
@@ -139,7 +142,7 @@ class NodeManager:
             elif isinstance(message, ManagerRefused):
                 self.end(message.reason, 1)
             elif isinstance(message, Drain):
-                self._log.info("draining")
+                self.log.info("draining")
                 self._pool.drain()
             elif isinstance(message, EndsIn):
                 self._ends_in(message.left_s)
@@ -170,7 +173,7 @@ class NodeManager:
 
     def _registered(self, message: Registered) -> None:
         if not self._manager_id:
-            self._log.info("registered as manager %d", message.manager)
+            self.log.info("registered as manager %d", message.manager)
             self._crew.set_up(message.setup)
         self._manager_id = message.manager
         self._uplink.registered()
@@ -188,7 +191,7 @@ class NodeManager:
         self._warn_s = min(WARN_S, (self._ends - self._started) / 20)
         left = self._time_left() or 0.0
         self._warned = self._warned and left <= self._warn_s
-        self._log.info("the block ends in %.0f s", left_s)
+        self.log.info("the block ends in %.0f s", left_s)
         self._crew.ends_in(left)
         self._uplink.note(ManagerAlive(left))
 
@@ -201,7 +204,7 @@ class NodeManager:
     def leave(self, reason: str, walltime_over_at: float | None = None) -> None:
         """Hand everything back and go, soon."""
         if self._leave_at is None:
-            self._log.info("leaving: %s", reason)
+            self.log.info("leaving: %s", reason)
             self._pool.leave(reason, walltime_over_at)
             self._leave_at = time.monotonic() + LEAVE_GRACE_S
             self._exit = 0
@@ -209,7 +212,7 @@ class NodeManager:
     def end(self, reason: str, code: int) -> None:
         """Go at once: nobody waits for what is here."""
         if self._leave_at is None:
-            (self._log.info if code == 0 else self._log.error)("ending: %s", reason)
+            (self.log.info if code == 0 else self.log.error)("ending: %s", reason)
             if code:
                 sys.stderr.write(f"pilotflow manager: {reason}\n")
                 sys.stderr.flush()

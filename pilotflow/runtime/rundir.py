@@ -26,7 +26,7 @@ import secrets
 from pathlib import Path
 
 from pilotflow.errors import ConfigError
-from pilotflow.runtime.limits import LogFile
+from pilotflow.runtime.log_files import LogFile
 from pilotflow.runtime.pythons import home
 
 

@@ -1,0 +1,113 @@
+"""The log of a process: written by itself while it starts and ends, and by a thread in between, for which nobody waits.
+
+A file server that hangs then delays no message of a manager or an interchange.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from pilotflow.errors import InfrastructureError
+from pilotflow.runtime.own_threads import start_thread
+
+MOST_WAITING: Final = 10_000
+"""Lines that wait for a file server that hangs; what is too much is lost."""
+FLUSH_S: Final = 1.0
+"""The end of a process waits for its last lines so long."""
+
+
+class LogFile(logging.FileHandler):
+    """A log that is lost without noise when its disk is full: the run goes on, and the store says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._writer: LogWriter | None = None
+
+    def leave_to(self, writer: LogWriter) -> None:
+        """Have this write it from now on."""
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or have it written."""
+        if self._writer is None or self.stream is None:
+            super().emit(record)
+        else:
+            self._writer.put(self.stream.fileno(), f"{self.format(record)}\n")
+
+    def close(self) -> None:
+        """Wait for the last lines, but not for long."""
+        if self._writer is None or self._writer.flush():
+            super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the standard library's name
+        """Do nothing."""
+
+
+class LogWriter:
+    """A thread that writes lines into files, in the order in which it gets them.
+
+    Raises:
+        InfrastructureError: there can be no thread.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
+        self._stuck = False
+        start_thread(self._write, "pilotflow-log")
+
+    def put(self, fd: int, line: str) -> None:
+        """Have a line written into this file."""
+        if self._lines.qsize() < MOST_WAITING:
+            self._lines.put((fd, line.encode(errors="replace")))
+
+    def flush(self) -> bool:
+        """Whether everything has been written, soon."""
+        if not self._stuck:
+            done = threading.Event()
+            self._lines.put(done)
+            self._stuck = not done.wait(FLUSH_S)
+        return not self._stuck
+
+    def _write(self) -> None:
+        while True:
+            found = self._lines.get()
+            if isinstance(found, threading.Event):
+                found.set()
+                continue
+            fd, line = found
+            with contextlib.suppress(OSError):
+                os.write(fd, line)
+
+
+def log_to(path: Path, who: str, name: str = "pilotflow") -> logging.Logger:
+    """The logger of this process, writing lines that name it to the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    logger = logging.getLogger(name)
+    handler = LogFile(path)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {who} %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+def write_in_background(logs: Iterable[logging.Logger]) -> None:
+    """Have a thread write these logs from now on. To be called when this process forks no more."""
+    try:
+        writer = LogWriter()
+    except InfrastructureError:
+        return  # then there is none, as without us
+    for log in logs:
+        for handler in log.handlers:
+            if isinstance(handler, LogFile):
+                handler.leave_to(writer)
