@@ -122,7 +122,7 @@ def find_plan(path: str, wanted: Wanted) -> Found:
 
 
 def _planned(workflow: Workflow, durations: Durations, places: Sequence[Place], wait: _Wait) -> Plan:
-    idle_s = workflow.runners.idle_s
+    idle_s = workflow.idle_s
     return plan(workflow, durations, places, wait, IDLE_S if idle_s is None else idle_s)
 
 

@@ -79,7 +79,6 @@ class JobMaker:
             "stage": stage,
             "at": at,
             "cancel_on_blocking_job_failure": given.cancel_on_blocking_job_failure is not False,
-            "supports_termination": bool(given.supports_termination),
             "retries": given.retries or 0,
             "timeout_s": given.timeout,
         }

@@ -58,6 +58,9 @@ GONE: Final[dict[str, str]] = {
 }
 """Keys of the top level that are no longer known, and what to do instead."""
 
+NOT_USED: Final = "Accepted and not used"
+"""So the descriptions begin of keys that files from elsewhere have; who writes one of them is warned."""
+
 
 class _Section(BaseModel):
     """A mapping of known keys; anything else in it is an error."""
@@ -157,7 +160,7 @@ class JobSpec(Parameterized):
     stdin: Filled | None = Field(None, description="A file that it reads as its standard input.")
     stdio: StdioSpec | None = Field(None, description="Where its output goes.")
     supports_termination: bool | None = Field(
-        None, description="Whether it handles the termination signal near the end of an allocation (default false)."
+        None, description=f"{NOT_USED}: every job is sent `termination_signal` before it is ended."
     )
     label: Name | None = Field(None, description="Only runners started with this `--label` take it.")
 
@@ -168,7 +171,7 @@ class FileEntry(Parameterized):
     name: Name = Field(description="Unique among files, after parameters have been put in.")
     path: Filled = Field(description="Where it is; relative to where the run was started.")
     identifier: Filled | None = Field(None, description="An identifier of your own, such as a DOI; unique.")
-    st_mtime: float | None = Field(None, description="Accepted and not used: modification times are looked up.")
+    st_mtime: float | None = Field(None, description=f"{NOT_USED}: modification times are looked up.")
 
 
 class UserDataEntry(Parameterized):
@@ -288,17 +291,17 @@ class ExecutionSpec(_Section):
         None, description="Direct mode: exit code of a job ended for its memory (default 137)."
     )
     srun_termination_signal: SrunSignal | None = Field(None, description='Slurm mode: srun\'s --signal, as "TERM@120".')
-    enable_cpu_bind: bool | None = Field(None, description="Slurm mode: let srun bind to cores (default false).")
+    enable_cpu_bind: bool | None = Field(
+        None, description="Slurm mode: false keeps srun from binding jobs to cores; else Slurm decides."
+    )
     srun_mpi: Mpi | None = Field(
         None, description="Direct mode with a manager on each node: --mpi of the srun that starts them."
     )
     sigkill_headroom_seconds: Amount | None = Field(
-        None, description="How long before the end of an allocation everything must be over (default 60)."
+        None, description=f"{NOT_USED}: managers end some seconds before their allocation."
     )
     timeout_exit_code: ExitCode | None = Field(None, description="Exit code of a job whose time was up (default 152).")
-    staggered_start: bool | None = Field(
-        None, description="Whether managers start a little apart from each other (default true)."
-    )
+    staggered_start: bool | None = Field(None, description=f"{NOT_USED}: managers start as their nodes come.")
     stdio: StdioSpec | None = Field(None, description="Where the output of all jobs goes.")
     job_stdio_overrides: dict[str, StdioSpec] | None = Field(None, description="The same for single jobs, by name.")
 
@@ -318,20 +321,20 @@ class NodeMonitorSpec(JobMonitorSpec):
 
 
 class MonitorSpec(_Section):
-    """What is measured while jobs run."""
+    """Accepted and not used: cores and memory of every job are measured, see `pilotflow resources`."""
 
     enabled: bool | None = Field(None, description="Jobs and nodes at once.")
     granularity: Literal["summary", "time_series"] | None = Field(None, description="Of jobs and nodes at once.")
     sample_interval_seconds: Count = Field(5, description="Seconds between two samples (default 5).")
     flush_interval_seconds: Count = Field(300, description="Seconds between two writes (default 300).")
     generate_plots: bool = Field(False, description="Whether plots are made at the end.")
-    metrics: Names | None = Field(None, description="Accepted and not used: cores and memory are always measured.")
+    metrics: Names | None = Field(None, description=f"{NOT_USED}: cores and memory are always measured.")
     jobs: JobMonitorSpec | None = Field(None, description="Of jobs.")
     compute_node: NodeMonitorSpec | None = Field(None, description="Of nodes.")
 
 
 class DynamicJobsSpec(_Section):
-    """Jobs that add jobs."""
+    """Accepted and not used: jobs cannot add jobs."""
 
     max_iterations: Count = Field(1000, description="How often (default 1000).")
 
@@ -369,7 +372,9 @@ class WorkflowSpec(_Section):
     )
     actions: list[ActionSpec] | None = Field(None, description="What the run does by itself.")
     execution_config: ExecutionSpec | None = Field(None, description="How jobs are started, limited and ended.")
-    resource_monitor: MonitorSpec | None = Field(None, description="What is measured.")
+    resource_monitor: MonitorSpec | None = Field(
+        None, description=f"{NOT_USED}: cores and memory of every job are measured, see `pilotflow resources`."
+    )
     jobs_sort_method: Literal["gpus_runtime_memory", "gpus_memory_runtime", "none"] = Field(
         "gpus_runtime_memory", description="Which jobs come first among those of equal priority."
     )
@@ -379,22 +384,23 @@ class WorkflowSpec(_Section):
     use_pending_failed: bool = Field(
         False, description="A failure that no rule takes leaves the job pending_failed and its dependents waiting."
     )
-    dynamic_jobs: DynamicJobsSpec | None = Field(None, description="Jobs that add jobs.")
+    dynamic_jobs: DynamicJobsSpec | None = Field(None, description=f"{NOT_USED}: jobs cannot add jobs.")
     compute_node_wait_for_new_jobs_seconds: Amount | None = Field(
         None, description="How long an idle manager waits for jobs before it leaves."
     )
     compute_node_ignore_workflow_completion: bool = Field(
-        False, description="Whether managers stay when the workflow is complete."
+        False, description=f"{NOT_USED}: a run ends with its last job."
     )
     compute_node_wait_for_healthy_database_minutes: Amount = Field(
-        20, description="How long managers keep results for a coordinator that does not answer."
+        20, description=f"{NOT_USED}: managers keep results for an hour."
     )
     compute_node_expiration_buffer_seconds: Amount | None = Field(
-        None, description="The older name of `execution_config.sigkill_headroom_seconds`, which wins."
+        None, description=f"{NOT_USED}: managers end some seconds before their allocation."
     )
     compute_node_min_time_for_new_jobs_seconds: Amount = Field(
-        300, description="Managers with `max_parallel_jobs` start nothing when less time is left."
+        300,
+        description=f"{NOT_USED}: jobs without a runtime start while five minutes are left, in short allocations less.",
     )
-    access_groups: Names | None = Field(None, description="Accepted and not used: a run belongs to its user.")
-    enable_ro_crate: bool | None = Field(None, description="Accepted and not used.")
-    datasets: Any = Field(None, description="Accepted and not used.")
+    access_groups: Names | None = Field(None, description=f"{NOT_USED}: a run belongs to its user.")
+    enable_ro_crate: bool | None = Field(None, description=f"{NOT_USED}.")
+    datasets: Any = Field(None, description=f"{NOT_USED}.")

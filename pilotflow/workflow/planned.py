@@ -55,7 +55,7 @@ def planned_settings(
 
 
 def _of_places(workflow: Workflow, places: Sequence[Place]) -> Planned | None:
-    found = plan(workflow, written_durations(workflow), places, lambda _: 0.0, workflow.runners.idle_s or IDLE_S)
+    found = plan(workflow, written_durations(workflow), places, lambda _: 0.0, workflow.idle_s or IDLE_S)
     one_kind = [one for one in found.choices if one.is_complete and len(one.scheme.asks) == 1]
     if not one_kind:
         return None

@@ -85,13 +85,6 @@ class Deed(Enum):
     SCHEDULE_NODES = "schedule_nodes"
 
 
-class Granularity(Enum):
-    """How much of what is measured is kept."""
-
-    SUMMARY = "summary"
-    TIME_SERIES = "time_series"
-
-
 class _Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Records hold plain data without cycles: the garbage collector need not look at them."""
 
@@ -140,7 +133,6 @@ class Job(_Record, frozen=True):
         executors: labels of the site's executors that it may run on; none for any.
         failure_handler: one of `Workflow.failure_handlers`.
         cancel_on_blocking_job_failure: whether it is cancelled when a job it depends on fails; else it runs then.
-        supports_termination: whether it handles the termination signal.
         depends_on: all jobs that must have ended first.
         input_files, output_files: of `Workflow.files`.
         input_user_data, output_user_data: of `Workflow.user_data`.
@@ -166,7 +158,6 @@ class Job(_Record, frozen=True):
     executors: tuple[str, ...] = ()
     failure_handler: int | None = None
     cancel_on_blocking_job_failure: bool = True
-    supports_termination: bool = False
     depends_on: tuple[int, ...] = ()
     input_files: tuple[int, ...] = ()
     output_files: tuple[int, ...] = ()
@@ -319,11 +310,9 @@ class ExecutionConfig(_Record, frozen=True):
         sigterm_lead_s: time between that signal and the kill (direct mode).
         oom_exit_code: exit code of a job killed for its memory (direct mode).
         srun_termination_signal: srun's `--signal`, such as `TERM@120` (slurm mode).
-        enable_cpu_bind: whether srun may bind to cores (slurm mode).
+        enable_cpu_bind: whether srun may bind to cores (slurm mode); None for whatever Slurm does.
         srun_mpi: `--mpi` of the srun that starts one manager a node (direct mode).
-        sigkill_headroom_s: how long before the allocation's end everything must be over.
         timeout_exit_code: exit code of a job whose time was up.
-        staggered_start: whether managers start a little apart from each other.
     """
 
     mode: Mode = Mode.AUTO
@@ -332,59 +321,9 @@ class ExecutionConfig(_Record, frozen=True):
     sigterm_lead_s: float = 30.0
     oom_exit_code: int = 137
     srun_termination_signal: str | None = None
-    enable_cpu_bind: bool = False
+    enable_cpu_bind: bool | None = None
     srun_mpi: str | None = None
-    sigkill_headroom_s: float = 60.0
     timeout_exit_code: int = 152
-    staggered_start: bool = True
-
-
-class Monitoring(_Record, frozen=True):
-    """What is measured of jobs, or of nodes.
-
-    Attributes:
-        enabled: whether anything is.
-        granularity: what is kept.
-        cpu, memory: what is measured (of nodes; of jobs both are).
-    """
-
-    enabled: bool = False
-    granularity: Granularity = Granularity.SUMMARY
-    cpu: bool = True
-    memory: bool = True
-
-
-class ResourceMonitor(_Record, frozen=True):
-    """What is measured while jobs run, and how often.
-
-    Attributes:
-        jobs, nodes: of each.
-        sample_interval_s: time between two samples.
-        flush_interval_s: time between two writes.
-        generate_plots: whether plots are made at the end.
-    """
-
-    jobs: Monitoring = Monitoring()
-    nodes: Monitoring = Monitoring()
-    sample_interval_s: float = 5.0
-    flush_interval_s: float = 300.0
-    generate_plots: bool = False
-
-
-class RunnerRules(_Record, frozen=True):
-    """When managers leave, and what they start near their end.
-
-    Attributes:
-        idle_s: how long an idle manager waits for new jobs; None for the run's own rule.
-        stay_after_completion: whether they stay when the workflow is complete.
-        lost_coordinator_s: how long they keep results for a coordinator that does not answer.
-        min_time_for_new_jobs_s: depth-limited managers start nothing when less time is left.
-    """
-
-    idle_s: float | None = None
-    stay_after_completion: bool = False
-    lost_coordinator_s: float = 1200.0
-    min_time_for_new_jobs_s: float = 300.0
 
 
 class Warned(_Record, frozen=True):
@@ -410,12 +349,10 @@ class Workflow(_Record, frozen=True):
         stages: the name of each entry of the file's jobs, as written, such as `analyze_{i}`.
         files, user_data, failure_handlers, slurm_schedulers, actions: by index, as the jobs name them.
         execution: how jobs are started.
-        resource_monitor: what is measured.
-        runners: when managers leave.
+        idle_s: how long an idle manager waits for new jobs; None for the run's own rule.
         sort_method: which jobs come first among those of equal priority.
         use_pending_failed: whether a failure that no rule takes leaves the job `pending_failed`, its
             dependents waiting, instead of `failed`.
-        max_iterations: how often jobs may add jobs.
         warnings: what is probably not meant.
     """
 
@@ -433,11 +370,9 @@ class Workflow(_Record, frozen=True):
     slurm_schedulers: tuple[SlurmScheduler, ...] = ()
     actions: tuple[Action, ...] = ()
     execution: ExecutionConfig = ExecutionConfig()
-    resource_monitor: ResourceMonitor = ResourceMonitor()
-    runners: RunnerRules = RunnerRules()
+    idle_s: float | None = None
     sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
     use_pending_failed: bool = False
-    max_iterations: int = 1000
     warnings: tuple[Warned, ...] = ()
 
     def where(self, mark: Mark) -> str:

@@ -1,4 +1,4 @@
-"""Records of the short sections: requirements, handlers, schedulers, actions, how jobs run, what is measured."""
+"""Records of the short sections: requirements, handlers, schedulers, actions, how jobs run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pilotflow.workflow.model import (
     ActionSpec,
     ExecutionSpec,
     FailureHandlerSpec,
-    MonitorSpec,
     RequirementsSpec,
     SchedulerSpec,
     WorkflowSpec,
@@ -26,12 +25,8 @@ from pilotflow.workflow.records import (
     ExecutionConfig,
     FailureHandler,
     FailureRule,
-    Granularity,
     Mark,
     Mode,
-    Monitoring,
-    ResourceMonitor,
-    RunnerRules,
     SlurmScheduler,
     Trigger,
 )
@@ -166,32 +161,18 @@ def execution(top: WorkflowSpec, entries: Entries[ActionSpec], findings: Finding
                 findings.error(("execution_config", key), text, key=True)
     if "mode" not in spec.model_fields_set:
         mode = _mode_of_actions(entries, findings)
-    headroom = spec.sigkill_headroom_seconds
-    if headroom is None:
-        headroom = top.compute_node_expiration_buffer_seconds
     plain = ExecutionConfig()
-    made = ExecutionConfig(
+    return ExecutionConfig(
         mode=mode,
         limit_resources=_or(spec.limit_resources, plain.limit_resources),
         termination_signal=_or(spec.termination_signal, plain.termination_signal),
         sigterm_lead_s=float(_or(spec.sigterm_lead_seconds, plain.sigterm_lead_s)),
         oom_exit_code=_or(spec.oom_exit_code, plain.oom_exit_code),
         srun_termination_signal=spec.srun_termination_signal,
-        enable_cpu_bind=_or(spec.enable_cpu_bind, plain.enable_cpu_bind),
+        enable_cpu_bind=spec.enable_cpu_bind,
         srun_mpi=spec.srun_mpi,
-        sigkill_headroom_s=float(_or(headroom, plain.sigkill_headroom_s)),
         timeout_exit_code=_or(spec.timeout_exit_code, plain.timeout_exit_code),
-        staggered_start=_or(spec.staggered_start, plain.staggered_start),
     )
-    seconds = (made.srun_termination_signal or "").rpartition("@")[2]
-    if seconds.isdigit() and int(seconds) >= made.sigkill_headroom_s:
-        findings.warn(
-            ("execution_config", "srun_termination_signal"),
-            f"the signal comes {seconds} s before the end of a step, but steps are ended "
-            f"{made.sigkill_headroom_s:.0f} s before the end of the allocation. "
-            f"Write `sigkill_headroom_seconds: {int(seconds) + 60}`.",
-        )
-    return made
 
 
 def _mode_of_actions(entries: Entries[ActionSpec], findings: Findings) -> Mode:
@@ -209,43 +190,6 @@ def _mode_of_actions(entries: Entries[ActionSpec], findings: Findings) -> Mode:
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def monitor(spec: MonitorSpec | None) -> ResourceMonitor:
-    """What is measured."""
-    if spec is None:
-        return ResourceMonitor()
-    parts = list[Monitoring]()
-    for part in (spec.jobs, spec.compute_node):
-        enabled = part.enabled if part is not None and "enabled" in part.model_fields_set else bool(spec.enabled)
-        own = part.granularity if part is not None and "granularity" in part.model_fields_set else None
-        granularity = Granularity(own or spec.granularity or "summary")
-        parts.append(
-            Monitoring(
-                enabled=enabled,
-                granularity=granularity,
-                cpu=getattr(part, "cpu", True),
-                memory=getattr(part, "memory", True),
-            )
-        )
-    return ResourceMonitor(
-        jobs=parts[0],
-        nodes=parts[1],
-        sample_interval_s=float(spec.sample_interval_seconds),
-        flush_interval_s=float(spec.flush_interval_seconds),
-        generate_plots=spec.generate_plots,
-    )
-
-
-def runners(top: WorkflowSpec) -> RunnerRules:
-    """When managers leave."""
-    idle = top.compute_node_wait_for_new_jobs_seconds
-    return RunnerRules(
-        idle_s=None if idle is None else float(idle),
-        stay_after_completion=top.compute_node_ignore_workflow_completion,
-        lost_coordinator_s=60.0 * top.compute_node_wait_for_healthy_database_minutes,
-        min_time_for_new_jobs_s=float(top.compute_node_min_time_for_new_jobs_seconds),
-    )
 
 
 def actions(

@@ -16,6 +16,7 @@ from pathlib import Path as FilePath
 from typing import Any, Final
 
 from msgspec.structs import replace
+from pydantic import BaseModel
 
 from pilotflow.config.site import Partition
 from pilotflow.errors import ConfigError
@@ -26,7 +27,7 @@ from pilotflow.workflow.entries import Multiplier
 from pilotflow.workflow.findings import Findings, as_lines, first
 from pilotflow.workflow.jobs import Context, JobMaker, stdio_of
 from pilotflow.workflow.mistakes import look_for_mistakes
-from pilotflow.workflow.model import FileEntry, JobSpec, StdioSpec, UserDataEntry, WorkflowSpec
+from pilotflow.workflow.model import NOT_USED, FileEntry, JobSpec, StdioSpec, UserDataEntry, WorkflowSpec
 from pilotflow.workflow.names import Names
 from pilotflow.workflow.parameters import Copies
 from pilotflow.workflow.reading import BROKEN, STDIN, Path, Reading, read_file
@@ -128,7 +129,10 @@ class _Assembly:
         files, data = self._connect(jobs, job_names, files, data)
         check_for_cycles(jobs, [("jobs", index) for index, _ in self.stages], self._findings)
         execution = settings.execution(top, lists["actions"], self._findings)
-        self._warn_of_unused(top)
+        self._warn_of_unused(top, ())
+        if top.execution_config is not None:
+            self._warn_of_unused(top.execution_config, ("execution_config",))
+        idle = top.compute_node_wait_for_new_jobs_seconds
         return Workflow(
             name=top.name,
             path=self._name,
@@ -155,11 +159,9 @@ class _Assembly:
                 self._findings,
             ),
             execution=execution,
-            resource_monitor=settings.monitor(top.resource_monitor),
-            runners=settings.runners(top),
             sort_method=SortMethod(top.jobs_sort_method),
             use_pending_failed=top.use_pending_failed,
-            max_iterations=top.dynamic_jobs.max_iterations if top.dynamic_jobs is not None else 1000,
+            idle_s=None if idle is None else float(idle),
         )
 
     def _context(
@@ -191,10 +193,11 @@ class _Assembly:
             strict=top.strict_scheduler_match,
         )
 
-    def _warn_of_unused(self, top: WorkflowSpec) -> None:
-        for key in ("access_groups", "enable_ro_crate", "datasets"):
-            if getattr(top, key):
-                self._findings.warn((key,), f"`{key}` is accepted, but has no effect here.", key=True)
+    def _warn_of_unused(self, section: BaseModel, path: Path) -> None:
+        for key, field in type(section).model_fields.items():
+            _, marked, why = (field.description or "").partition(NOT_USED)
+            if marked and getattr(section, key) != field.default:
+                self._findings.warn((*path, key), f"`{key}` is accepted, but has no effect here{why}", key=True)
 
     def _files(self, multiplier: Multiplier) -> tuple[list[FileSpec], Names]:
         names, made = Names("file", self._findings), list[FileSpec]()

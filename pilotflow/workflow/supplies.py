@@ -19,7 +19,7 @@ from pilotflow.providers.local import LocalProvider
 from pilotflow.workflow.allocations import slurm_provider
 from pilotflow.workflow.heads import one_head
 from pilotflow.workflow.options import GRACE_MARGIN_S, LOCAL, RunOptions
-from pilotflow.workflow.records import Action, Deed, Job, Mode, Workflow
+from pilotflow.workflow.records import Action, Deed, ExecutionConfig, Job, Mode, Workflow
 
 _NO_LABEL: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _MODES: Final[Mapping[Mode, Literal["direct", "slurm"]]] = {
@@ -69,7 +69,7 @@ class Supplies:
 
     def _idle_times(self) -> dict[str, float]:
         """When idle blocks end, if the workflow says it and the command line does not; young ones too."""
-        idle_s, said = self._workflow.runners.idle_s, self._options.settings or {}
+        idle_s, said = self._workflow.idle_s, self._options.settings or {}
         if idle_s is None or "max_idletime" in said or not (self._labels or self._site):
             return {}
         return {"max_idletime": idle_s, "min_block_life": min(idle_s, (self._site or Config()).min_block_life_s)}
@@ -138,7 +138,9 @@ class Supplies:
         return ExecutorConfig(
             label=label,
             provider=provider,
-            launcher=(OneHeadLauncher if kind.one_head else SrunLauncher)(mpi=workflow.execution.srun_mpi),
+            launcher=(OneHeadLauncher if kind.one_head else SrunLauncher)(
+                mpi=workflow.execution.srun_mpi, options=_srun_options(workflow.execution)
+            ),
             mode=_MODES[workflow.execution.mode],
             max_parallel_jobs=kind.max_parallel_jobs,
             **self._common(),
@@ -163,6 +165,14 @@ class Supplies:
             "runtime_grace": execution.sigterm_lead_s + GRACE_MARGIN_S,
         }
         return {**limits, "resources": self._options.resources} if self._options.resources else limits
+
+
+def _srun_options(execution: ExecutionConfig) -> tuple[str, ...]:
+    """What the file says about the steps of slurm mode. Of several `--signal` srun takes the last, which this is."""
+    if _MODES[execution.mode] != "slurm":
+        return ()
+    signal, binds = execution.srun_termination_signal, execution.enable_cpu_bind
+    return (*((f"--signal={signal}",) if signal else ()), *(("--cpu-bind=none",) if binds is False else ()))
 
 
 def _plain(name: str) -> str:

@@ -198,12 +198,14 @@ def test_a_manager_on_each_node_makes_the_mode_direct_where_none_is_said(tmp_pat
 
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
     text = (
-        "name: w\naccess_groups: [x]\nslurm_defaults: {exclusive: [1]}\nexecution_config: {srun_termination_signal: TERM@90}\n"
+        "name: w\naccess_groups: [x]\nslurm_defaults: {exclusive: [1]}\nexecution_config: {sigkill_headroom_seconds: 9}\n"
+        "resource_monitor: {enabled: true}\ncompute_node_min_time_for_new_jobs_seconds: 60\n"
         "jobs: [{name: a, command: x}]\n"
         "actions: [{trigger_type: on_workflow_start, action_type: run_commands, commands: [x], jobs: [a], max_parallel_jobs: 2}]\n"
     )
     found = warnings(tmp_path, text)
     assert [each.partition(": ")[2].partition(" ")[0] for each in found] == [
-        "`access_groups`", "exclusive:", "the", "`on_workflow_start`", "`max_parallel_jobs`",
+        "`access_groups`", "exclusive:", "`sigkill_headroom_seconds`", "`resource_monitor`",
+        "`compute_node_min_time_for_new_jobs_seconds`", "`on_workflow_start`", "`max_parallel_jobs`",
     ]  # fmt: skip
-    assert "Write `sigkill_headroom_seconds: 150`." in found[2]
+    assert "has no effect here: cores and memory of every job are measured, see `pilotflow resources`." in found[3]

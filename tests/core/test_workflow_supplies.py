@@ -84,6 +84,26 @@ def test_in_direct_mode_an_action_s_allocations_have_one_manager_unless_it_says_
     assert supplies.of_scheduler("s", None, each=True) is None
 
 
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("{mode: slurm}", ()),
+        ("{mode: slurm, enable_cpu_bind: true}", ()),
+        ("{srun_termination_signal: TERM@90, enable_cpu_bind: false}", ("--signal=TERM@90", "--cpu-bind=none")),
+        ("{mode: direct}", ()),
+    ],
+)
+def test_what_a_file_says_about_steps_is_told_to_their_srun(
+    tmp_path: Path, said: str, options: tuple[str, ...]
+) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        f"name: w\nexecution_config: {said}\njobs: [{{name: a, command: x}}]\nslurm_schedulers: [{{name: s}}]\n"
+    )
+    (executor,) = Supplies(read_workflow(path), RunOptions(slurm=True, local=False)).config().block_executors
+    assert executor.launcher == SrunLauncher(options=options)
+
+
 def test_both_kinds_of_a_scheduler_s_allocations_are_executors_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
     path.write_text(DIRECT + EACH)

@@ -39,7 +39,8 @@ def pilotflow(cluster: Cluster, cwd: Path, *words: str, check: bool = True, host
 
 
 def test_an_action_s_allocation_runs_jobs_as_steps_and_one_over_its_nodes(cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "w.yaml").write_text(HEAD + JOBS + "actions:\n" + ACTION % ("on_workflow_start", ""))
+    steps = "execution_config: {srun_termination_signal: TERM@90, enable_cpu_bind: false}\n"
+    (tmp_path / "w.yaml").write_text(HEAD + JOBS + steps + "actions:\n" + ACTION % ("on_workflow_start", ""))
     summary = json.loads(pilotflow(cluster, tmp_path, "run", "w.yaml", "--json"))
     assert summary["state"] == "succeeded", summary
     for number in range(1, 5):
