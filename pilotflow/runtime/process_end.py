@@ -83,7 +83,7 @@ class ProcessEnd:
 
 def why_threads() -> str:
     """Why threads watch for the ends of processes here; empty if the system itself shows them."""
-    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+    if not _has_pidfds():
         return "this Python was built without pidfd_open"
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -92,17 +92,21 @@ def why_threads() -> str:
     return ""
 
 
+def _has_pidfds() -> bool:
+    """Whether Python has; that is decided where it is built."""
+    return hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
+
+
 def _pidfd(pid: int) -> int | None:
     """The process's pidfd; None if there are none here."""
-    try:
-        fd = os.pidfd_open(pid)
-    except AttributeError:
+    if not _has_pidfds():
         return None
+    try:
+        return os.pidfd_open(pid)
     except OSError as error:
         if error.errno in _REFUSED:
             return None
         raise
-    return fd if hasattr(signal, "pidfd_send_signal") else None
 
 
 def _watched(pid: int) -> int:
@@ -111,16 +115,17 @@ def _watched(pid: int) -> int:
         stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from None
-    ends: tuple[int, ...] = ()
+    opened = [stat]
     try:
-        ends = os.pipe2(os.O_CLOEXEC)
+        end, bell = os.pipe2(os.O_CLOEXEC)
+        opened += end, bell
         name = f"pilotflow-end-{pid}"
-        threading.Thread(target=_watch, args=(pid, stat, ends[1]), name=name, daemon=True).start()
-    except BaseException:
-        for fd in (stat, *ends):
+        threading.Thread(target=_watch, args=(pid, stat, bell), name=name, daemon=True).start()
+    except (OSError, RuntimeError):  # no others: once it runs, two of them are the thread's
+        for fd in opened:
             os.close(fd)
         raise
-    return ends[0]
+    return end
 
 
 def _watch(pid: int, stat: int, bell: int) -> None:
@@ -145,11 +150,17 @@ def _watch(pid: int, stat: int, bell: int) -> None:
 
 
 def _has_ended(stat: int) -> bool:
-    """Whether the process of this open /proc/PID/stat is no more, or a zombie."""
+    """Whether the process of this open /proc/PID/stat is no more, or a zombie.
+
+    One whose first thread has ended seems to be a zombie, but goes on with the others, which are counted in field 20.
+    """
     try:
-        return os.pread(stat, _WORDS, 0).rpartition(b") ")[2][:1] in (b"Z", b"X", b"x")
+        fields = os.pread(stat, _WORDS, 0).rpartition(b") ")[2].split()
     except ProcessLookupError:
         return True
+    except OSError:  # no memory, for instance: it is looked at again
+        return False
+    return fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
 
 
 def _start_of(pid: int) -> int | None:

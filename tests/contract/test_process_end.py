@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -134,6 +135,33 @@ def test_a_thread_that_cannot_be_had_leaves_no_file(
     with contextlib.nullcontext() if kernel else pytest.raises(RuntimeError, match="new thread"):
         ProcessEnd(stranger).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+ENDS_ITS_FIRST_THREAD = f"""
+import ctypes, os, threading
+def go_on():
+    os.read(0, 1)
+    os._exit(0)
+threading.Thread(target=go_on).start()
+print(flush=True)
+ctypes.CDLL(None).syscall({93 if platform.machine() == "aarch64" else 60}, 0)
+"""
+
+
+def test_a_program_goes_on_whose_first_thread_has_ended() -> None:
+    """It seems to be a zombie (proc_pid_stat(5))."""
+    command = [sys.executable, "-c", ENDS_ITS_FIRST_THREAD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        until(lambda: not is_alive(process.pid), "the end of the first thread")
+        end = ProcessEnd(process.pid)
+        assert not end.has_come(0.6)
+        process.stdin.write(b"!")
+        process.stdin.flush()
+        assert end.has_come(LONG_S)
+        end.close()
 
 
 FORKS = """
