@@ -18,7 +18,8 @@ import msgspec
 
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.core.workflow import JobGraph, JobLike, Moment, Trigger
+from pilotflow.core.triggers import Moment, Trigger
+from pilotflow.core.workflow import JobGraph, JobLike
 from pilotflow.messages.records import Task
 from pilotflow.resources import Capacity, Request, SortMethod
 

@@ -16,11 +16,11 @@ as they are, not their product.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import Protocol
 
 from pilotflow.core.job_states import ACTIVE, COMPLETE, ENDED, TRANSITIONS, JobState
+from pilotflow.core.triggers import Trigger, Triggers
 
 S = JobState
 
@@ -62,33 +62,6 @@ class JobLike(Protocol):
     @property
     def retries(self) -> int:
         """Further tries after failures that no rule takes."""
-
-
-class Moment(Enum):
-    """What a trigger waits for, of all its jobs."""
-
-    READY = auto()
-    COMPLETE = auto()
-
-
-@dataclass
-class Trigger:
-    """Something to fire once all of these jobs have come so far.
-
-    A job that is cancelled will never be ready and is not waited for; but somebody must become ready.
-
-    Attributes:
-        number: the caller's name for it.
-        moment: how far.
-        jobs: which.
-    """
-
-    number: int
-    moment: Moment
-    jobs: tuple[int, ...]
-    missing: set[int] = field(default_factory=set)
-    any_reached: bool = False
-    fired: bool = False
 
 
 class _Gate:
@@ -162,11 +135,8 @@ class JobGraph:
         self._gate_before: dict[int, _Gate] = {}
         self._changed: dict[int, None] = {}
         self._ready: list[int] = []
-        self._fired: list[int] = []
-        self._triggers_of: dict[int, list[Trigger]] = {}
         self._build_gates()
-        for trigger in triggers:
-            self._watch(trigger)
+        self._triggers = Triggers(triggers, self.states)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -185,8 +155,7 @@ class JobGraph:
 
     def take_fired(self) -> list[int]:
         """Numbers of triggers that have fired since the last call."""
-        fired, self._fired = self._fired, []
-        return fired
+        return self._triggers.take_fired()
 
     @property
     def is_over(self) -> bool:
@@ -390,37 +359,10 @@ class JobGraph:
         self._set(job, state)
         if state is S.READY:
             self._ready.append(job)
-        for trigger in self._triggers_of.get(job, ()):
-            self._count(trigger, job, state)
+        self._triggers.see(job, state)
 
     def _set(self, job: int, state: JobState) -> None:
         self.counts[self.states[job]] -= 1
         self.counts[state] += 1
         self.states[job] = state
         self._changed[job] = None
-
-    # ---- triggers ---------------------------------------------------------------------------
-
-    def _watch(self, trigger: Trigger) -> None:
-        if trigger.fired:
-            return
-        trigger.missing = set(trigger.jobs)
-        for job in trigger.jobs:
-            self._triggers_of.setdefault(job, []).append(trigger)
-        for job in trigger.jobs:
-            self._count(trigger, job, self.states[job])
-
-    def _count(self, trigger: Trigger, job: int, state: JobState) -> None:
-        if trigger.fired:
-            return
-        if trigger.moment is Moment.COMPLETE:
-            reached = passed = state in COMPLETE
-        else:
-            reached = state not in (S.UNINITIALIZED, S.BLOCKED, S.CANCELLED, S.DISABLED)
-            passed = reached or state is S.CANCELLED
-        if passed:
-            trigger.missing.discard(job)
-            trigger.any_reached = trigger.any_reached or reached
-        if not trigger.missing and trigger.any_reached:
-            trigger.fired = True
-            self._fired.append(trigger.number)

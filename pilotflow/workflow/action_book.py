@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pilotflow.core.workflow import Moment
-from pilotflow.core.workflow import Trigger as JobsTrigger
+from pilotflow.core.triggers import Moment
+from pilotflow.core.triggers import Trigger as JobsTrigger
 from pilotflow.workflow.records import Action, Trigger
 
 _MOMENTS: Final = {Trigger.ON_JOBS_READY: Moment.READY, Trigger.ON_JOBS_COMPLETE: Moment.COMPLETE}

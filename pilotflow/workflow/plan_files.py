@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pilotflow.core.workflow import Moment
+from pilotflow.core.triggers import Moment
 from pilotflow.workflow.records import Mode, Workflow
 from pilotflow.workflow.schemes import Ask, Scheme
 

@@ -17,7 +17,7 @@ from pilotflow.config.policy import LocatedPolicy
 from pilotflow.config.site import Partition, Site
 from pilotflow.core.planning import Allocations
 from pilotflow.core.shapes import fits
-from pilotflow.core.workflow import Moment
+from pilotflow.core.triggers import Moment
 from pilotflow.resources import Capacity, NodeShape, Request
 from pilotflow.workflow.heads import one_head
 from pilotflow.workflow.order import levels

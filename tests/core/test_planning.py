@@ -9,7 +9,7 @@ from math import inf
 import pytest
 
 from pilotflow.core.planning import Allocations, Forecast, World, forecast
-from pilotflow.core.workflow import Moment
+from pilotflow.core.triggers import Moment
 from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
 
 GIB = 1 << 30

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from pilotflow.core.job_states import COMPLETE, ENDED, TRANSITIONS, JobState
-from pilotflow.core.workflow import JobGraph, Moment, Trigger, WrongTransition
+from pilotflow.core.triggers import Moment, Trigger
+from pilotflow.core.workflow import JobGraph, WrongTransition
 
 S = JobState
 
