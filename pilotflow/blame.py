@@ -53,7 +53,7 @@ class _Tolerant(pickle._Unpickler):  # CPython's own, in Python
             return lambda _: None
         try:
             return super().find_class(module, name)
-        except Exception as error:  # noqa: BLE001  an import runs the user's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001  an import runs the user's code
             return Broken(error)
 
 
@@ -63,7 +63,7 @@ def _tolerate(name: str) -> None:
     def load(self: Any) -> None:
         try:
             original(self)
-        except Exception as error:  # noqa: BLE001  unpickling runs the user's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001  unpickling runs the user's code
             if name in _IN_PLACE:
                 self.stack.pop()
             self.stack.append(Broken(error))

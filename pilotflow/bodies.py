@@ -47,7 +47,7 @@ def unpack_function(body: bytes) -> Callable[..., Any]:
     module, qualname = unpack(body[1:])
     try:
         return resolve(module, qualname)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of a module that ends its program
         raise SerializationError(
             f"function '{qualname}' of module '{module}' cannot be imported on the worker: "
             f"{type(error).__name__}: {error}{remedy(error)}"

@@ -378,7 +378,11 @@ class AppFuture(TaskFuture[T]):
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
             fn(self)
-        except Exception:  # as the standard library's futures do: log, and go on
+        except BaseException as error:  # as the standard library's futures do: log, and go on
+            # In the main thread `sys.exit` and Ctrl-C mean the program. In the client's loop they would end
+            # what all other futures wait for.
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise
             import logging
 
             logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)

@@ -138,9 +138,9 @@ def pack(value: Any, futures: list[Future[Any]] | None = None, *, snapshot: bool
     pickler.futures = futures
     try:
         pickler.dump(value)
-    except PilotflowError:
+    except (PilotflowError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a value's own methods may raise SystemExit too
         raise SerializationError(f"{type(error).__name__}: {error}") from error
     if len(chunks) == 1:
         if not buffers and len(chunks[0]) <= INLINE_BYTES:
@@ -255,9 +255,9 @@ def unpack(payload: Any, layout: Sequence[int] = (), frames: Sequence[Any] = (),
     """
     try:
         return _load(payload, layout, frames, in_place)
-    except PilotflowError:
+    except (PilotflowError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a value's own methods may raise SystemExit too
         raise SerializationError(f"{type(error).__name__}: {error}{remedy(error)}") from error
 
 

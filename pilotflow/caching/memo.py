@@ -307,7 +307,7 @@ class Memo:
         while (action := self._work.get()) is not None:
             try:
                 action()
-            except Exception:  # noqa: BLE001  the loop's top: a bug must not stop the calls that come after
+            except BaseException:  # noqa: BLE001  the loop's top: a bug must not stop the calls that come after
                 self._log.exception("the cache's thread failed to do something")
             if self._new and self._work.empty():
                 new, self._new = self._new, []

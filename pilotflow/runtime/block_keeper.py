@@ -205,14 +205,14 @@ class BlockKeeper:
                 self._turn()
                 self._publish()
                 self._take_events()
-            except Exception as error:  # noqa: BLE001  the loop's top: nothing may end this thread silently
+            except BaseException as error:  # noqa: BLE001  the loop's top: nothing may end this thread silently
                 for kept in self._kept:
                     self._break(kept, error)
                 self._log.exception("the block keeper failed")
         try:
             if not self._closing.spare:
                 self._end_all(self._closing.deadline)
-        except Exception:  # noqa: BLE001  the thread's last act
+        except BaseException:  # noqa: BLE001  the thread's last act
             self._log.exception("the block keeper failed while it ended the blocks: %s", self._names_of_live())
         for kept in self._kept:
             kept.ends.close()
@@ -232,7 +232,7 @@ class BlockKeeper:
             return
         try:
             step(kept)
-        except Exception as error:  # noqa: BLE001  the loop's top for one executor: the others go on
+        except BaseException as error:  # noqa: BLE001  the loop's top for one executor: the others go on
             self._log.exception("keeping the blocks of executor '%s' failed", kept.executor.label)
             self._break(kept, error)
 

@@ -117,6 +117,6 @@ class BodyThreads:
                 self._taken_at = time.monotonic()
             try:
                 body()
-            except Exception:  # noqa: BLE001  a thread's top
+            except BaseException:  # noqa: BLE001  a thread's top
                 self._log.exception("what ran in this program failed because of a bug")
             del body

@@ -53,8 +53,10 @@ class Calls:
         args = kwargs = None  # type: ignore[assignment]
         try:
             packed = pack(value, snapshot=self._snapshot)
-        except SerializationError as error:
-            text = f"the result ({type(value).__name__}) cannot be sent back: {error}{_instead(value)}"
+        except (SerializationError, KeyboardInterrupt) as error:
+            text = (
+                f"the result ({type(value).__name__}) cannot be sent back: {str(error) or repr(error)}{_instead(value)}"
+            )
             return Status.ERROR, pack_exception(SerializationError(text))
         if packed.layout and packed.nbytes > self._max_bytes:
             text = (

@@ -290,7 +290,7 @@ class Client(ClientCalls):
                 due_at = min(self._beat_at, self._mail.due_at, self._book.tries.due_at, self._threads.due_at)
                 self._loop.turn(due_at - now)
                 self._asleep = False
-        except Exception as error:  # noqa: BLE001  the loop's top: everything pending must still end
+        except BaseException as error:  # noqa: BLE001  the loop's top: everything pending must still end
             self._log.exception("the client loop ends because of a bug")
             self._lost = InterchangeLost(f"pilotflow's client loop failed: {error!r}; its log has more")
             self._closed = self._closed or self._lost

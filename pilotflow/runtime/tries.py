@@ -66,7 +66,7 @@ class Tries:
         error = error_of()
         try:
             return pause_s(policy, kept.tries, policy.handler(error, kept.tries))
-        except Exception as problem:
+        except BaseException as problem:  # `sys.exit` in it must not end the loop that all futures wait for
             failure = ConfigError(
                 f"'{name}' was not tried again, because its retry_handler failed: {type(problem).__name__}: {problem}. "
                 f"It was asked about try {kept.tries}, which had ended with {type(error).__name__}: {show(str(error))}"

@@ -108,6 +108,33 @@ def test_callbacks_run_once_in_order_and_at_once_if_it_has_ended() -> None:
     assert calls[3:] == ["late"]
 
 
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_callback_may_raise_anything_in_the_thread_that_ends_all_futures(
+    raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    future, calls = new(), list[Any]()
+
+    def bad(_: Future[Any]) -> None:
+        raise raised
+
+    future.add_done_callback(bad)
+    future.add_done_callback(calls.append)
+    settled = threading.Thread(target=lambda: calls.append(future.settle(Status.OK, pack(1))))
+    with caplog.at_level(logging.ERROR, "concurrent.futures"):
+        settled.start()
+        settled.join()
+    assert calls == [future, True]
+    assert raised.__name__ in caplog.text
+
+
+def test_a_callback_may_end_the_program_from_its_main_thread() -> None:
+    def leave(_: Future[Any]) -> None:
+        sys.exit(3)
+
+    with pytest.raises(SystemExit):
+        ended(1).add_done_callback(leave)
+
+
 def test_a_callback_that_raises_is_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
     future, calls = new(), list[Any]()
 

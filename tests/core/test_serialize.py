@@ -185,6 +185,13 @@ def test_a_value_whose_pickling_or_unpickling_raises_gives_its_reason() -> None:
         there_and_back(call_tasks.BadToUnpickle())
 
 
+def test_a_value_that_ends_the_program_when_it_is_pickled_or_unpickled_gives_its_reason_too() -> None:
+    with pytest.raises(SerializationError, match="SystemExit: 3"):
+        pack(call_tasks.LeavesWhenPickled())
+    with pytest.raises(SerializationError, match="SystemExit: 3"):
+        there_and_back(call_tasks.LeavesWhenUnpickled())
+
+
 def test_a_missing_module_says_where_to_install_it() -> None:
     with pytest.raises(SerializationError, match=r"Module 'no_such_module'.*worker_init"):
         unpack(b"\x80\x04cno_such_module\nname\n.")

@@ -191,6 +191,16 @@ def bad_to_unpickle() -> Any:
     return BadToUnpickle()
 
 
+class LeavesWhenPickled:
+    def __reduce__(self) -> tuple[Any, ...]:
+        sys.exit(3)
+
+
+class LeavesWhenUnpickled:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, (3,)
+
+
 class WithArguments(Exception):
     """Pickles, but does not unpickle by plain means."""
 

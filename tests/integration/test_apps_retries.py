@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -97,6 +98,13 @@ def test_a_handler_that_fails_ends_the_task_with_both_errors(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"retry_handler failed: KeyError: 'no such table'.*ConnectionError: 'try 1'"):
         future.result(30)
     assert after.result(30)[0] == "ConfigError"
+
+    def leaving(error: BaseException, tries: int) -> bool:
+        sys.exit("that is enough")
+
+    left = fail_times.options(retry_handler=leaving)(str(tmp_path / "left"), 4)
+    with pytest.raises(ConfigError, match="retry_handler failed: SystemExit: that is enough"):
+        left.result(30)
     nonsense = fail_times.options(retry_handler=lambda error, tries: "yes")(str(tmp_path / "b"), 4)
     with pytest.raises(ConfigError, match="not 'yes', which is str"):
         nonsense.result(30)
