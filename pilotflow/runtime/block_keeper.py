@@ -242,7 +242,7 @@ class BlockKeeper:
             self._poll(kept, now)
         return kept.scaler.supply(now)
 
-    def _break(self, kept: Kept, error: Exception) -> None:
+    def _break(self, kept: Kept, error: BaseException) -> None:
         if not kept.broken:
             kept.broken = True
             reason = f"Keeping the blocks of executor '{kept.executor.label}' failed: {error!r}. Please report this."

@@ -57,6 +57,7 @@ from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
 from pilotflow.runtime.process_end import ProcessEnd
 from pilotflow.runtime.store import Store
+from pilotflow.runtime.task_book import copied
 from pilotflow.serialize import Packed
 
 Listener: TypeAlias = Callable[[Any], None]
@@ -190,8 +191,10 @@ class Client(ClientCalls):
         Raises:
             RunClosed, InterchangeLost, InitializerFailed: why they cannot.
         """
+        if isinstance(self._closed, RunClosed):
+            raise RunClosed(f"run {self._connection.run_id} is closed and takes no more tasks: start another run")
         if self._closed is not None:
-            raise self._closed
+            raise copied(self._closed)
         if os.getpid() != self._pid:
             raise RunClosed("This process was forked from the one that started the run; start another run here.")
 

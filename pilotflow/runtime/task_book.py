@@ -394,7 +394,7 @@ class TaskBook:
         self.graph = Graph(max_bytes=self._max_bytes)
         for future in pending:
             self._drop(future.task_id)
-            future.fail(_copy(error))
+            future.fail(copied(error))
             self.ends.of(future)
         for answer in self._answers.values():
             answer.done.set()
@@ -414,8 +414,8 @@ def _too_long(name: str, task: Oversized, limit: int | None) -> SerializationErr
     )
 
 
-def _copy(error: BaseException) -> BaseException:
-    """One for each future, so that their tracebacks do not grow together."""
+def copied(error: BaseException) -> BaseException:
+    """One for each who is told, so that their tracebacks do not grow together."""
     if not isinstance(error, PilotflowError):
         return error
     copy = type(error)(*error.args)

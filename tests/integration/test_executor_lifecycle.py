@@ -100,6 +100,23 @@ def test_after_shutdown_nothing_can_be_submitted(tmp_path: Path) -> None:
     ex.shutdown(wait=False, cancel_futures=True)
 
 
+def test_what_is_refused_after_the_end_is_told_anew_each_time_and_keeps_no_caller_alive(tmp_path: Path) -> None:
+    ex = pool(tmp_path)
+    pending = ex.submit(call_tasks.hold, str(tmp_path / "never"))
+    ex.run.close(wait=False)
+    with pytest.raises(RunClosed, match="closed while the task was pending"):
+        pending.result()
+
+    def refused() -> RunClosed:
+        with pytest.raises(RunClosed, match="is closed and takes no more tasks") as caught:
+            ex.submit(pow, 2, 2)
+        return caught.value
+
+    first, second = refused(), refused()
+    assert first is not second
+    assert len(traceback.extract_tb(first.__traceback__)) == len(traceback.extract_tb(second.__traceback__))
+
+
 def test_shutdown_waits_for_what_is_pending_or_not_as_told(tmp_path: Path) -> None:
     path = str(tmp_path / "hold")
     ex = pool(tmp_path, 1)
