@@ -307,8 +307,7 @@ class AppFuture(TaskFuture[T]):
                     self._bells = (*self._bells, bell)
                     listed = True
             if listed:
-                for_ever = timeout is None or timeout > LONGEST_S
-                rung = poll.poll(None if for_ever else max(0.0, timeout or 0.0) * 1e3)
+                rung = poll.poll(None if timeout is None or timeout > LONGEST_S else max(0.0, timeout) * 1e3)
         finally:
             if listed and not rung:
                 with _lock:
@@ -379,10 +378,8 @@ class AppFuture(TaskFuture[T]):
         try:
             fn(self)
         except BaseException as error:  # as the standard library's futures do: log, and go on
-            # In the main thread `sys.exit` and Ctrl-C mean the program. In the client's loop they would end
-            # what all other futures wait for.
             if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
-                raise
+                raise  # the program's end; elsewhere it would end the loop that all futures wait for
             import logging
 
             logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)

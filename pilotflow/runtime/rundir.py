@@ -37,6 +37,7 @@ def make(base: Path) -> tuple[Path, str]:
         ConfigError: it cannot be made or written; says why and what to do.
     """
     directory: Path | None = None
+    _see_that_it_can_be_named(base)
     try:
         base.mkdir(parents=True, exist_ok=True)
         directory = _next(base.absolute())
@@ -56,6 +57,23 @@ def make(base: Path) -> tuple[Path, str]:
         raise cannot_write(base.absolute(), error) from None
     _point_latest(base, directory)
     return directory, f"{directory.name}-{secrets.token_hex(4)}"
+
+
+def _see_that_it_can_be_named(base: Path) -> None:
+    try:
+        whole = os.path.join(os.getcwd(), base)  # tasks run in the former
+    except FileNotFoundError:
+        raise ConfigError(
+            "The directory that this program is in has been removed. Go to one that is there (os.chdir), and start the "
+            "run again."
+        ) from None
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"The run directory {os.fsencode(whole)!r} cannot be used: its path is no UTF-8, which "
+            "messages and records are in. Choose another with run_dir; if the path is UTF-8, say LC_ALL=C.UTF-8."
+        ) from None
 
 
 def cannot_write(directory: Path, error: OSError) -> ConfigError:

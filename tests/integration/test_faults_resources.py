@@ -7,6 +7,7 @@ import os
 import resource
 import stat
 import subprocess
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -57,6 +58,23 @@ SMALL_DISK = """
     except pf.ConfigError as error:
         say("refused", error)
 """
+
+
+def test_a_run_directory_without_a_name_in_utf_8_is_refused_at_load(tmp_path: Path) -> None:
+    base = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9/runs"))
+    with pytest.raises(ConfigError, match=r"caf\\xe9/runs' cannot be used: its path is no UTF-8.*run_dir"):
+        load(config(base.parent))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_whose_directory_was_removed_is_told_so_at_load(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    for run_dir in ("runs", str(tmp_path / "runs")):
+        gone.mkdir()
+        script = f"import os, pilotflow\nos.rmdir(os.getcwd())\npilotflow.load(site=None, run_dir={run_dir!r})"
+        done = subprocess.run([sys.executable, "-c", script], cwd=gone, capture_output=True, text=True, check=False)
+        assert "ConfigError: The directory that this program is in has been removed." in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def on_small_disk(tmp_path: Path, size: int, before: str, fill: str) -> Program:
