@@ -1,6 +1,6 @@
-"""The log of a process: written by itself while it starts and ends, and by a thread in between, for which nobody waits.
+"""The log of a process: written by a thread, as soon as there is one, for which nobody waits long.
 
-A file server that hangs then delays no message of a manager or an interchange.
+A file server that hangs then delays the messages of a manager or an interchange once, by a moment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pilotflow.runtime.own_threads import start_thread
 
 MOST_WAITING: Final = 10_000
 """Lines that wait for a file server that hangs; what is too much is lost."""
+PATIENCE_S: Final = 0.1
+"""Who logs waits for its line so long, so that what has been done is in the log; and not at all while it hangs."""
 FLUSH_S: Final = 1.0
 """The end of a process waits for its last lines so long."""
 
@@ -59,21 +61,28 @@ class LogWriter:
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
-        self._stuck = False
+        self._late: threading.Event | None = None  # set when the lines are written that were waited for in vain
+        self._given_up = False
         start_thread(self._write, "pilotflow-log")
 
     def put(self, fd: int, line: str) -> None:
-        """Have a line written into this file."""
+        """Have a line written into this file; as a rule it has been when this returns."""
         if self._lines.qsize() < MOST_WAITING:
             self._lines.put((fd, line.encode(errors="replace")))
+            if self._late is None or self._late.is_set():
+                self._late = self._written_in(PATIENCE_S)
 
     def flush(self) -> bool:
         """Whether everything has been written, soon."""
-        if not self._stuck:
-            done = threading.Event()
-            self._lines.put(done)
-            self._stuck = not done.wait(FLUSH_S)
-        return not self._stuck
+        if not self._given_up:
+            self._given_up = self._written_in(FLUSH_S) is not None
+        return not self._given_up
+
+    def _written_in(self, seconds: float) -> threading.Event | None:
+        """None if all lines have been written in this time; else what tells when they are."""
+        done = threading.Event()
+        self._lines.put(done)
+        return None if done.wait(seconds) else done
 
     def _write(self) -> None:
         while True:
