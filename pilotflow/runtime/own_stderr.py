@@ -73,15 +73,15 @@ class OwnStderr:
         return ""
 
     def _look(self) -> None:
-        """Cut the file, if it is too long, and leave it, if it was removed: the next command has another."""
+        """Cut the file, if it is too long, and have another, if it was removed and there can be one."""
         self._unlooked = 0
+        links = 0
         with contextlib.suppress(OSError):  # a file system that is full, or gone
             shorten(self._fd)
             os.lseek(self._fd, 0, os.SEEK_END)  # commands that open /dev/stderr write elsewhere than at our position
-            if os.fstat(self._fd).st_nlink:
-                return
-        os.close(self._fd)
-        self._fd = -1
+            links = os.fstat(self._fd).st_nlink
+        if not links:
+            self._open()
 
     def _open(self) -> None:
         running = RUNNING.get()
@@ -91,12 +91,16 @@ class OwnStderr:
         path = of_worker(self._directory, STDERR, threading.get_native_id())
         try:
             path.parent.mkdir(exist_ok=True)
-            self._fd = open_to_append(path, os.O_CREAT)
-        except OSError:  # a full disk, say: then it goes where the worker's goes
+            fd = open_to_append(path, os.O_CREAT)
+        except (
+            OSError
+        ):  # a full disk, say: then it goes on to where it goes now, which is the worker's if it has no file
             self._refused = True
-            self.path = None
             return
-        os.lseek(self._fd, 0, os.SEEK_END)  # behind what a worker has left that had this number
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+        os.lseek(fd, 0, os.SEEK_END)  # behind what a worker has left that had this number
         self.path = str(path)
 
 
