@@ -28,9 +28,9 @@ def slurm_provider(scheduler: SlurmScheduler, allocations: int = 1, worker_init:
     options = dict(scheduler.options)
     known = {key: options.pop(key) for key in _OWN if options.get(key)}
     lines = [f"--{key}" if value == "" else f"--{key}={quoted(value)}" for key, value in options.items()]
-    for key, text in (("mem", scheduler.mem), ("tmp", scheduler.tmp)):
-        if text is not None:
-            lines.append(f"--{key}={quoted(text)}")
+    for key, said in (("mem", scheduler.mem), ("tmp", scheduler.tmp), ("ntasks-per-node", scheduler.ntasks_per_node)):
+        if said is not None:
+            lines.append(f"--{key}={quoted(str(said))}")
     if scheduler.serialize_allocations:
         # One name for all is what makes them wait for each other. The price: a batch job whose sbatch gave no
         # answer cannot be found by its name.

@@ -9,11 +9,11 @@ from tests.core.workflow_texts import read
 
 TEXT = """\
 name: w
-slurm_defaults: {account: shared, constraint: "fast&new", mail-user: "a b", exclusive: true, qos: low}
+slurm_defaults: {account: shared, constraint: "fast&new", mail-user: "a b", exclusive: true, qos: low, ntasks-per-node: 2}
 slurm_schedulers:
   - {name: plain}
   - {name: full, account: mine, partition: gpu, qos: high, gres: "gpu:2", mem: 128G, tmp: 10G, nodes: 4, walltime: "1-12:00:00",
-     serialize_allocations: true, extra: "--licenses=x\\n--nice"}
+     ntasks_per_node: 3, serialize_allocations: true, extra: "--licenses=x\\n--nice"}
 jobs: [{name: a, command: x}]
 actions:
   - {trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: full, scheduler_type: slurm, num_allocations: 3}
@@ -38,6 +38,7 @@ def test_batch_scripts_have_the_defaults_where_a_scheduler_says_nothing(tmp_path
         "--constraint=fast&new",
         '--mail-user="a b"',
         "--exclusive",
+        "--ntasks-per-node=2",
         "--time=01:00:00",
     ):
         assert f"#SBATCH {line}" in plain
@@ -49,9 +50,10 @@ def test_batch_scripts_have_the_defaults_where_a_scheduler_says_nothing(tmp_path
         "--time=36:00:00",
         "--mem=128G",
         "--tmp=10G",
+        "--ntasks-per-node=3",
     ):
         assert f"#SBATCH {line}" in full
     assert full[-4:] == [
         "#SBATCH --job-name=pilotflow:full", "#SBATCH --dependency=singleton", "#SBATCH --licenses=x", "#SBATCH --nice",
     ]  # fmt: skip
-    assert not [line for line in full if "--qos=low" in line or "--account=shared" in line]
+    assert not [line for line in full if "--qos=low" in line or "--account=shared" in line or line.endswith("-node=2")]
