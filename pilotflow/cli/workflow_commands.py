@@ -32,7 +32,9 @@ Resources = Annotated[
 Depth = Annotated[int | None, typer.Option(min=1, help="Run so many jobs at once, whatever they ask for.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; it survives logout.")]
 NoLocal = Annotated[bool, typer.Option("--no-local", help="Run nothing here: jobs wait for runners.")]
-Keep = Annotated[str, typer.Option(help="If the run's program dies, what runs ends, and waits so long for `resume`.")]
+Keep = Annotated[
+    str | None, typer.Option(help="If the run's program dies, what runs ends, and waits so long for `resume` (1h).")
+]
 AutoRecover = Annotated[
     bool, typer.Option("--auto-recover", help="Jobs that lack memory or time ask for more and run again.")
 ]
@@ -56,7 +58,7 @@ def run(
     max_parallel_jobs: Depth = None,
     detach: Detach = False,
     no_local: NoLocal = False,
-    keep: Keep = "1h",
+    keep: Keep = None,
     auto_recover: AutoRecover = False,
     here: Here = False,
     site: SiteName = None,

@@ -28,7 +28,7 @@ from pilotflow.workflow.engine import Engine
 from pilotflow.workflow.history import open_history
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.inbox import CancelJobs
-from pilotflow.workflow.options import RunOptions
+from pilotflow.workflow.options import KEEP_S, RunOptions
 from pilotflow.workflow.orders import Cancelled, order_blocks, order_cancel
 from pilotflow.workflow.planned import planned_settings
 from pilotflow.workflow.records import Mode, Workflow
@@ -57,7 +57,7 @@ class Options(NamedTuple):
         num_cpus, memory_gb, num_gpus, max_parallel_jobs: of this machine.
         resources: what else each node has, as NAME=AMOUNT.
         no_local: run nothing here.
-        keep: how long results are kept for another program.
+        keep: how long results are kept for another program; None for what the workflow says.
         auto_recover: help jobs by itself.
         here: run everything on this machine, whatever the file and the site say.
         site, account: where, and what to charge.
@@ -70,7 +70,7 @@ class Options(NamedTuple):
     resources: Sequence[str] = ()
     max_parallel_jobs: int | None = None
     no_local: bool = False
-    keep: str = "1h"
+    keep: str | None = None
     auto_recover: bool = False
     here: bool = False
     site: str | None = None
@@ -137,12 +137,18 @@ def parse_options(options: Options, workflow: Workflow) -> RunOptions:
         slurm=slurm or by_site,
         settings=settings if by_site else None,
         auto_recover=options.auto_recover,
-        keep_s=seconds_of("--keep", options.keep),
+        keep_s=_keep_s(workflow, options.keep),
     )
     if slurm:
         own = Supplies(workflow, made)
         within_policy(own.config(), own.most_blocks(), own.origins())
     return made
+
+
+def _keep_s(workflow: Workflow, said: str | None) -> float:
+    if said is not None:
+        return seconds_of("--keep", said)
+    return KEEP_S if workflow.keep_s is None else workflow.keep_s
 
 
 def parse_amounts(words: Sequence[str]) -> dict[str, int]:

@@ -391,8 +391,10 @@ class WorkflowSpec(_Section):
     compute_node_ignore_workflow_completion: bool = Field(
         False, description=f"{NOT_USED}: a run ends with its last job."
     )
-    compute_node_wait_for_healthy_database_minutes: Amount = Field(
-        20, description=f"{NOT_USED}: managers keep results for an hour."
+    compute_node_wait_for_healthy_database_minutes: Amount | None = Field(
+        None,
+        description="How long managers wait for `resume` while nothing runs, and keep results for it, if the run's "
+        "program dies (default 60); --keep goes before it.",
     )
     compute_node_expiration_buffer_seconds: Amount | None = Field(
         None, description=f"{NOT_USED}: managers end some seconds before their allocation."

@@ -133,6 +133,7 @@ class _Assembly:
         if top.execution_config is not None:
             self._warn_of_unused(top.execution_config, ("execution_config",))
         idle = top.compute_node_wait_for_new_jobs_seconds
+        keep = top.compute_node_wait_for_healthy_database_minutes
         return Workflow(
             name=top.name,
             path=self._name,
@@ -162,6 +163,7 @@ class _Assembly:
             sort_method=SortMethod(top.jobs_sort_method),
             use_pending_failed=top.use_pending_failed,
             idle_s=None if idle is None else float(idle),
+            keep_s=None if keep is None else 60.0 * keep,
         )
 
     def _context(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pilotflow.cli.workflow_runs import Options, parse_options
+from pilotflow.workflow.spec import read_workflow
 from tests.command_line import ROOT, pilotflow
 
 EXAMPLES = ROOT / "tests" / "workflows"
@@ -32,6 +34,18 @@ def test_create_warns_on_the_other_stream_and_takes_nodes_from_a_configuration(t
     assert "tests/workflows/totals_wrong.yaml:4:5: warning: requirements 'mpi_job': num_cpus is 128" in done.stderr
     assert "write `num_cpus: 32` and `memory: 128g`" in done.stderr
     assert pilotflow("create", "tests/workflows/totals_wrong.yaml").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("minutes", "keep", "kept_s"), [(None, None, 3600.0), (5, None, 300.0), (0, None, 0.0), (5, "2h", 7200.0)]
+)
+def test_how_long_results_are_kept_is_said_by_the_command_line_or_else_by_the_file(
+    tmp_path: Path, minutes: int | None, keep: str | None, kept_s: float
+) -> None:
+    key = "" if minutes is None else f"compute_node_wait_for_healthy_database_minutes: {minutes}\n"
+    (tmp_path / "w.yaml").write_text(f"name: w\njobs: [{{name: a, command: x}}]\n{key}")
+    options = parse_options(Options(here=True, keep=keep), read_workflow(tmp_path / "w.yaml"))
+    assert options.keep_s == kept_s
 
 
 def test_create_as_json_has_the_whole_workflow() -> None:
