@@ -8,51 +8,18 @@ import logging
 import resource
 import sys
 import threading
-import traceback
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from pilotflow.errors import DependencyError, SerializationError
-from pilotflow.future_errors import dependency_failed, failure_of
 from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.messages.records import Status
-from pilotflow.remote_errors import pack_exception
-from pilotflow.serialize import Packed, pack
-
-
-class ClientThatCancels:
-    """As much of a client as a future talks to."""
-
-    def __init__(self) -> None:
-        self.cancelled: list[AppFuture[Any]] = []
-
-    def may_cancel(self, future: AppFuture[Any]) -> bool:
-        return True
-
-    def cancel(self, future: AppFuture[Any]) -> None:
-        self.cancelled.append(future)
-
-
-def new(name: str = "f", number: int = 1) -> AppFuture[Any]:
-    return AppFuture(number, name, ClientThatCancels())  # type: ignore[arg-type]
-
-
-def ended(value: Any) -> AppFuture[Any]:
-    future = new()
-    future.settle(Status.OK, pack(value))
-    return future
-
-
-def failed(error: BaseException, name: str = "f", number: int = 1) -> AppFuture[Any]:
-    future = new(name, number)
-    future.settle(Status.ERROR, pack_exception(error))
-    return future
+from pilotflow.serialize import pack
+from tests.core.made_futures import ClientThatCancels, ended, failed, new
 
 
 def test_a_result_is_unpickled_once_and_stays() -> None:
@@ -259,58 +226,6 @@ def test_a_result_that_cannot_be_read_here_is_an_error_of_that_future() -> None:
         future.result()
 
 
-def test_the_error_of_a_dependent_names_the_whole_chain_and_holds_the_root() -> None:
-    a = failed(ValueError("root"), "a", 1)
-    b, c = new("b", 2), new("c", 3)
-    b.fail(dependency_failed(a, b))
-    c.fail(dependency_failed(b, c))
-    error = c.exception()
-    assert isinstance(error, DependencyError)
-    assert error.chain == ("'b' (task 2)", "'a' (task 1)")
-    assert error.__cause__ is a.exception()
-    assert "'c' (task 3) did not run: it needs 'b' (task 2) <- 'a' (task 1), of which the last failed" in str(error)
-    assert "ValueError: root" in str(error)
-
-
-def test_the_error_of_a_dependent_shows_where_the_first_failure_has_written(tmp_path: Path) -> None:
-    a, b, c = failed(ValueError("root"), "a", 1), new("b", 2), new("c", 3)
-    a.stderr = str(tmp_path / "err")
-    Path(a.stderr).write_text("first\nwhat went wrong\n")
-    b.fail(dependency_failed(a, b))
-    c.fail(dependency_failed(b, c))
-    error = c.exception()
-    assert isinstance(error, DependencyError)
-    assert str(error).endswith(f"The stderr of 'a' (task 1) ({a.stderr}) ends with:\nfirst\nwhat went wrong")
-    assert (error.stderr, error.stderr_tail) == (a.stderr, "first\nwhat went wrong")
-    Path(a.stderr).unlink()
-    assert str(dependency_failed(a, b)).endswith(f"({a.stderr}) is empty, or cannot be read here.")
-
-
-@pytest.mark.parametrize(
-    ("out", "err", "told"),
-    [
-        ("/o", None, "The stdout of 'f' (task 1) is in /o"),
-        (None, "/e", "The stderr of 'f' (task 1) is in /e"),
-        ("/o", "/e", "The stdout of 'f' (task 1) is in /o, its stderr in /e"),
-        ("/oe", "/oe", "The output of 'f' (task 1) is in /oe"),
-    ],
-)
-def test_an_exception_notes_where_its_task_s_output_is(out: str | None, err: str | None, told: str) -> None:
-    future = new()
-    future.stdout, future.stderr = out, err
-    future.settle(Status.ERROR, pack_exception(ValueError("text", 3)))
-    error = future.exception()
-    assert isinstance(error, ValueError)
-    assert error.args == ("text", 3)
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    assert lines.count(told) == 1
-    assert (lines[-1] == told) is (sys.version_info >= (3, 11)), "Python 3.10 shows no notes; the remote text has it"
-    lost = failure_of(future, Status.LOST, Packed(msgspec.msgpack.encode(["it crashed"])))
-    assert str(lost).endswith(f"\n{told}")
-    never = failure_of(future, Status.TOO_LARGE, Packed(msgspec.msgpack.encode(["it is too large"])))
-    assert told not in "".join(traceback.format_exception(never)), "it has never run"
-
-
 def test_parts_of_a_result_are_futures_too() -> None:
     future = new("pair", 5)
     first, missing, attribute = future[0], future[9], future.real
@@ -361,29 +276,6 @@ def test_a_future_is_not_mistaken_for_what_it_will_be() -> None:
     assert not hasattr(future, "_ipython_display_")
     with pytest.raises(SerializationError):
         pack(future[0])
-
-
-def test_the_errors_of_a_long_chain_stay_short() -> None:
-    last = failed(ValueError("root"), "first", 1)
-    root = last.exception()
-    for i in range(2, 3000):
-        following = new("link", i)
-        following.fail(dependency_failed(last, following))
-        last = following
-    error = last.exception()
-    assert isinstance(error, DependencyError)
-    assert len(str(error)) < 500
-    assert error.chain[0] == "'link' (task 2998)"
-    assert error.chain[-1] == "'first' (task 1)"
-    assert error.__cause__ is root
-
-
-def test_a_cancelled_dependency_is_named_as_such() -> None:
-    future = new("a", 1)
-    future.cancel()
-    error = dependency_failed(future, new("b", 2))
-    assert "'b' (task 2) did not run: it needs 'a' (task 1), which was cancelled" in str(error)
-    assert isinstance(error.__cause__, CancelledError)
 
 
 def test_a_held_future_with_a_small_result_costs_less_than_600_bytes() -> None:
@@ -441,14 +333,3 @@ def wait_for(future: AppFuture[Any], limit: float | None) -> Any:
         return future.result(limit)
     except concurrent.futures.TimeoutError:
         return "late"
-
-
-def test_a_task_that_may_run_once_and_was_cut_by_its_blocks_end_is_told_what_to_do_about_that() -> None:
-    line = "attempt 1: manager on n1 (block b-0) ended while it ran: its block's walltime is over"
-    cut = new()
-    cut.settle(Status.LOST, Packed(msgspec.msgpack.encode([line])))
-    assert "never run twice" in str(cut.exception())
-    assert "Look for crashes" not in str(cut.exception())
-    died = new()
-    died.settle(Status.LOST, Packed(msgspec.msgpack.encode(["attempt 1: worker on n1 was killed by signal 9"])))
-    assert "Look for crashes" in str(died.exception())
