@@ -31,13 +31,14 @@ from pilotflow.runtime.pythons import home
 
 
 def make(base: Path) -> tuple[Path, str]:
-    """A new run directory under `base`, and the run's id.
+    """A new run directory under `base`, where `~` is the home directory, and the run's id.
 
     Raises:
         ConfigError: it cannot be made or written; says why and what to do.
     """
     directory: Path | None = None
     _see_that_it_can_be_named(base)
+    base = Path(os.path.expanduser(base))  # of a user that there is not, it stays as it is
     try:
         base.mkdir(parents=True, exist_ok=True)
         directory = _next(base.absolute())

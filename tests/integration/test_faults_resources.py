@@ -17,6 +17,7 @@ import pytest
 
 from pilotflow import ConfigError, Run, load
 from pilotflow.errors import SerializationError
+from pilotflow.runtime.rundir import make
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import (
     Program,
@@ -65,6 +66,13 @@ def test_a_run_directory_without_a_name_in_utf_8_is_refused_at_load(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"caf\\xe9/runs' cannot be used: its path is no UTF-8.*run_dir"):
         load(config(base.parent))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_directory_may_be_named_from_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    directory, run_id = make(Path("~/runs"))
+    assert directory == tmp_path / "home" / "runs" / "0001"
+    assert run_id.startswith("0001-")
 
 
 def test_a_program_whose_directory_was_removed_is_told_so_at_load(tmp_path: Path) -> None:
