@@ -153,7 +153,8 @@ def _run(
     workers: int | None, tasks: int, run_dir: Path, shown: ExitStack, tick: Callable[[int, int], None]
 ) -> _Summary:
     begun = time.perf_counter()
-    with pf.load(pf.Config.for_this_machine(max_workers=workers, run_dir=run_dir)) as run:
+    config = pf.Config.for_this_machine(max_workers=workers, run_dir=run_dir)
+    with pf.load(config, progress=False) as run:  # it shows its own
         pf.python_app(demo_tasks.add)([]).result()
         start_s = time.perf_counter() - begun
         outcome = _work(tasks, tick)

@@ -208,6 +208,7 @@ def test_the_demo_has_a_live_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "\x1b[" in written
     assert re.search(r"━.*101/101", written)
     assert "5,133 below 50,000" in written
+    assert "runs/0001 " not in written, "the line that runs show by themselves is not drawn over it"
 
 
 def test_a_task_of_the_demo_that_fails_is_counted_and_said(tmp_path: Path) -> None:
