@@ -2,7 +2,8 @@
 
     python -m tests.old_kernel [ENOSYS|EPERM] COMMAND...
 
-ENOSYS is what such a kernel says itself, EPERM what containers say of calls that their profile does not know.
+They are answered by ENOSYS, as such a kernel does, and those about pidfds by EPERM if that is asked for, as some
+containers do. (With EPERM for all of them no program of a C library since 2.34 could start a thread.)
 
 Source: seccomp(2), struct seccomp_data; numbers from 424 on (pidfd_send_signal, Linux 5.1) are those of newer calls, on every
 architecture (arch/*/entry/syscalls of the kernel).
@@ -18,10 +19,12 @@ import sys
 from typing import Final
 
 FIRST_NEWER_CALL: Final = 424
+PIDFD_CALLS: Final = (424, 434, 438)
+"""pidfd_send_signal, pidfd_open, pidfd_getfd."""
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 _SECCOMP_MODE_FILTER: Final = 2
-_LOAD_WORD, _JUMP_IF_NOT_LESS, _RETURN = 0x20, 0x35, 0x06
+_LOAD_WORD, _JUMP_IF_EQUAL, _JUMP_IF_NOT_LESS, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 
 
@@ -30,11 +33,13 @@ class _Program(ctypes.Structure):
 
 
 def refuse_newer_calls(number: int = errno.ENOSYS) -> None:
-    """Refuse the calls to this process from now on, and to all that it starts, with this error."""
+    """Refuse the calls to this process from now on, and to all that it starts; those about pidfds with this error."""
     steps = [
         struct.pack("HBBI", _LOAD_WORD, 0, 0, 0),  # the call's number
-        struct.pack("HBBI", _JUMP_IF_NOT_LESS, 0, 1, FIRST_NEWER_CALL),
+        *(struct.pack("HBBI", _JUMP_IF_EQUAL, len(PIDFD_CALLS) - at, 0, call) for at, call in enumerate(PIDFD_CALLS)),
+        struct.pack("HBBI", _JUMP_IF_NOT_LESS, 1, 2, FIRST_NEWER_CALL),
         struct.pack("HBBI", _RETURN, 0, 0, _REFUSE | number),
+        struct.pack("HBBI", _RETURN, 0, 0, _REFUSE | errno.ENOSYS),
         struct.pack("HBBI", _RETURN, 0, 0, _ALLOW),
     ]
     libc = ctypes.CDLL(None, use_errno=True)
