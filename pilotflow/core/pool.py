@@ -141,11 +141,10 @@ class Pool(PoolLimits):
         """Go now: everything is handed back, running tasks too; workers are killed."""
         self.draining = True
         self._close_batch()
-        returned = [(task.id, task.attempt) for task in self._held.values()]
         ran_s: list[float] = []
         if walltime_over_at is not None:
             ran_s = [walltime_over_at - worker.head_since for worker in self.workers.values() if worker.tasks]
-        self._letter.messages.append(Leaving(reason, returned, self._started(), ran_s))
+        self._letter.messages.append(Leaving(reason, self._started(), ran_s))
         self._held.clear()
         self._queues.clear()
         self._frames.clear()

@@ -68,14 +68,13 @@ class ManagerAlive(Message, tag=6):
 
 
 class Leaving(Message, tag=7):
-    """The manager goes. What ran and what waited is handed back and costs those tasks nothing.
+    """The manager goes. All that it held is handed back, and costs those tasks nothing.
 
     `started` are those that had begun: tasks that may never run twice are not tried again. If the
     walltime is over, `ran_s` says for how many seconds each of them has run.
     """
 
     reason: str
-    returned: list[tuple[int, int]]
     started: list[tuple[int, int]] = msgspec.field(default_factory=list)
     ran_s: list[float] = msgspec.field(default_factory=list)
 

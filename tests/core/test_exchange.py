@@ -249,7 +249,7 @@ def test_words_about_tasks_that_are_not_a_managers_own_change_nothing() -> None:
         Returned([pair, (99, 1)]),
         CancelOutcome(0, [pair, (99, 1)], [1, 99, HUGE]),
         CancelOutcome(HUGE, [pair], [1]),
-        Leaving("", [pair, (99, 1)], [pair, (98, 1)]),
+        Leaving("", [pair, (98, 1)]),
     ):
         bench.manager(message, key="m2")
     assert bench.exchange.scheduler.managers[bench.exchange.scheduler.tasks[1].manager].node == "m1"

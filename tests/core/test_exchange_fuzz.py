@@ -110,7 +110,7 @@ class Fuzz:
             Returned(pairs),
             CancelOutcome(1, pairs, [1]),
             ManagerAlive(5.0),
-            Leaving("bye", pairs, pairs),
+            Leaving("bye", pairs),
         ]
 
     def evil(self) -> None:

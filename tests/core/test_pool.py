@@ -272,7 +272,7 @@ def test_leaving_hands_everything_back_and_says_what_had_begun() -> None:
     node.run(task(1), task(2))
     node.pool.leave("its block's walltime is over")
     (leaving,) = node.said()
-    assert leaving == Leaving("its block's walltime is over", [(1, 1), (2, 1)], [(1, 1)])
+    assert leaving == Leaving("its block's walltime is over", [(1, 1)])
     assert not node.pool.busy
 
 
