@@ -26,8 +26,6 @@ _MAP: Final = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ [-rwxsp]{4} [0-9a-f]+ [0-9a-f]+
 """Before the path in the first line of a map (proc_pid_maps(5))."""
 _NO_FILES: Final = (b"\n", b"[", b"/dev/zero", b"/dev/shm/", b"/memfd:", b"/SYSV", b"/anon_hugepage")
 """How the paths of maps begin that are of no file on a disk."""
-TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
-"""Seconds of one tick of the times in `Process`."""
 
 
 class Process(NamedTuple):
@@ -36,7 +34,6 @@ class Process(NamedTuple):
     Attributes:
         pid, parent, group, session: ids.
         flags: the kernel's, of which one marks its own threads.
-        ticks: CPU time of it and of its ended children that it has waited for.
         start: when it started, in ticks since the machine did; with the pid it names a process for ever.
     """
 
@@ -45,7 +42,6 @@ class Process(NamedTuple):
     group: int
     session: int
     flags: int
-    ticks: int
     start: int
 
     @property
@@ -87,15 +83,13 @@ class ProcFiles:
             return set()
 
     def process(self, pid: int) -> Process | None:
-        """Its ids and times."""
+        """Its ids, and when it started."""
         data = self._read(pid, "stat")
         try:
-            _, parent, group, session, _, _, flags, _, _, _, _, user, system, child_user, child_system, _, _, _, _, start, _ = (
-                data[data.rindex(b")") + 2 :].split(b" ", 20)
-            )  # fmt: skip
-            ticks = int(user) + int(system) + int(child_user) + int(child_system)
-            return Process(pid, int(parent), int(group), int(session), int(flags), ticks, int(start))
-        except ValueError:
+            fields = data[data.rindex(b")") + 2 :].split(b" ", 20)
+            (_, parent, group, session, _, _, flags), start = fields[:7], fields[19]
+            return Process(pid, int(parent), int(group), int(session), int(flags), int(start))
+        except (ValueError, IndexError):
             return None
 
     def memory(self, pid: int) -> Memory:

@@ -1,4 +1,4 @@
-"""Memory and CPU time of each worker with everything it has started, in one pass over /proc.
+"""Memory of each worker with everything it has started, in one pass over /proc.
 
 `MemoryWatch.sample` costs about 40 us a process of the trees and 1.5 us any other process of the node.
 Measured on a busy machine of 2 cores: 64 tasks of one process each take 3 ms, which is 0.3 % of a core
@@ -19,9 +19,6 @@ leaves its group and is orphaned within one interval is recognised by the enviro
 workers hand on (`ids.WORKER_VARIABLE`), if it has executed a program since. Not covered: what does so
 without executing anything; a process that another user owns and hides (hidepid); and memory that no
 process maps: files in tmpfs, the page cache, GPU memory.
-
-**CPU time** is that of the living and of the dead that they have waited for. Time of orphans that
-ended is lost, and the sum never falls.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ from typing import Final
 
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.node.oom import OomKills
-from pilotflow.node.processes import TICK_S, Memory, Process, ProcFiles
+from pilotflow.node.processes import Memory, Process, ProcFiles
 
 INTERVAL_S: Final = 1.0
 """Between two samples, unless they cost too much."""
@@ -66,12 +63,10 @@ class TreeUse:
     Attributes:
         memory_bytes: memory without file maps; above the tree's limit only if measured exactly,
             unless the kernel cannot do that.
-        cpu_s: CPU seconds since the worker started.
         processes: how many there are.
     """
 
     memory_bytes: int
-    cpu_s: float
     processes: int
 
 
@@ -81,7 +76,6 @@ class _Tree:
 
     pid: int
     start: int | None = None  # when the worker started; its pid may be another process's one day
-    ticks: int = 0
     exact_bytes: int = 0  # as measured last...
     cheap_bytes: int = 0  # ...when the cheap figure was this
     exact_if_grown_at: float = 0.0  # when it may be measured again
@@ -258,8 +252,7 @@ class MemoryWatch:
         memory_bytes = private + max(shared, default=0)
         if limit is not None and most > limit:
             memory_bytes = self._exact(tree, limit, memories, most, now)
-        tree.ticks = max(tree.ticks, sum(process.ticks for process in members))
-        return TreeUse(memory_bytes, tree.ticks * TICK_S, len(members))
+        return TreeUse(memory_bytes, len(members))
 
     def _exact(self, tree: _Tree, limit: int, pids: Iterable[int], most: int, now: float) -> int:
         """A tree's memory where it may be above its limit: measured, or judged by what was measured last."""

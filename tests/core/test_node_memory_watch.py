@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pilotflow.node.oom import OomKills
-from pilotflow.node.processes import TICK_S
 from pilotflow.runtime.memory_watch import INTERVAL_S, MemoryWatch, Watched
 from tests.core.node_trees import Tree
 
@@ -37,18 +36,16 @@ class Node:
         shared_mb: int = 0,
         swap_mb: int = 0,
         share_mb: int | None = None,
-        ticks: tuple[int, int, int, int] = (0, 0, 0, 0),
         start: int = 7,
         flags: int = 0x400000,
         environ: str = "",
         size_mb: int | None = None,
     ) -> None:
         directory = f"proc/{pid}"
-        times = " ".join(map(str, ticks))
         tail = f"20 0 1 0 {start} 3133440 394 18446744073709551615\n"
         self.write(
             f"{directory}/stat",
-            f"{pid} (a (b) c) S {parent} {group or pid} {session} 0 -1 {flags} 100 0 0 0 {times} {tail}",
+            f"{pid} (a (b) c) S {parent} {group or pid} {session} 0 -1 {flags} 100 0 0 0 1 2 3 4 {tail}",
         )
         size = pid if size_mb is None else 1024 * size_mb
         self.write(
@@ -189,14 +186,13 @@ def test_children_of_a_worker_that_is_told_of_late_are_found(node: Node) -> None
 
 
 def test_a_worker_with_the_number_of_an_earlier_one_begins_anew(node: Node) -> None:
-    node.process(WORKER, REAPER, mb=1, ticks=(500, 0, 0, 0))
+    node.process(WORKER, REAPER, mb=1)
     node.process(BASE + 11, WORKER, mb=2, session=BASE + 11)
     assert node.megabytes(_1=WORKER) == {1: 3}
     node.end(WORKER)
     node.process(BASE + 11, REAPER, mb=2, session=BASE + 11)
     node.process(OTHER_WORKER, REAPER, mb=8)
     assert node.megabytes(_1=OTHER_WORKER) == {1: 8}
-    assert node.watch.sample({1: Watched(OTHER_WORKER)}, 0.0)[1].cpu_s == 0
 
 
 def test_without_a_reaper_trees_are_found_by_parents_and_groups(tmp_path: Path) -> None:
@@ -227,21 +223,6 @@ def test_shared_memory_counts_once_for_the_tree(node: Node) -> None:
     for child in range(4):
         node.process(BASE + 11 + child, WORKER, mb=1, shared_mb=100)
     assert node.megabytes() == {1: 105}
-
-
-def test_cpu_time_is_that_of_the_living_and_of_those_they_waited_for(node: Node) -> None:
-    node.process(WORKER, REAPER, ticks=(1, 2, 4, 8))
-    node.process(BASE + 11, WORKER, ticks=(16, 32, 0, 0))
-    use = node.watch.sample({1: Watched(WORKER)}, 0.0)[1]
-    assert (use.cpu_s, use.processes) == (63 * TICK_S, 2)
-
-
-def test_cpu_time_never_falls(node: Node) -> None:
-    node.process(WORKER, REAPER, ticks=(1, 0, 0, 0))
-    node.process(BASE + 11, WORKER, ticks=(50, 0, 0, 0))
-    node.watch.sample({1: Watched(WORKER)}, 0.0)
-    node.end(BASE + 11)
-    assert node.watch.sample({1: Watched(WORKER)}, 0.0)[1].cpu_s == 51 * TICK_S
 
 
 def test_a_child_that_seems_to_have_all_its_parents_memory_waits_for_its_second_sample(node: Node) -> None:

@@ -190,19 +190,6 @@ os.posix_spawn("/bin/true", ["true"], {{}}, file_actions=[opening])
     assert use(watch, pid, limit_mb=50).memory_bytes < 160 * MB
 
 
-def test_cpu_time_of_children_counts_while_they_run_and_afterwards(workers: Workers) -> None:
-    burn = "import time\nwhile time.process_time() < 0.3: pass"
-    code = f"""
-subprocess.run([sys.executable, "-c", {burn!r}])
-say("ready")
-stay()
-"""
-    assert use(MemoryWatch(), workers.ready(code)).cpu_s >= 0.3
-    busy = workers.start(f"subprocess.run([sys.executable, '-c', {burn.replace('0.3', '600')!r}])")
-    watch = MemoryWatch()
-    until(lambda: use(watch, busy.pid).cpu_s >= 0.3)
-
-
 def test_a_process_that_detaches_itself_is_still_counted_if_it_was_seen_before(workers: Workers) -> None:
     code = """
 if os.fork() == 0:
