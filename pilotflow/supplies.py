@@ -224,8 +224,6 @@ def shape_of(executor: ExecutorConfig) -> BlockShape:
     if isinstance(provider, LocalProvider) and places_steps(executor, os.environ):
         nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))  # those of the job that this program is in
     one_head = isinstance(executor.launcher, OneHeadLauncher)
-    if one_head and node.depth_limited:
-        nodes = 1  # those that follow take part in tasks on several nodes, which such a head does not take
     return BlockShape(executor.label, node, nodes, provider.walltime_s, one_head and nodes > 1)
 
 

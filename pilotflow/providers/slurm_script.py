@@ -46,6 +46,8 @@ def batch_script(provider: SlurmProvider, job: BlockJob) -> str:
     header = "\n".join(f"#SBATCH {line}" for line in directives(provider, job))
     own = provider.scheduler_options.strip("\n")
     header = f"{header}\n# ---- scheduler_options\n{own}" if own.strip() else header
+    if not provider.export_environment:  # sbatch sets it, and then an srun of a task would start with no PATH
+        header += "\nunset SLURM_EXPORT_ENV"
     return script_text(job, provider.worker_init, f"{job.nodes} node(s) from Slurm", header)
 
 

@@ -107,7 +107,7 @@ def _within_limits(options: Options, others: int = 0) -> Options:
 
 
 def _followers(found: argparse.Namespace, head: Options, log: logging.Logger) -> Followers | None:
-    if not found.one_head or found.depth is not None:  # then no task is on several nodes
+    if not found.one_head:
         return None
     from pilotflow.runtime.followers import Followers  # most managers have one node, and all must start fast
 

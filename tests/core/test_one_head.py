@@ -145,6 +145,46 @@ def test_the_program_is_told_of_idle_nodes_also_if_all_tasks_that_wait_were_sent
     assert said.startswith("1 job waits for executor 'cpu'")
 
 
+@pytest.mark.parametrize("waits_for_ever", [False, True])
+def test_idle_nodes_are_pointed_out_also_beside_a_head_that_takes_jobs_by_number(waits_for_ever: bool) -> None:
+    sim = Simulation()
+    sim.add_manager(slots=1, block="b", depth_limited=True)
+    for _ in range(2):
+        sim.add_manager(slots=0, cpus=1, block="b")
+    wide = sim.submit(1.0, request=TWO) if waits_for_ever else None
+    small = sim.submit_many([Plan(1.0)] * 30)
+    sim.run(until=lambda: all(future.status is Status.OK for future in small))
+    (said,) = [event.text for event in sim.client.events if isinstance(event, Notice)]
+    assert "2 other nodes idle" in said
+    assert wide is None or wide.status is None, "another executor may come that takes it"
+
+
+def test_why_a_task_waits_for_a_head_that_takes_jobs_by_number_is_said_with_the_idle_nodes() -> None:
+    site = Site()
+    site.cls(1)
+    site.cls(2, TWO)
+    site.manager(slots=1, depth_limited=True)
+    site.manager(slots=0)
+    site.submit(1)
+    (task,) = site.submit(1)
+    kind, text = first(said := site.why(task))
+    assert kind is Kind.DEPTH
+    assert text.endswith("Tasks on one node run at the head of each block alone; 1 other node idles.")
+    assert "`start_one_worker_per_node: true`" in said.reasons[0].advice
+    (wide,) = site.submit(1, cls=2)
+    assert first(site.why(wide)) == (
+        Kind.TOO_BIG,
+        "Its nodes take tasks by number only (max_parallel_jobs), and no task on several nodes.",
+    )
+
+
+def test_a_task_on_several_nodes_fits_no_block_whose_head_takes_jobs_by_number() -> None:
+    nodes = Nodes(BlockShape("cpu", NodeShape(slots=3, depth_limited=True), 4, one_head=True))
+    assert nodes.admits(Request())
+    assert not nodes.admits(TWO)
+    assert Planner().missing(Queue([ClassLoad(Request(), (), 7)]), [Supply(nodes, room=9)]) == {"cpu": 3}
+
+
 def test_nodes_that_are_left_without_a_head_are_no_hope_for_a_task_on_several() -> None:
     hope = Hope()
     for id, slots in enumerate((2, 0, 0)):

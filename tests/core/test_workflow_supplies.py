@@ -75,7 +75,7 @@ def test_in_direct_mode_an_action_s_allocations_have_one_manager_unless_it_says_
     supplies = Supplies(read_workflow(path), RunOptions(slurm=True, local=False))
     shapes = {one.label: shape_of(one) for one in supplies.config().block_executors}
     kinds = {label: (shape.nodes, shape.one_head) for label, shape in shapes.items()}
-    assert kinds == {"s": (4, True), "one": (1, False), "s.3": (1, False), "own": (4, False)}
+    assert kinds == {"s": (4, True), "one": (1, False), "s.3": (4, True), "own": (4, False)}
     launchers = {one.label: one.launcher for one in supplies.config().block_executors}
     assert launchers["s"] == OneHeadLauncher(mpi="pmix")
     assert launchers["s.3"].wrap(["manager"], 4) == launchers["s"].wrap(["manager"], 1), "once for all nodes"

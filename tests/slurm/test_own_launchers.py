@@ -30,7 +30,7 @@ jobs:
       echo $PILOTFLOW_NODES > nodes_{i}
       hostname >> head_{i}
       mpirun ./allreduce > sums_{i} && mpirun hostname > mpirun_{i} && mpirun -np 2 --map-by node hostname > two_{i} &&
-      srun /bin/hostname > srun_{i} && srun --ntasks=2 --ntasks-per-node=1 /bin/hostname > each_{i}
+      srun hostname > srun_{i} && srun --ntasks=2 --ntasks-per-node=1 hostname > each_{i}
     resource_requirements: pair
     parameters: {i: "1:4"}
   - name: "single_{i}"

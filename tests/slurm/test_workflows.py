@@ -80,6 +80,21 @@ def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: P
     assert (tmp_path / "a.txt").read_text().startswith("node")
 
 
+def test_managers_on_each_node_are_not_asked_for_where_srun_starts_the_jobs(cluster: Cluster, tmp_path: Path) -> None:
+    jobs = 'jobs: [{name: a, command: "true"}]\nexecution_config: {mode: slurm}\n'
+    (tmp_path / "w.yaml").write_text(HEAD + jobs + "actions:\n" + ACTION % ("on_workflow_complete", ""))
+    pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
+    argv = ("slurm", "schedule-nodes", "last", "--start-one-worker-per-node")
+    done = cluster.pilotflow(*argv, cwd=tmp_path, code=2)
+    assert done.stderr == (
+        "--start-one-worker-per-node is for direct mode, and run 0001 has mode: slurm, in which srun starts jobs on all "
+        "nodes. Leave it out.\n"
+    )
+    assert not cluster.jobs(), "nothing was asked for"
+    assert "1 more block" in pilotflow(cluster, tmp_path, *argv[:-1])
+    assert json.loads(pilotflow(cluster, tmp_path, "attach", "last", "--json"))["state"] == "succeeded"
+
+
 @pytest.mark.parametrize("mode", ["direct", "slurm"])
 def test_allocations_and_what_they_run_outlive_the_program_and_its_interchange(
     cluster: Cluster, tmp_path: Path, mode: str

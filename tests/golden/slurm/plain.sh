@@ -9,6 +9,7 @@
 #SBATCH --no-requeue
 #SBATCH --export=NONE
 #SBATCH --exclusive
+unset SLURM_EXPORT_ENV
 # pilotflow block cpu-0: 1 node(s) from Slurm
 # ---- managers
 echo managers
