@@ -202,12 +202,12 @@ def test_the_demo_sums_up_as_json_for_programs(tmp_path: Path) -> None:
 
 
 def test_the_demo_has_a_live_bar_on_a_terminal(tmp_path: Path) -> None:
-    written = on_terminal("demo", "--workers", "1", "--tasks", "50", cwd=tmp_path)
+    written = on_terminal("demo", "--workers", "1", "--tasks", "3000", cwd=tmp_path)
     assert "starting" in written
     assert "counting primes" in written
     assert "\x1b[" in written
-    assert re.search(r"━.*101/101", written)
-    assert "5,133 below 50,000" in written
+    assert re.search(r"━.*3071/3071", written)
+    assert "216,816 below 3,000,000" in written
     assert "runs/0001 " not in written, "the line that runs show by themselves is not drawn over it"
 
 
