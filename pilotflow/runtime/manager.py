@@ -34,7 +34,7 @@ from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, measured, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
 from pilotflow.runtime.versions import check_versions
-from pilotflow.runtime.worker_files import remove_left
+from pilotflow.runtime.worker_files import remove_left, shorten_left
 from pilotflow.runtime.workers import Workers
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ def _within_limits(options: Options, others: int = 0) -> Options:
     return dataclasses.replace(options, capacity=msgspec.structs.replace(options.capacity, slots=slots))
 
 
+def _tidy(directory: str) -> zygote.Tidy:
+    return zygote.Tidy(partial(remove_left, directory), partial(shorten_left, directory))
+
+
 def _followers(found: argparse.Namespace, head: Options, log: logging.Logger) -> Followers | None:
     if not found.one_head:
         return None
@@ -138,7 +142,7 @@ def main() -> int:
     for note in report.notes:
         log.info("%s", note)
     os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory
-    zygote_ = zygote.start(connection.max_message_bytes, partial(remove_left, connection.directory))
+    zygote_ = zygote.start(connection.max_message_bytes, _tidy(connection.directory))
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:

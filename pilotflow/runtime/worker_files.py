@@ -47,24 +47,28 @@ def shorten(fd: int) -> None:
     if size <= MOST_BYTES:
         return
     kept = os.pread(fd, KEPT_BYTES, size - KEPT_BYTES)
-    kept = kept[kept.find(b"\n") + 1 :]
+    kept = kept[kept.find(b"\n") + 1 :] + os.pread(fd, KEPT_BYTES, size)  # what has come meanwhile
     os.ftruncate(fd, 0)
-    os.write(fd, b"[pilotflow has cut %d bytes here]\n" % (size - len(kept)) + kept)
+    os.write(fd, b"[pilotflow has cut %d bytes here]\n" % max(0, size - len(kept)) + kept)
+
+
+def shorten_left(run_directory: str | os.PathLike[str], pid: int) -> None:
+    """Cut the stderr of a worker, dead or alive, if it is too long."""
+    with contextlib.suppress(OSError):  # as a rule there is none
+        fd = open_to_append(of_worker(run_directory, STDERR, pid))
+        try:
+            shorten(fd)
+        finally:
+            os.close(fd)
 
 
 def remove_left(run_directory: str | os.PathLike[str], pid: int) -> None:
     """The worker is dead: remove what nobody wants, which is a stderr without a word or too much of it, and the host file."""
     stderr, nodes = of_worker(run_directory, STDERR, pid), of_worker(run_directory, NODES, pid)
-    with contextlib.suppress(OSError):  # as a rule there is none
-        size = stderr.stat().st_size
-        if size == 0:
+    with contextlib.suppress(OSError):
+        if stderr.stat().st_size == 0:
             stderr.unlink()
-        elif size > MOST_BYTES:
-            fd = open_to_append(stderr)
-            try:
-                shorten(fd)
-            finally:
-                os.close(fd)
+    shorten_left(run_directory, pid)
     if nodes.exists():
         import shutil  # only for a task on several nodes that was killed
 

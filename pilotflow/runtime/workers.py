@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pilotflow.core.orders import Give, Worker
 from pilotflow.core.placement import Seat
@@ -27,6 +27,9 @@ from pilotflow.runtime.worker_watch import WorkerWatch
 
 if TYPE_CHECKING:
     from pilotflow.runtime.steps import Steps
+
+TRIM_S: Final = 10.0
+"""Commands that run for longer have what they have written to their worker's stderr cut this often, if it is too much."""
 
 
 class Workers(Crew):
@@ -60,6 +63,7 @@ class Workers(Crew):
         self._buffer = packets.new_buffer()
         self._steps: Steps | None = None  # made for the first task of several ranks
         self._watch = WorkerWatch(pool, zygote_.pid)
+        self._trim_at = 0.0
         loop.add(zygote_.channel.fileno(), self._hear_zygote)
 
     @property
@@ -115,6 +119,10 @@ class Workers(Crew):
             if self._steps is not None:
                 self._steps.look(now)
             self._keep_to_runtimes(now)
+            if now >= self._trim_at:
+                self._trim_at = now + TRIM_S
+                if any(worker.tasks and now - worker.head_since >= TRIM_S for worker in self._pool.workers.values()):
+                    self._zygote.trim()
 
     # ---- orders -----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.runtime import worker
@@ -35,7 +35,16 @@ TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 CLEAR_AWAY_S: Final = 2.0
 """Workers that are killed with their manager are waited for so long, and until their files are tidied up."""
 
-SPAWN, KILL, WARN, ASK, BORN, UNBORN, DIED, HERE = b"S", b"K", b"W", b"A", b"B", b"U", b"D", b"H"
+SPAWN, KILL, WARN, ASK, TRIM, BORN, UNBORN, DIED, HERE = b"S", b"K", b"W", b"A", b"T", b"B", b"U", b"D", b"H"
+
+
+class Tidy(NamedTuple):
+    """What is done about files of workers, each by pid, in a process that may take its time."""
+
+    dead: Callable[[int], None]
+    """Removes what a dead one has left."""
+    living: Callable[[int], None]
+    """Cuts what one that runs a long task has written."""
 
 
 class Zygote:
@@ -58,6 +67,11 @@ class Zygote:
     def warn(self, number: int) -> None:
         """Send SIGTERM to a worker and everything it started."""
         self.channel.send(_ORDER.pack(WARN, number))
+
+    def trim(self) -> None:
+        """Have files of living workers cut that have become too long."""
+        with contextlib.suppress(OSError):  # it is dead, or stands still
+            self.channel.send(_ORDER.pack(TRIM, 0), socket.MSG_DONTWAIT)
 
     def silent_for(self, now: float) -> float:
         """Seconds since it was asked for a sign of life that has not come; asks, if none is due.
@@ -90,12 +104,12 @@ class Zygote:
                 found.append(report)
 
 
-def start(max_bytes: int, tidy: Callable[[int], None] = lambda _: None) -> Zygote:
+def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
     """Fork the zygote. Call it before anything opens threads or sockets.
 
     Args:
         max_bytes: largest result that the run's links carry.
-        tidy: removes what a dead worker, that pid, has left in files; called in a process that may take its time.
+        tidy: what is done about their files.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -112,7 +126,7 @@ def start(max_bytes: int, tidy: Callable[[int], None] = lambda _: None) -> Zygot
 class _Server:
     """The zygote's own side."""
 
-    def __init__(self, channel: socket.socket, max_bytes: int, tidy: Callable[[int], None]) -> None:
+    def __init__(self, channel: socket.socket, max_bytes: int, tidy: Tidy | None) -> None:
         self._channel = channel
         self._max_bytes = max_bytes
         self._pids: dict[int, int] = {}  # worker number -> pid
@@ -120,6 +134,7 @@ class _Server:
         self._killed: dict[int, float] = {}  # workers that are not dead yet: when that was
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._dead: list[int] = []  # workers after whom nobody has tidied up
+        self._trim: list[int] = []  # living workers whose files are to be cut
         self._tidier = 0  # the process that does so now
         self._tidy = tidy
 
@@ -144,7 +159,7 @@ class _Server:
             self._bury()
             if not self._obey(wake_read, wake_write):
                 break
-            if self._dead and not self._tidier:
+            if (self._dead or self._trim) and not self._tidier:
                 self._start_tidying()
         for number in self._pids:
             self._kill(number)
@@ -169,6 +184,8 @@ class _Server:
                     self._report(UNBORN, number, errno.EMFILE)
             elif order == ASK:
                 self._report(HERE, 0, 0)
+            elif order == TRIM:
+                self._trim = list(self._pids.values())
             elif number in self._pids:
                 if order == WARN:
                     kill_tree(self._pids[number], signal.SIGTERM)
@@ -234,20 +251,26 @@ class _Server:
                     kill_tree(child)
 
     def _start_tidying(self) -> None:
-        """Have the files of dead workers removed by a process that nobody waits for: their file system may hang."""
+        """Have files of workers removed or cut by a process that nobody waits for: their file system may hang."""
+        dead, trim = self._dead, self._trim
+        self._dead, self._trim = [], []
+        if self._tidy is None:
+            return
         try:
             self._tidier = os.fork()
         except OSError:
-            return  # later there may be room
+            self._dead = dead  # later there may be room
+            return
         if self._tidier == 0:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             self._channel.close()
             try:
-                for pid in self._dead:
-                    self._tidy(pid)
+                for pid in dead:
+                    self._tidy.dead(pid)
+                for pid in trim:
+                    self._tidy.living(pid)
             finally:
                 os._exit(0)
-        self._dead.clear()
 
     def _clear_away(self) -> None:
         """Tidy up after the workers that have just been killed, as soon as they are dead, if that is soon."""

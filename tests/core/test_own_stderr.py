@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pilotflow.runtime.link import Sit
 from pilotflow.runtime.own_stderr import LOOK_EVERY, OWN_STDERR, OwnStderr
 from pilotflow.runtime.tails import LINE_CHARS, TAIL_BYTES, last_lines, tail
 from pilotflow.runtime.tasks import BashCall, Output
-from pilotflow.runtime.worker_files import KEPT_BYTES, MOST_BYTES, STDERR, of_worker, remove_left
+from pilotflow.runtime.worker_files import KEPT_BYTES, MOST_BYTES, STDERR, of_worker, remove_left, shorten_left
 from tests.waiting import until
 
 NOWHERE = Output(None, None)
@@ -85,6 +86,29 @@ def test_a_process_in_the_background_writes_on_where_a_cut_file_ends(file: Path,
     assert b"\0" not in file.read_bytes()
     assert file.read_text().endswith("last\nfrom the background\n")
     assert failure_of("exit 1").stderr_tail == "", "it was written between the two"
+
+
+def test_what_a_running_command_writes_too_much_is_cut_meanwhile_and_its_end_is_quoted(
+    file: Path, tmp_path: Path
+) -> None:
+    """As it is done for the workers of a manager, now and then."""
+    written, go = tmp_path / "written", tmp_path / "go"
+
+    def cut() -> None:
+        until(written.exists)
+        shorten_left(tmp_path, os.getpid())
+        go.touch()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    run("echo word >&2")
+    wait = f"touch {written}; while [ ! -e {go} ]; do sleep 0.01; done"
+    error = failure_of(f"{A_LOT}; {wait}; wc -c <{file}; echo last >&2; exit 1")
+    thread.join()
+    assert error.stderr_tail.endswith("a line of some length\nlast")
+    assert file.stat().st_size <= KEPT_BYTES + 100
+    shorten_left(tmp_path, 1)
+    assert len(list(file.parent.iterdir())) == 1, "no file is made"
 
 
 def test_commands_that_open_dev_stderr_themselves_do_not_add_up_either(file: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_zygote_that_was_sent_no_link_for_a_worker_says_so_and_lives_on() -> N
 def test_deaths_are_reported_and_workers_born_while_the_run_directory_hangs() -> None:
     """What removes a dead worker's files waits here for a pipe into which nobody writes, as for a file server."""
     hung, nobody = os.pipe()
-    real = zygote.start(1 << 20, lambda pid: (os.read(hung, 1), None)[1])
+    real = zygote.start(1 << 20, zygote.Tidy(lambda _: (os.read(hung, 1), None)[1], lambda _: None))
     try:
         for number in (1, 2, 3):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -98,7 +98,7 @@ def test_deaths_are_reported_and_workers_born_while_the_run_directory_hangs() ->
 
 
 def test_the_files_of_dead_workers_are_tidied_up_also_of_those_that_end_with_the_zygote(tmp_path: Path) -> None:
-    real = zygote.start(1 << 20, lambda pid: (tmp_path / str(pid)).touch())
+    real = zygote.start(1 << 20, zygote.Tidy(lambda pid: (tmp_path / str(pid)).touch(), lambda _: None))
     pids: list[int] = []
     links: list[socket.socket] = []
     for number in (1, 2, 3):
@@ -114,3 +114,17 @@ def test_the_files_of_dead_workers_are_tidied_up_also_of_those_that_end_with_the
     assert {path.name for path in tmp_path.iterdir()} == set(map(str, pids))
     for link in links:
         link.close()
+
+
+def test_files_of_living_workers_are_cut_when_that_is_asked_for_and_the_zygote_goes_on(tmp_path: Path) -> None:
+    real = zygote.start(1 << 20, zygote.Tidy(lambda _: None, lambda pid: (tmp_path / str(pid)).touch()))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        real.spawn(1, theirs)
+        [(_, _, pid)] = until(real.reports, "a birth") or []
+        for _ in range(2):
+            real.trim()
+            until((tmp_path / str(pid)).exists, "the cut")
+            (tmp_path / str(pid)).unlink()
+        real.channel.close()
+        os.waitpid(real.pid, 0)
