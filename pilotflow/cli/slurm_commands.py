@@ -1,4 +1,4 @@
-"""The commands about plans, measured resources, blocks and Slurm: parsed here, done in modules of their own and here."""
+"""The commands about plans, measured resources, blocks and Slurm: parsed here, done in modules of their own."""
 
 from __future__ import annotations
 
@@ -107,9 +107,11 @@ def script(
 
     NNNN in it is the number of the run's directory.
     """
+    from pilotflow.cli.batch_script import batch_script
+
     with errors_in_words():
         import_from_here()
-        print(_script(config, executor), end="")
+        print(batch_script(config, executor), end="")
 
 
 @slurm_app.command("generate")
@@ -130,27 +132,6 @@ def generate(
     with errors_in_words():
         wanted = Wanted(site, tuple(partition or ()), queue_wait, from_run, account, run_dir)
         generate(workflow, wanted, output, overwrite=overwrite)
-
-
-def _script(path: str, label: str | None) -> str:
-    from pilotflow.config.here import config_to_use
-    from pilotflow.errors import ConfigError
-    from pilotflow.providers.slurm import SlurmProvider
-    from pilotflow.runtime.block_job import block_job
-    from pilotflow.supplies import kept_executors
-
-    config = config_to_use(path, {})
-    ours = [one.label for one in config.block_executors if isinstance(one.provider, SlurmProvider)]
-    if label is None and not ours:
-        raise ConfigError(f"{path}: none of its executors has a provider of type slurm.")
-    if label is not None and label not in ours:
-        there = f"Those with a provider of type slurm: {', '.join(ours)}." if ours else "None has one of type slurm."
-        raise ConfigError(f"{path}: executor '{label}' has no provider of type slurm. {there}")
-    directory = Path(config.run_dir).absolute() / "NNNN"
-    kept = kept_executors(config, directory, directory / "connection.json", {}, write=False)
-    chosen = next(one for one in kept if one.label == (label or ours[0]))
-    assert isinstance(chosen.provider, SlurmProvider)
-    return chosen.provider.script(block_job(chosen, f"{chosen.label}-0", directory, "NNNN"))
 
 
 def add_commands(app: typer.Typer) -> None:
