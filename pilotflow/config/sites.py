@@ -197,7 +197,11 @@ def site_of(catalog: Catalog, name: str | None, environment: Mapping[str, str]) 
 
 
 def settled(catalog: Catalog, name: str | None, environment: Mapping[str, str]) -> Detected | None:
-    """As `site_of`, with the site's file and what tells that it is this one; that is empty if it was named."""
+    """As `site_of`, with the site's file and what tells that it is this one; that is empty if it was named.
+
+    Raises:
+        ConfigError: there is no site of that name, or this seems to be more than one.
+    """
     if name is not None:
         return Detected(catalog.site(name), "")
     found = detect(catalog, environment)

@@ -280,7 +280,11 @@ def invoke(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 
 def part(whole: Any, take: tuple[Callable[[Any, Any], Any], Any], name: str) -> Any:
-    """A part of a result that an argument stands for; called on the worker."""
+    """A part of a result that an argument stands for; called on the worker.
+
+    Raises:
+        DependencyError: the result has no such part.
+    """
     function, key = take
     try:
         return function(whole, key)
@@ -377,7 +381,11 @@ def flush_output() -> None:
 
 @contextlib.contextmanager
 def opened(output: Output) -> Iterator[list[tuple[int, int]]]:
-    """(1 or 2, descriptor of its file) for each stream that has one; both may have the same."""
+    """(1 or 2, descriptor of its file) for each stream that has one; both may have the same.
+
+    Raises:
+        ConfigError: a file cannot be written to.
+    """
     files: list[tuple[int, int]] = []
     by_path: dict[str, int] = {}
     try:
