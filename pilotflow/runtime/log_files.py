@@ -41,7 +41,12 @@ class LogFile(logging.FileHandler):
         if self._writer is None or self.stream is None:
             super().emit(record)
         else:
-            self._writer.put(self.stream.fileno(), f"{self.format(record)}\n")
+            try:
+                line = self.format(record)
+            except Exception:  # noqa: BLE001  a mistake in a log line ends no manager, as with other handlers
+                self.handleError(record)
+            else:
+                self._writer.put(self.stream.fileno(), f"{line}\n")
 
     def close(self) -> None:
         """Wait for the last lines, but not for long."""

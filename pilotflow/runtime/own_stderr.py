@@ -20,7 +20,8 @@ class OwnStderr:
     """A worker's file, opened with its first command and kept open: what one command has written is its end.
 
     So a failed command can say what it has written, which costs one that goes well next to nothing.
-    The file stays short: what is too much is cut when the command has ended that has written it.
+    The file stays short: what is too much is cut when the command has ended that has written it, or by
+    others while it runs for long (`worker_files.shorten_left`).
 
     Attributes:
         path: of the file; None before the first command, and if it cannot be made.
@@ -69,7 +70,7 @@ class OwnStderr:
     def _why_nothing(self) -> str:
         with contextlib.suppress(OSError):
             if not os.fstatvfs(self._fd).f_bavail:
-                return "[The disk of the run directory is full: what it wrote is lost.]"
+                return "[The disk of the run directory is full: what it wrote, if anything, is lost.]"
         return ""
 
     def _look(self) -> None:
@@ -92,9 +93,7 @@ class OwnStderr:
         try:
             path.parent.mkdir(exist_ok=True)
             fd = open_to_append(path, os.O_CREAT)
-        except (
-            OSError
-        ):  # a full disk, say: then it goes on to where it goes now, which is the worker's if it has no file
+        except OSError:  # a full disk, say: then all goes where it went, to a file that was removed or the worker's own
             self._refused = True
             return
         if self._fd >= 0:

@@ -248,7 +248,7 @@ def test_a_full_disk_is_cleared_by_the_cut_or_told_and_does_not_end_the_worker(t
     lines = [line for line in done.stdout.splitlines() if "a line of some length" not in line]
     assert lines[-3:] == [
         "2 there is room again",
-        "3 [The disk of the run directory is full: what it wrote is lost.]",
+        "3 [The disk of the run directory is full: what it wrote, if anything, is lost.]",
         "4 room",
     ], done.stderr
     assert done.stdout.startswith("1 a line of some length\na line")

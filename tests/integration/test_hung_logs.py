@@ -85,6 +85,17 @@ def test_who_logs_does_not_wait_and_what_waits_is_written_when_there_is_room(hun
         handler.close()
 
 
+def test_a_mistake_in_a_line_costs_that_line(tmp_path: Path) -> None:
+    log = log_to(tmp_path / "log", "somebody", "test of a mistake in a log")
+    write_in_background([log])
+    log.info("%d", "no number")
+    log.info("next")
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log").read_text().endswith("INFO next\n")
+
+
 def test_a_process_ends_although_its_log_hangs(hung: HungFile, tmp_path: Path) -> None:
     hung.read()
     with contextlib.suppress(BlockingIOError):
