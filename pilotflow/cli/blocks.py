@@ -101,7 +101,7 @@ def _said(line: BlockLine) -> str:
     if line.state == "pending" and line.start_unix_s is not None and line.start_unix_s > time.time():
         parts.append(f"expected to start in {_time(line.start_unix_s - time.time())}")
     if line.requeues:
-        parts.append(f"requeued {line.requeues} times")
+        parts.append("requeued once" if line.requeues == 1 else f"requeued {line.requeues} times")
     return ", ".join(filter(None, parts))
 
 

@@ -205,7 +205,7 @@ def how_it_ended(status: BlockStatus) -> str:
     if code is not None and code < 0:
         how = f"was ended by signal {-code}"
     elif status.state is BlockState.FAILED:
-        how = "failed" if code is None else f"failed with exit code {code}"
+        how = f"failed with exit code {code}" if code else "failed"  # it is 0 if its node has failed
     elif status.state is BlockState.COMPLETED:
         how = "completed" if code is None else f"ended with exit code {code}"
     elif status.state is BlockState.TIMEOUT:

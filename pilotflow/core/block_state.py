@@ -190,6 +190,7 @@ class Block:
         self.enter(Phase.PENDING, now)
         self.requeues += 1
         self.seen.clear()
+        self.nodes = ()
         self.started = self.ends = self.idle_since = None
 
     def _resume(self, now: float) -> None:

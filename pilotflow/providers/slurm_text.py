@@ -12,7 +12,7 @@ from typing import Final
 
 from pilotflow.core.block_records import BlockState, BlockStatus
 from pilotflow.node.slurm import expand_hosts
-from pilotflow.providers.slurm_words import NEVER, STATES
+from pilotflow.providers.slurm_words import HELD, NEVER, STATES
 
 SQUEUE_FORMAT: Final = "JobID:|,State:|,Reason:|,exit_code:|,TimeLeft:|,StartTime:|,RestartCnt:|,NodeList:|"
 SACCT_FORMAT: Final = "JobIDRaw,State,ExitCode,NodeList"
@@ -61,6 +61,8 @@ class Row:
         words = [self.state] if self.state not in _PLAIN_STATES else []
         words += [self.reason] if self.reason and self.reason != self.state else []
         said = ": ".join(words)
+        if state is BlockState.PENDING and HELD.search(self.reason):  # it is expected to start never
+            return BlockStatus(state, f"{said}; `scontrol release {self.job}` lets it start", None, self.time_left_s)
         if state.terminal:
             return BlockStatus(state, said, self.exit_code)
         return BlockStatus(state, said, None, self.time_left_s, self.start_unix_s, self.nodes)

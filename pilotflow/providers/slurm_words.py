@@ -84,6 +84,8 @@ NEVER: Final = {
 }
 """Reasons of pending jobs that time does not cure, and what would."""
 
+HELD: Final = re.compile(r"JobHeld(User|Admin)|JobHoldMaxRequeue|requeued in held state|requeued held", re.IGNORECASE)
+"""Reasons of pending jobs that wait for somebody to release them."""
 FULL: Final = re.compile(
     r"MaxSubmit|SubmitJobs?Limit|QOSMaxSubmitJobPerUserLimit|too many jobs|job limit exceeded|"
     r"Slurm temporarily unable to accept job|MaxJobCount",

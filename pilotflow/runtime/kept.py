@@ -13,6 +13,7 @@ from typing import Final
 
 from pilotflow.core.block_records import KnownBlock
 from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook, Phase, RequestBlock
+from pilotflow.errors import PilotflowError
 from pilotflow.launchers.base import Launcher
 from pilotflow.messages.client import LiveBlock
 from pilotflow.providers.base import BlockJob, Provider
@@ -132,14 +133,15 @@ class Kept:
     def blind(self, error: Exception, now: float, log: logging.Logger) -> str:
         """Its provider cannot tell the state of its blocks; returns why it is given up, if that has lasted too long."""
         label, provider = self.executor.label, self.executor.provider
-        self.trouble = f"Its provider cannot tell the state of its blocks now: {error!r}."
+        said = str(error).rstrip(".") if isinstance(error, PilotflowError) else repr(error)
+        self.trouble = f"Its provider cannot tell the state of its blocks now: {said}."
         if self.blind_since is None:
             self.blind_since = now
-            log.warning("the provider of executor '%s' cannot tell the state of its blocks: %r", label, error)
+            log.warning("the provider of executor '%s' cannot tell the state of its blocks: %s", label, said)
         elif now - self.blind_since >= provider.patience_s and self.scaler.changing:
             return (
                 f"For {provider.patience_s:g} s, {type(provider).__name__} could not tell the state of the blocks "
-                f"of executor '{label}': {error!r}. Check that its batch system answers."
+                f"of executor '{label}': {said}. Check that its batch system answers."
             )
         return ""
 

@@ -45,15 +45,23 @@ def test_a_manager_that_comes_later_is_told_too() -> None:
 def test_a_block_that_is_put_back_into_the_queue_is_the_same_block() -> None:
     bench = Bench(max_blocks=1)
     (block,) = bench.working()
+    bench.status(block, BlockStatus(BlockState.RUNNING, nodes=("n0",)))
     bench.load(queued=9)
     bench.down(block, planned=True)  # its manager was told to end
     bench.status(block, PENDING_AGAIN)
     assert bench.decide(100) == []  # neither cancelled nor replaced
     (info,) = bench.scaler.describe()
-    assert (info.phase, info.said) == (Phase.PENDING, "BeginTime")
+    assert (info.phase, info.said, info.nodes) == (Phase.PENDING, "BeginTime", ())
     bench.status(block, RUNNING)
     bench.up(block, "n7")
     assert bench.scaler.describe()[0].phase is Phase.WORKING
+
+
+def test_a_block_whose_node_has_failed_is_not_said_to_have_failed_with_exit_code_0() -> None:
+    bench = Bench(max_blocks=1)
+    (block,) = bench.working()
+    bench.status(block, BlockStatus(BlockState.FAILED, "NODE_FAIL: NodeDown", 0))
+    assert bench.scaler.describe()[0].reason == "failed (NODE_FAIL: NodeDown)."
 
 
 def test_a_block_is_not_put_back_while_its_managers_are_there() -> None:

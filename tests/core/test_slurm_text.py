@@ -30,6 +30,7 @@ def sacct() -> dict[str, Row]:
         ("4", BlockStatus(BlockState.RUNNING, "", None, 1164.0, 1795832892.0, ("node1", "node2"))),
         ("5", BlockStatus(BlockState.PENDING, "PartitionTimeLimit", None, 600.0)),
         ("7", BlockStatus(BlockState.PENDING, "PartitionDown", None, 600.0)),
+        ("8", BlockStatus(BlockState.PENDING, "JobHeldUser; `scontrol release 8` lets it start", None, 600.0)),
         ("9", BlockStatus(BlockState.CANCELLED, "", -15)),
         ("10", BlockStatus(BlockState.CANCELLED, "JobHeldUser", 0)),
         ("11", BlockStatus(BlockState.RUNNING, "", None, None, 1795832892.0, ("node2",))),
@@ -40,6 +41,11 @@ def sacct() -> dict[str, Row]:
 )
 def test_a_job_of_squeue_becomes_a_blocks_status(job: str, status: BlockStatus) -> None:
     assert squeue()[job].status() == status
+
+
+def test_a_held_job_is_expected_to_start_never() -> None:
+    (row,) = read_squeue("12|PENDING|JobHeldAdmin|0|9:58|1795877138|0||")
+    assert row.status().start_unix_s is None
 
 
 def test_a_suspended_job_says_no_more_than_that() -> None:

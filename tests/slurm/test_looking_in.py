@@ -51,3 +51,25 @@ def test_people_see_why_a_block_waits(cluster: Cluster, tmp_path: Path) -> None:
         assert comment.endswith(f"in {tmp_path}/runs/0001")
         program.kill()
     wait_for(lambda: not cluster.jobs(), "all jobs are gone")
+
+
+def wait_for_release() -> None:
+    """One block, which is held."""
+    with pilotflow.load(config({"scheduler_options": "#SBATCH --hold"})) as run:
+        task = pause(0.0)
+        wait_for(lambda: any("Held" in info.said for info in run.blocks()), "it is held", 60)
+        print("held", flush=True)
+        print("ran", task.result(60), flush=True)
+
+
+def test_people_see_that_a_block_is_held_and_how_to_release_it(cluster: Cluster, tmp_path: Path) -> None:
+    with Program(cluster, f"{HERE}:wait_for_release", cwd=tmp_path) as program:
+        program.until("held")
+        (job,) = cluster.jobs()
+        for words in (("blocks",), ("status",), ("explain", "pause")):
+            said = " ".join(pilotflow_says(cluster, tmp_path, *words).split())
+            assert f"`scontrol release {job}` lets it start" in said
+            assert "expected to start" not in said
+        cluster.run("scontrol", "release", job)
+        program.until("ran")
+        program.finish()
