@@ -104,6 +104,7 @@ class Client(ClientCalls):
         self._idle = threading.Condition()
         self._idlers = 0  # threads that wait for that
         self._outstanding = 0
+        self._has_ended = False  # the loop; nobody looks into the inbox any more
         self._unused: set[int] = set()  # functions that are to be forgotten when their tasks have ended
         self._beat_at = 0.0
         self._beat_s = beat_s(connection.heartbeat_limit_s)
@@ -247,7 +248,9 @@ class Client(ClientCalls):
         with self._idle:
             self._idlers += 1  # first this, then the look at what is outstanding; `_settle_idle` the other way round
             try:
-                return self._idle.wait_for(lambda: not self._inbox and not self._outstanding, timeout)
+                return self._idle.wait_for(
+                    lambda: self._has_ended or (not self._inbox and not self._outstanding), timeout
+                )
             finally:
                 self._idlers -= 1
 
@@ -302,6 +305,9 @@ class Client(ClientCalls):
             self._fail_all(self._closed or RunClosed("the run was closed"))
             self._close_sockets()
         finally:
+            with self._idle:
+                self._has_ended = True
+                self._idle.notify_all()
             if self._lost is not None:  # told last: what was heard before has been recorded
                 self._listener(self._lost)
 

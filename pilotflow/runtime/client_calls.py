@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -149,8 +150,7 @@ class ClientCalls(ABC):
             end()
         else:
             self.call(end)
-            while not done.wait(1.0) and self._thread.is_alive():
-                pass
+            self._wait_for(done)
         return count[0]
 
     def _cancel_all(self) -> int:
@@ -165,7 +165,7 @@ class ClientCalls(ABC):
         answer = Answer(futures)
         self.call(lambda: self._book.cancel_unstarted(answer))
         if not self.is_own_thread:
-            answer.done.wait(CANCEL_TIMEOUT_S)
+            self._wait_for(answer.done, CANCEL_TIMEOUT_S)
         return all(future.cancelled() for future in futures)
 
     def cancel_all_unstarted(self) -> None:
@@ -178,6 +178,12 @@ class ClientCalls(ABC):
             ready.set()
 
         self.call(look)
-        ready.wait(CANCEL_TIMEOUT_S)
+        self._wait_for(ready, CANCEL_TIMEOUT_S)
         if found:
             self.cancel_unstarted(found)
+
+    def _wait_for(self, done: threading.Event, timeout_s: float = float("inf")) -> None:
+        """Wait for what the loop's thread does, as long as there is one."""
+        end_at = time.monotonic() + timeout_s
+        while not done.wait(1.0) and self._thread.is_alive() and time.monotonic() < end_at:
+            pass

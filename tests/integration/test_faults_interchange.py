@@ -72,6 +72,11 @@ def test_all_pending_futures_fail_and_another_run_can_be_loaded(tmp_path: Path, 
         with pytest.raises(InterchangeLost, match="interchange is lost"):
             tasks.square(3)
 
+        run.client.call(lambda: None)  # as the block keeper and the end of an app do, which may come later
+        assert run.wait(60), "nobody waits for a loop that has ended"
+        assert run.cancel_all() == 0
+        run.client.cancel_all_unstarted()
+
         with load(config(tmp_path)) as second:
             assert tasks.square(3).result(60) == 9
             # The first run has not been closed, but what it had is gone all the same.
