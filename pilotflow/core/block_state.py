@@ -19,6 +19,8 @@ LEAVE_S: Final = 2.0
 """A block whose managers left as planned ends by itself within this time, or is cancelled."""
 LOST_S: Final = 5.0
 """Lost managers may come back within this time before their block is cancelled."""
+ASK_S: Final = 60.0
+"""So long a block without managers is left alone if its provider has said nothing of it since they were lost."""
 DRAIN_S: Final = 60.0
 """Managers that hold nothing and still do not leave a draining block are ended after this time."""
 CANCEL_AGAIN_S: Final = 30.0
@@ -51,6 +53,7 @@ class Block:
         counted: whether its end is accounted for already.
         reason: why it is being ended, or how it has ended.
         said: what its provider has said last about its state.
+        heard_at: when that was.
         ends: when it is ended by its limit, as its provider says, by our clock.
         told_ends: what its managers were told of that.
         nodes: its nodes, as its provider says.
@@ -82,6 +85,7 @@ class Block:
     counted: bool = False
     reason: str = ""
     said: str = ""
+    heard_at: float = -math.inf
     ends: float | None = None
     told_ends: float | None = None
     nodes: tuple[str, ...] = ()
@@ -113,6 +117,8 @@ class Block:
             planned = self.left_as_planned
             if now - self.empty_since < (LEAVE_S if planned else LOST_S):
                 return ""
+            if not planned and self.heard_at < self.empty_since and now - self.empty_since < ASK_S:
+                return ""  # it may be suspended
             return "was left by its managers" if planned else "lost its managers"
         if self.phase is Phase.DRAINING and not self.leased and waited >= DRAIN_S:
             return f"did not end within {DRAIN_S:g} s of being drained"
@@ -145,7 +151,7 @@ class Block:
 
     def heard(self, status: BlockStatus, now: float) -> None:
         """Its provider has said this."""
-        self.said = status.reason
+        self.said, self.heard_at = status.reason, now
         self.nodes, self.start_unix_s = status.nodes or self.nodes, status.start_unix_s or self.start_unix_s
         self.ends = None if status.time_left_s is None else now + status.time_left_s
         match status.state:

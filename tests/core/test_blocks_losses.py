@@ -41,6 +41,7 @@ def test_a_block_whose_managers_are_lost_is_cancelled_unless_one_comes_back() ->
     bench.up(name)
     assert bench.decide(LOST_S) == []
     bench.down(name)
+    bench.status(name, RUNNING)
     assert bench.decide(LOST_S) == [CancelBlock(name)]
     bench.load(queued=1)
     assert bench.requested() == ["cpu-1"]

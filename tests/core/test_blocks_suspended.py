@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pilotflow.core.block_state import LOST_S
+from pilotflow.core.block_state import ASK_S, LOST_S
 from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, Phase, RequestBlock
 from tests.core.blocks_bench import DONE, RUNNING, Bench
 
@@ -39,6 +39,27 @@ def test_a_suspended_block_outlives_the_loss_of_its_managers_and_they_come_back(
     bench.up(block)
     assert bench.phases()[block] is Phase.WORKING
     assert bench.decide(LOST_S + 1) == []
+
+
+def test_a_block_without_managers_is_not_ended_before_its_provider_was_asked_whether_it_is_suspended() -> None:
+    bench = Bench(max_blocks=1)
+    (block,) = bench.working()
+    bench.now += 1.0
+    bench.down(block)
+    assert bench.decide(ASK_S / 2) == [], "a site has a min_poll_interval"
+    bench.status(block, SUSPENDED)
+    assert bench.decide(ASK_S) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_block_without_managers_is_ended_when_its_provider_says_that_it_runs_or_nothing(told: bool) -> None:
+    bench = Bench(max_blocks=1)
+    (block,) = bench.working()
+    bench.now += 1.0
+    bench.down(block)
+    if told:
+        bench.status(block, RUNNING)
+    assert bench.decide(LOST_S if told else ASK_S) == [CancelBlock(block)]
 
 
 def test_managers_that_come_back_are_believed_before_the_provider_is_asked_again() -> None:
