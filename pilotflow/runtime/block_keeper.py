@@ -49,6 +49,7 @@ from pilotflow.messages.client import (
 )
 from pilotflow.messages.records import BlockLoad
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
+from pilotflow.runtime import own_threads
 from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start
 from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, cancel_commands, live_blocks, log_changes
@@ -132,7 +133,7 @@ class BlockKeeper:
 
     def start(self) -> None:
         """Begin, with the initial blocks."""
-        self._thread.start()
+        own_threads.start(self._thread)
 
     def on_load(self, load: Load) -> None:
         """The interchange says how much there is to do."""

@@ -47,6 +47,7 @@ from pilotflow.messages.client import (
 )
 from pilotflow.messages.records import ForgetFunctions, Refused, Status, Task
 from pilotflow.messages.views import ClientView
+from pilotflow.runtime import own_threads
 from pilotflow.runtime.body_threads import BodyThreads
 from pilotflow.runtime.client_calls import ClientCalls, LocalSubmission
 from pilotflow.runtime.connection import Connection
@@ -121,7 +122,7 @@ class Client(ClientCalls):
 
     def start(self) -> None:
         """Start the loop's thread."""
-        self._thread.start()
+        own_threads.start(self._thread)
 
     # ---- for user threads -------------------------------------------------------------------
 

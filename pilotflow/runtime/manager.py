@@ -142,7 +142,10 @@ def main() -> int:
     for note in report.notes:
         log.info("%s", note)
     os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory
-    zygote_ = zygote.start(connection.max_message_bytes, _tidy(connection.directory))
+    try:
+        zygote_ = zygote.start(connection.max_message_bytes, _tidy(connection.directory))
+    except ConfigError as error:
+        return _cannot_start(error, log)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:

@@ -15,6 +15,16 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
         InfrastructureError: the system gives this process no more threads.
     """
     thread = threading.Thread(target=target, name=name, daemon=True)
+    start(thread)
+    return thread
+
+
+def start(thread: threading.Thread) -> None:
+    """Start this thread.
+
+    Raises:
+        InfrastructureError: the system gives this process no more threads.
+    """
     try:
         thread.start()
     except RuntimeError as error:
@@ -22,4 +32,3 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
             f"This program can start no thread besides its {threading.active_count()} ({error}). Raise its limits (ulimit "
             "-u, the pids and memory of its container), or let fewer functions wait at once."
         ) from None
-    return thread

@@ -24,6 +24,7 @@ import msgspec
 from pilotflow.core.pace import Counts
 from pilotflow.errors import ConfigError
 from pilotflow.messages.client import ManagerUp
+from pilotflow.runtime import own_threads
 from pilotflow.runtime.filesystems import is_local
 from pilotflow.runtime.leftovers import mark
 
@@ -106,7 +107,7 @@ class Store:
         self._database.execute("PRAGMA busy_timeout=10000")  # readers of other processes are quick
         self._database.executescript(_SCHEMA)
         self._thread = threading.Thread(target=self._run, name="pilotflow-store", daemon=True)
-        self._thread.start()
+        own_threads.start(self._thread)
 
     @property
     def recording(self) -> bool:

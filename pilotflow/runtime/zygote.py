@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pilotflow.errors import ConfigError
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.runtime import worker
 
@@ -110,9 +111,18 @@ def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
     Args:
         max_bytes: largest result that the run's links carry.
         tidy: what is done about their files.
+
+    Raises:
+        ConfigError: this node gives us no more processes.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise ConfigError(
+            f"No worker can be started: {error.strerror}. Raise the limits that processes have on this node (ulimit -u, "
+            "ulimit -v, the pids and memory of its container)."
+        ) from None
     if pid:
         theirs.close()
         return Zygote(ours, pid)

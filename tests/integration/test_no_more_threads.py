@@ -39,3 +39,29 @@ def test_tasks_that_need_a_thread_that_cannot_be_fail_or_wait_and_the_run_goes_o
     assert "Raise its limits (ulimit -u" in first
     assert second.startswith("InfrastructureError This program can start no thread")
     assert (third, last) == ("4 running", "1 5 6")
+
+
+AT_LOAD = """
+import threading
+import pilotflow as pf
+import pilotflow.errors
+
+if __name__ == "__main__":
+    for store in (True, False):  # whose thread is the first
+        threading.stack_size(1 << 46)  # more than there can be
+        try:
+            pf.load(pf.Config(store=store))
+        except pf.errors.InfrastructureError as error:
+            print(type(error).__name__, error)
+        threading.stack_size(0)
+    with pf.load(pf.Config()):
+        print(pf.python_app(abs)(-1).result())
+"""
+
+
+def test_a_program_that_can_start_no_thread_at_all_is_told_so_by_load(tmp_path: Path) -> None:
+    *refused, last = run_script(tmp_path, AT_LOAD).stdout.splitlines()
+    assert [line.split(" (")[0] for line in refused] == 2 * [
+        "InfrastructureError This program can start no thread besides its 1"
+    ]
+    assert last == "1"

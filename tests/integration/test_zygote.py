@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotflow.errors import ConfigError
 from pilotflow.runtime import zygote
 from pilotflow.runtime.zygote import Zygote
 from tests.waiting import until
@@ -128,3 +129,12 @@ def test_files_of_living_workers_are_cut_when_that_is_asked_for_and_the_zygote_g
             (tmp_path / str(pid)).unlink()
         real.channel.close()
         os.waitpid(real.pid, 0)
+
+
+def test_a_node_that_gives_no_more_processes_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(ConfigError, match=r"No worker can be started: Resource temporarily unavailable.*ulimit -u"):
+        zygote.start(1 << 20)
