@@ -119,6 +119,8 @@ def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
     try:
         pid = os.fork()
     except OSError as error:
+        ours.close()
+        theirs.close()
         raise ConfigError(
             f"No worker can be started: {error.strerror}. Raise the limits that processes have on this node (ulimit -u, "
             "ulimit -v, the pids and memory of its container)."
