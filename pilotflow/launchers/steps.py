@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -35,8 +36,11 @@ FOREIGN_PREFIXES: Final = (
     "OMPI_MCA_ess",
     "OMPI_MCA_orte_",
     "OMPI_MCA_pmix",
+    "OMPI_WORLD_",
     "PMIX_DSTORE_",
     "PMIX_SERVER_",
+    "PRTE_MCA_ess",
+    "PRTE_MCA_prte_",
     "HYDI_",
 )
 FOREIGN_NAMES: Final = (
@@ -47,23 +51,29 @@ FOREIGN_NAMES: Final = (
     "OMPI_FIRST_RANKS",
     "OMPI_MCA_initial_wdir",
     "OMPI_MCA_mpi_oversubscribe",
+    "OMPI_MCA_num_procs",
     "OMPI_NUM_APP_CTX",
+    "OMPI_TOOL_NAME",
     "OMPI_UNIVERSE_SIZE",
     "PMIX_BFROP_BUFFER_TYPE",
     "PMIX_GDS_MODULE",
     "PMIX_HOSTNAME",
     "PMIX_ID",
     "PMIX_NAMESPACE",
+    "PMIX_PARAM_FILE_PASSED",
     "PMIX_RANK",
     "PMIX_SECURITY_MODE",
+    "PMIX_SYSTEM_TMPDIR",
     "PMIX_VERSION",
+    "PRTE_LAUNCHED",
+    "PRTE_SHARED_FS",
     "PMI_FD",
     "PMI_RANK",
     "PMI_SIZE",
     "MPI_LOCALNRANKS",
     "MPI_LOCALRANKID",
 )
-"""What a process that was started by mpirun or mpiexec has in its environment (Open MPI 4.1, Hydra 4.0).
+"""What a process that was started by mpirun or mpiexec has in its environment (Open MPI 4.1 and 5.0, Hydra 4.0).
 
 A process that starts others must drop it: `mpirun` refuses to run inside another ("mpirun does not
 support recursive calls"), and a program of one process would believe it is a rank of that other program.
@@ -117,9 +127,11 @@ OPENMPI_UNDER_SLURM: Final = MappingProxyType(
 )
 """Parameters with which Open MPI starts its daemons beside another step, and counts cores, not tasks, as slots.
 
-Source: `ompi_info --all --level 9` of Open MPI 4.1; they mean nothing outside of Slurm.
+Source: `ompi_info --all --level 9` of Open MPI 4.1, `prte_info --all` of 5.0; they mean nothing outside of Slurm.
 """
 
+_OPENMPI: Final = ("OMPI_MCA_", "PRTE_MCA_")
+"""Before the names of parameters that start processes, up to Open MPI 4 and from 5 on."""
 _OF_RANKS: Final = frozenset(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PET_NNODES", "PET_MASTER_ADDR", "PET_MASTER_PORT"))
 """Variables of a step that are wrong for a program that has no ranks yet."""
 
@@ -233,6 +245,17 @@ class Step:
         return None if self.directory is None else f"{self.directory}/hosts"
 
     @property
+    def slots_file(self) -> str | None:
+        """Path of the host file for programs that start Open MPI themselves, if the step has a directory."""
+        return None if self.directory is None else f"{self.directory}/slots"
+
+    @property
+    def slots_text(self) -> str:
+        """One line for each host, with its ranks as slots, as Open MPI reads it."""
+        slots = Counter(self.host_of_rank)
+        return "".join(f"{host} slots={count}\n" for host, count in slots.items())
+
+    @property
     def hostfile_text(self) -> str:
         """One line for each rank, its host, in the order of the ranks.
 
@@ -312,20 +335,20 @@ def program_environment(step: Step, inherited: Mapping[str, str]) -> dict[str, s
     torchrun would wait for its like on the other nodes. Inside a Slurm job the variables of the job are about the
     step's nodes alone, with `ranks_per_node` tasks on each: from them Open MPI and Hydra learn what they may use (a
     default host file is not looked at there, seen with Open MPI 4.1), and srun and mpirun can start beside the
-    managers' step. On one machine Open MPI takes the host file.
+    managers' step. On one machine Open MPI takes a host file with slots: of a host on many lines 5.0 would use each core once.
     """
     found = without_foreign(inherited)
     for name in ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"):
         found.pop(name, None)  # srun refuses more than one of the three
     about_nodes = {name: value for name, value in step_environment(step).items() if name not in _OF_RANKS}
     found |= about_nodes | {"SLURM_OVERLAP": "1", "SLURM_MEM_PER_NODE": "0"}
-    found["OMPI_MCA_plm_slurm_args"] = OPENMPI_UNDER_SLURM["plm_slurm_args"]
+    found |= {f"{prefix}plm_slurm_args": OPENMPI_UNDER_SLURM["plm_slurm_args"] for prefix in _OPENMPI}
     if step.local:
-        found["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+        found |= {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":OVERSUBSCRIBE"}
     elif "SLURM_JOB_ID" in found:
         found |= _as_job(step)
-    if step.hostfile is not None:
-        found["OMPI_MCA_orte_default_hostfile"] = step.hostfile
+    if step.slots_file is not None:
+        found |= dict.fromkeys(("OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile"), step.slots_file)
     return found
 
 

@@ -23,7 +23,7 @@ def spread_over(
         nodes: their hosts, ours first.
         request: what the task has asked for on each. A process for each of the cores is what mpirun starts.
         name: of the task's attempt, unique in the run.
-        folder: where the host file is made; every node can reach it, and it is removed in the end.
+        folder: where the host files are made; every node can reach it, and it is removed in the end.
         inherited: our own environment.
 
     Raises:
@@ -41,6 +41,7 @@ def spread_over(
     try:
         in_turn = "".join(f"{host}\n" for host in step.hosts) * step.ranks_per_node  # srun's first tasks are on all
         ranks_files.write_text(Path(folder, "hosts"), in_turn)
+        ranks_files.write_text(Path(folder, "slots"), step.slots_text)
         yield program_environment(step, inherited)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -122,7 +122,8 @@ def test_what_another_mpirun_or_the_jobs_options_left_behind_is_not_taken_over()
     assert SrunLauncher().environment(TWO, inherited) == kept | step_environment(TWO)
     program = program_environment(FULL, inherited)
     assert "SLURM_MEM_PER_CPU" not in program
-    assert program["OMPI_MCA_orte_default_hostfile"] == FULL.hostfile
+    assert program["OMPI_MCA_orte_default_hostfile"] == program["PRTE_MCA_prte_default_hostfile"] == FULL.slots_file
+    assert FULL.slots_text == "node3 slots=2\nnode1 slots=2\n"
     assert program["SLURM_OVERLAP"] == "1"
     assert program["SLURM_JOB_NODELIST"] == program["SLURM_NODELIST"] == ",".join(FULL.nodes)
     assert program["SLURM_TASKS_PER_NODE"] == f"{FULL.ranks_per_node}(x{len(FULL.nodes)})"
