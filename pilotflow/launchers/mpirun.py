@@ -1,6 +1,6 @@
 """Managers and ranks by mpirun or mpiexec: Open MPI's, or Hydra's (MPICH, Intel MPI).
 
-Seen with Open MPI 4.1.4 and MPICH 4.0.2 (Debian 12):
+Seen with Open MPI 4.1.4 and MPICH 4.0.2 (Debian 12), and with Open MPI 5.0.7 (Debian 13):
 
 - A lone ":" among the arguments begins another program for both, so commands go inside one argument.
 - `mpirun --map-by seq` puts ranks on hosts in exactly the order of `--host` or `--hostfile`; `ppr` sorts them
@@ -12,6 +12,8 @@ Seen with Open MPI 4.1.4 and MPICH 4.0.2 (Debian 12):
 - SIGTERM makes Open MPI send SIGCONT, after a second SIGTERM, after another SIGKILL (both waits are
   odls_base_sigkill_timeout; with 0 a step whose rank failed ended after 0.75 s, not 3.8); Hydra sends SIGTERM at once and SIGKILL after two seconds. Both pass SIGUSR1 on
   within a millisecond.
+- Open MPI 5 ends everything within half a second of SIGTERM, whatever odls_base_sigkill_timeout says. So where all
+  processes of a block get it, as when its batch job is cancelled, managers may be lost where they would have left.
 - Hydra ends the other ranks only if one dies by a signal, not if it exits with another code than 0.
 - MPICH over two nodes of a Slurm job hangs now and then in MPI_Finalize (Debian's build, UCX); on one node
   it works.

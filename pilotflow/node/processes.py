@@ -25,7 +25,7 @@ _KCMP_VM: Final = 1
 _MAP: Final = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ [-rwxsp]{4} [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ [0-9]+", re.MULTILINE)
 """Before the path in the first line of a map (proc_pid_maps(5))."""
 _NO_FILES: Final = (b"\n", b"[", b"/dev/zero", b"/dev/shm/", b"/memfd:", b"/SYSV", b"/anon_hugepage")
-"""How the paths of maps begin that are of no file on a disk."""
+"""How the paths of maps begin that are of memory, not of a file."""
 
 
 class Process(NamedTuple):
@@ -110,18 +110,21 @@ class ProcFiles:
     def share(self, pid: int) -> int | None:
         """Its exact share of memory in bytes, each page divided by the number of processes that map it.
 
-        File maps are not in it. None if the kernel does not tell.
+        Maps of files are not in it, also of those in a tmpfs, whose pages are there whether anybody maps them or not.
+        None if the kernel does not tell.
         """
         data = self._read(pid, "smaps_rollup", 1 << 14)
         if b"Pss_Anon:" not in data:
             return self._share_of_maps(pid) if data else None
         try:
-            return sum(_bytes(data, name) for name in (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:"))
+            if _bytes(data, b"Pss_Shmem:"):  # of files in a tmpfs, or of memory that has no name
+                return self._share_of_maps(pid)
+            return _bytes(data, b"Pss_Anon:") + _bytes(data, b"SwapPss:")
         except ValueError:
             return None
 
     def _share_of_maps(self, pid: int) -> int | None:
-        """The same from the list of its maps, for kernels that add up all kinds of them in one."""
+        """The same from the list of its maps, which takes longer."""
         try:
             with open(f"{self._proc}/{pid}/smaps", "rb") as file:
                 return sum(map(_share_of_map, _MAP.split(file.read())[1:]))

@@ -5,11 +5,12 @@ Measured on a busy machine of 2 cores: 64 tasks of one process each take 3 ms, w
 at one sample a second; of two processes each 6 ms; 2,000 other processes on the node add 4 ms. Where
 it comes to more than 1 %, `interval_s` grows.
 
-**Memory** is anonymous memory, swapped or not, and shared memory (tmpfs, memory files, shared anonymous
-maps); maps of files are not in it, since the kernel can drop their pages. The cheap figure, from
-/proc/PID/status, counts pages that forked processes still share once for each, and the largest shared
+**Memory** is anonymous memory, swapped or not, and shared memory (/dev/shm, memory files, shared anonymous
+maps); maps of files are not in it, since the kernel can drop their pages, or they are in a tmpfs and there
+anyway. The cheap figure takes a tmpfs's for shared memory. It comes from
+/proc/PID/status, and counts pages that forked processes still share once for each, and the largest shared
 memory of one process for the tree. Before a tree with a limit is reported above it, the exact figure
-is taken (each page divided by the number of its users, from /proc/PID/smaps_rollup). That is dear, 12 ms
+is taken (each page divided by the number of its users, from /proc/PID/smaps_rollup or smaps). That is dear, 12 ms
 a GB, so it is repeated only when the cheap figure has grown by what was left (at most 5 % of a core), or
 after a while (1 %). A child between vfork and exec, which seems to have its parent's memory, is left out.
 

@@ -178,6 +178,8 @@ def test_sigterm_to_the_shell_alone_reaches_every_manager_and_their_exit_code_co
 def test_managers_can_leave_in_their_own_time_when_all_processes_of_a_block_get_sigterm(
     tmp_path: Path, kind: str
 ) -> None:
+    if kind == "mpirun" and mpi_tools.openmpi_version() >= 5:
+        pytest.skip("Open MPI 5 ends its processes at once, see pilotflow/launchers/mpirun.py")
     text = launcher_of(kind).wrap([sys.executable, "-c", OBEDIENT, f"{tmp_path}/node"], 2)
     with started(text) as shell:
         wait_for(tmp_path, "*.ready", 2)

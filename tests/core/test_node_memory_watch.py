@@ -249,6 +249,17 @@ def test_above_its_limit_a_tree_is_measured_exactly(node: Node) -> None:
     assert node.megabytes(limit_mb=50, now=1e6) == {1: 70}
 
 
+def test_maps_of_files_in_a_tmpfs_do_not_count_where_it_matters(node: Node) -> None:
+    def a_map(path: str, mb: int) -> str:
+        return f"7f0000000000-7f0001000000 r--s 00000000 00:1b 77{'  ' + path if path else ''}\nRss: {1024 * mb} kB\nPss: {1024 * mb} kB\n"
+
+    node.process(WORKER, REAPER, mb=10, shared_mb=130)
+    node.write(f"proc/{WORKER}/smaps_rollup", f"Pss_Anon: {1024 * 10} kB\nPss_Shmem: {1024 * 130} kB\nSwapPss: 0 kB\n")
+    maps = [("", 10), ("/tmp/runs/0001/shared/8d9f", 100), ("/dev/shm/psm_1", 20), ("/memfd:pilotflow (deleted)", 10)]
+    node.write(f"proc/{WORKER}/smaps", "".join(a_map(path, mb) for path, mb in maps))
+    assert node.megabytes(limit_mb=60) == {1: 40}
+
+
 def test_shared_memory_of_several_processes_is_a_reason_to_measure(node: Node) -> None:
     node.process(WORKER, REAPER, mb=1, shared_mb=60, share_mb=80)
     node.process(BASE + 11, WORKER, mb=1, shared_mb=60, share_mb=80)

@@ -28,6 +28,13 @@ def plain_openmpi() -> None:
         pytest.skip("mpirun is not Open MPI's here: update-alternatives --config mpirun")
 
 
+@cache
+def openmpi_version() -> int:
+    """The first number of its version."""
+    said = subprocess.run([openmpi(), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    return int(said.split("(Open MPI) ", 1)[1].split(".", 1)[0])
+
+
 def openmpi_compiler() -> str:
     return _program("mpicc.openmpi", OPENMPI_PACKAGES)
 
@@ -46,6 +53,7 @@ def need_mpi4py() -> None:
     openmpi()
     if importlib.util.find_spec("mpi4py") is None:
         pytest.skip("mpi4py is not here: pip install 'pilotflow[mpi]'")
+    os.environ.setdefault("MPI4PY_MPIABI", "openmpi")  # it prefers MPICH where both are
 
 
 def _program(name: str, packages: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ name: own_launchers
 env: {OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1"}
 resource_requirements:
   - {name: wide, num_cpus: 2, num_nodes: 3}
-  - {name: short, num_nodes: 3, runtime: PT1S}
+  - {name: short, num_nodes: 3, runtime: PT5S}
   - {name: ranks, num_nodes: 3, ranks_per_node: 1}
 failure_handlers:
   - {name: again, rules: [{exit_codes: [5], max_retries: 2}]}
