@@ -32,7 +32,7 @@ def plain_openmpi() -> None:
 def openmpi_version() -> int:
     """The first number of its version."""
     said = subprocess.run([openmpi(), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
-    return int(said.split("(Open MPI) ", 1)[1].split(".", 1)[0])
+    return int(said.split(") ", 1)[1].split(".", 1)[0])  # mpirun (Open MPI) 5.0.7, mpirun.openmpi (OpenRTE) 4.1.4
 
 
 def openmpi_compiler() -> str:
