@@ -17,11 +17,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
-from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _get_or_create_tracker_id
+from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _code_reduce, _get_or_create_tracker_id
 
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.names import found, importable_function, resolve
@@ -30,6 +30,9 @@ _VALUES_MAX = 1000
 """Bodies whose values a process keeps, at most..."""
 _VALUES_BYTES_MAX = 64 << 20
 """...and how long they are together, at most."""
+
+_NO_FILE = "<dynamic-code>"
+"""What cloudpickle 3.1 and later write for the name of a function's file."""
 
 _lock = threading.Lock()
 _class_bodies: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
@@ -49,6 +52,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types of
             raise SerializationError(
                 "a future cannot travel inside a function; pass it as an argument, or wait for its result"
             )
+        if type(obj) is CodeType:
+            # Some versions of cloudpickle leave out the file's name, so that tracebacks show neither file nor lines.
+            make, parts = _code_reduce(obj)
+            return make, tuple(obj.co_filename if type(part) is str and part == _NO_FILE else part for part in parts)
         return super().reducer_override(obj)
 
 

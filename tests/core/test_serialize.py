@@ -234,6 +234,18 @@ def test_lambdas_closures_and_nested_functions_travel_by_value() -> None:
         assert found(3) == 7
 
 
+def test_a_function_that_travels_by_value_remembers_its_file_for_tracebacks() -> None:
+    def outer() -> Callable[[], int]:
+        def inner() -> int:
+            return 1
+
+        return inner
+
+    arrived = unpack_function(pack_function(outer))
+    assert (arrived.__code__.co_filename, arrived().__code__.co_filename) == (__file__, __file__)
+    assert arrived.__code__.co_firstlineno == outer.__code__.co_firstlineno
+
+
 def test_a_function_that_holds_a_lock_travels_too() -> None:
     lock = threading.Lock()
 

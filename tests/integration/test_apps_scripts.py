@@ -285,3 +285,28 @@ def test_two_runs_follow_each_other_in_one_program(tmp_path: Path) -> None:
         "9 0002",
         "There is no run to submit to. Call apps inside `with pilotflow.load(): ...`.",
     ]
+
+
+FAILING = """
+import traceback
+import pilotflow as pf
+
+@pf.python_app
+def half(x):
+    return helper(x)
+
+def helper(x):
+    return x / 0  # as told
+
+if __name__ == "__main__":
+    with pf.load():
+        print("".join(traceback.format_exception(half(1).exception())))
+"""
+
+
+def test_the_traceback_of_a_script_s_function_shows_its_file_and_its_lines_remote_and_rebuilt(tmp_path: Path) -> None:
+    remote, rebuilt = run_script(tmp_path, FAILING).stdout.split("The above exception was the direct cause")
+    for text in (remote, rebuilt):
+        assert text.count('.py", line 7, in half') == 1
+        assert "return helper(x)" in text
+        assert "return x / 0  # as told" in text
