@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pilotflow.cli.layout import print_table
-from pilotflow.cli.runs import find_directory, run_directories
+from pilotflow.cli.runs import CONNECTION, find_directory, run_directories
 from pilotflow.cli.workflow_summary import as_data, in_words, print_stages, word_of
+from pilotflow.core.job_states import JobState
+from pilotflow.errors import PilotflowError
 from pilotflow.units import counted, format_duration, format_memory
 from pilotflow.workflow.history import EventLine, History, Summary, is_workflow, open_history, why_damaged
 
@@ -76,9 +78,24 @@ def show_status(directory: Path, *, as_json: bool) -> None:
                 if summary.ended is None
                 else f"began {_day(summary.began)}, took {format_duration(round(until - summary.began, 1))}"
             )
+        at = summary.counts.of
+        if summary.state == "running" and at.get(JobState.PENDING) and not at.get(JobState.RUNNING):
+            for line in _awaited(directory):
+                print(f"awaited: {line}")
         if summary.counts.total > len(summary.stages) > 1:
             print()
             print_stages(_console(), summary)
+
+
+def _awaited(directory: Path) -> list[str]:
+    """Blocks that a run's jobs wait for, and why; none if its program does not say."""
+    from pilotflow.cli.blocks import ask_blocks, awaited  # these load what talks to runs
+    from pilotflow.runtime.connection import read_connection
+
+    try:
+        return awaited(ask_blocks(read_connection(directory / CONNECTION)))
+    except PilotflowError:  # it is busy, or has just ended
+        return []
 
 
 def show_jobs(run: str, selector: str | None, base: Path, *, as_json: bool) -> None:

@@ -80,6 +80,18 @@ def test_more_allocations_can_be_asked_for_by_hand(cluster: Cluster, tmp_path: P
     assert (tmp_path / "a.txt").read_text().startswith("node")
 
 
+def test_the_status_of_a_workflow_whose_jobs_all_wait_says_for_what(cluster: Cluster, tmp_path: Path) -> None:
+    held = HEAD.replace("debug, nodes: 2,", "debug, nodes: 2, extra: '--hold',")
+    (tmp_path / "w.yaml").write_text(held + JOBS + "actions:\n" + ACTION % ("on_workflow_start", ""))
+    pilotflow(cluster, tmp_path, "run", "w.yaml", "--detach")
+    wait_for(lambda: "JobHeld" in pilotflow(cluster, tmp_path, "status", "last"), "it is said", 60, 0.5)
+    (job,) = cluster.jobs()
+    assert f"awaited: pair-0 ({job}) is pending for " in pilotflow(cluster, tmp_path, "status", "last")
+    cluster.run("scontrol", "release", job)
+    assert json.loads(pilotflow(cluster, tmp_path, "attach", "last", "--json"))["state"] == "succeeded"
+    assert "awaited" not in pilotflow(cluster, tmp_path, "status", "last")
+
+
 def test_managers_on_each_node_are_not_asked_for_where_srun_starts_the_jobs(cluster: Cluster, tmp_path: Path) -> None:
     jobs = 'jobs: [{name: a, command: "true"}]\nexecution_config: {mode: slurm}\n'
     (tmp_path / "w.yaml").write_text(HEAD + jobs + "actions:\n" + ACTION % ("on_workflow_complete", ""))
