@@ -175,7 +175,7 @@ def waited_for(blocks: Sequence[BlockInfo]) -> str:
         said = next((block.said for block in alive if block.said), "")
         suspended = sum(block.phase is Phase.SUSPENDED for block in alive)
         pending = len(alive) - suspended
-        counts = [(pending, "pending"), (suspended, "suspended")]
+        counts = [(suspended, "suspended"), (pending, "pending")]
         words = [f"{count} block{'s' if count > 1 else ''} {word}" for count, word in counts if count]
         asked = ", ".join(words)
         return f"no workers yet, {asked}{f' ({said})' if said else ''}"

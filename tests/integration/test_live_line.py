@@ -12,13 +12,15 @@ import select
 import struct
 import termios
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pilotflow.core.block_records import BlockInfo, Phase
 from pilotflow.core.pace import Counts
-from pilotflow.display import Look, TerminalSurface
+from pilotflow.display import Look, TerminalSurface, waited_for
 from tests.integration.scripts import run_script
 from tests.integration.terminals import Terminal
 
@@ -287,3 +289,11 @@ def test_a_process_forked_from_the_program_prints_without_the_line(paper: Paper)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert paper.read() == "from the fork\r\n"
+
+
+def test_blocks_that_are_suspended_are_told_from_pending_ones() -> None:
+    suspended = BlockInfo("cpu-0", "cpu", "1", Phase.SUSPENDED, "")
+    pending = BlockInfo("cpu-1", "cpu", "2", Phase.PENDING, "", said="Resources")
+    assert waited_for([suspended]) == "no workers yet, 1 block suspended"
+    assert waited_for([suspended, pending]) == "no workers yet, 1 block suspended, 1 block pending (Resources)"
+    assert waited_for([replace(suspended, phase=Phase.WORKING), pending]) == "workers are starting"

@@ -61,6 +61,7 @@ def test_a_block_that_is_suspended_again_and_again_goes_on_and_no_task_is_charge
     assert max(map(len, starts(tmp_path).values())) == 4, "a task was lost more often than crash_limit allows"
 
 
+@pytest.mark.soak  # tests/core/test_blocks_suspended.py shows that another one is asked for
 def test_what_a_suspended_block_had_runs_in_another_one(cluster: Cluster, tmp_path: Path) -> None:
     with Program(cluster, f"{HERE}:work", 4, 2.0, {"max_blocks": 2}, cwd=tmp_path) as program:
         wait_for(lambda: len(nodes_of_tasks(tmp_path)) >= 4, "four tasks have begun", 60)
