@@ -49,7 +49,7 @@ class PilotFuture(AppFuture[T]):
         return self.cancelled() if client is None else client.cancel_unstarted([self])
 
     def kill(self) -> bool:
-        """End the call even if it is running; False if it has ended."""
+        """End the call even if it is running; False if it has ended by itself."""
         return super().cancel()
 
 
@@ -157,7 +157,7 @@ class PilotExecutor(Executor):
         return Requesting(self, self._class_of(parse_request(**request)))
 
     def kill(self, future: Future[Any]) -> bool:
-        """End a call even if it is running; False if it has ended.
+        """End a call even if it is running; False if it has ended by itself, True also if it was cancelled before.
 
         Raises:
             ConfigError: the future is not of a PilotExecutor.
