@@ -70,6 +70,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
         slots: at most this many tasks at once, whatever they ask for; 0 for a node that follows.
         depth_limited: if true, requests are ignored and `slots` is the only limit.
         resources: site-defined consumables that the node has, sorted (name, amount) pairs.
+        min_time_s: seconds of its block that a task needs which does not say its runtime; None for the usual.
     """
 
     cpus_milli: int
@@ -78,6 +79,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True):
     slots: int = 1
     depth_limited: bool = False
     resources: tuple[tuple[str, int], ...] = ()
+    min_time_s: float | None = None
 
     @property
     def follows(self) -> bool:

@@ -256,5 +256,6 @@ def _offer(config: Config, executor: ExecutorConfig) -> Offer:
         tuple(sorted(executor.resources.items())),
         executor.memory_margin,
         executor.runtime_grace_s,
+        executor.min_time_s,
         pin,
     )

@@ -173,7 +173,10 @@ def _graph(workflow: Workflow) -> list[tuple[str, str]]:
     plain = sum(len(job.depends_on) for job in workflow.jobs)
     return [
         ("graph", f"{plain} dependencies between jobs" if plain != 1 else "1 dependency between jobs"),
-        ("", f"{_steps(len(widths))}, with {shown} jobs that can run beside each other"),
+        (
+            "",
+            f"{_steps(len(widths))}, with {shown} {'job' if widths == [1] else 'jobs'} that can run beside each other",
+        ),
     ]
 
 

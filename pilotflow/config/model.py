@@ -47,6 +47,8 @@ class ExecutorConfig:
         memory_margin: memory above its request that a task may use before it is ended, as a part of it.
         runtime_grace: time from the warning to the end of a task that has exceeded its runtime.
             Seconds or "5s".
+        min_time_for_new_tasks: a task that does not say its runtime starts only where so much of its block's walltime is
+            left. Seconds or "10m"; if not given, 5 minutes, and a tenth of it where blocks are shorter than 50.
         mode: how tasks are placed: "direct", by managers on the nodes; "slurm", each as a step that srun starts,
             for blocks that are jobs of Slurm; "auto", as steps where that is possible.
         activate: whether the virtual environment, or conda's, in which this program runs is active on nodes; otherwise
@@ -73,6 +75,7 @@ class ExecutorConfig:
     pin: bool | None = None
     memory_margin: float = 0.05
     runtime_grace: float | str = 5.0
+    min_time_for_new_tasks: float | str | None = None
     mode: Literal["direct", "slurm", "auto"] = "direct"
     activate: bool = True
     stage_env: bool | str = False
@@ -95,6 +98,7 @@ class ExecutorConfig:
         if self.memory is not None:
             _parse(self, "memory", parse_memory, 1 << 20, format_memory)
         _parse(self, "runtime_grace", parse_duration, 0.0, format_duration)
+        self._check_min_time()
         if not 0.0 <= self.memory_margin <= 10.0:
             raise field_error(self, "memory_margin", f"{show(self.memory_margin)} is not a number from 0 to 10.")
         if isinstance(self.stage_env, str) and not self.stage_env.startswith("/"):
@@ -113,6 +117,24 @@ class ExecutorConfig:
                 "slots a node and fits tasks into them; the second runs that many tasks a node at once, whatever "
                 "they ask for. Give one.",
             )
+
+    def _check_min_time(self) -> None:
+        if self.min_time_for_new_tasks is None:
+            return
+        _parse(self, "min_time_for_new_tasks", parse_duration, 0.0, format_duration)
+        walltime_s = self.provider.walltime_s
+        if walltime_s is not None and (self.min_time_s or 0.0) >= walltime_s:
+            raise field_error(
+                self,
+                "min_time_for_new_tasks",
+                f"{format_duration(self.min_time_s or 0.0)} are never left of blocks with a walltime of "
+                f"{format_duration(walltime_s)}. Give less, or the provider a longer walltime.",
+            )
+
+    @property
+    def min_time_s(self) -> float | None:
+        """`min_time_for_new_tasks` in seconds."""
+        return None if self.min_time_for_new_tasks is None else float(self.min_time_for_new_tasks)
 
     @property
     def memory_bytes(self) -> int | None:

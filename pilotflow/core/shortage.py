@@ -151,12 +151,14 @@ def _too_long(cls: RequestClass, executor: str, managers: Sequence[Manager], now
     if runtime is None:
         needed = longest.min_time_s
         text = f"It does not say its runtime, so it starts only where {format_duration(needed)} are left."
+        remedy = "Say its runtime, or have blocks with a longer walltime."
     else:
         needed = runtime
         text = f"It asks for a runtime of {format_duration(needed)}."
+        remedy = "Blocks with a longer walltime, or a shorter runtime, would help."
     text += f" The block that lasts longest ({longest.block}) has {format_duration(left)} left."
     numbers = Number("asked_s", needed), Number("left_s", left)
-    advice = "It waits for a new block. Blocks with a longer walltime, or a shorter runtime, would help."
+    advice = f"It waits for a new block. {remedy}"
     return Reason(Kind.TOO_LONG, text, executor, numbers, block=longest.block, advice=advice)
 
 

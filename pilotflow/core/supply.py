@@ -349,7 +349,9 @@ class Manager:
             self.end_at, self.start_by = None, inf
             return before is not None
         if before is None:
-            self.min_time_s = min(MIN_TIME_FOR_NEW_TASKS_S, MIN_SHARE_FOR_NEW_TASKS * time_left_s)
+            asked = self.capacity.min_time_s
+            usual = min(MIN_TIME_FOR_NEW_TASKS_S, MIN_SHARE_FOR_NEW_TASKS * time_left_s)
+            self.min_time_s = usual if asked is None else asked
         end_at = now + time_left_s
         if before is not None and before < end_at <= before + 1.0:
             return False  # a message that was late; many such must not move the end unnoticed

@@ -69,6 +69,7 @@ class Offer:
         resources: site-defined consumables that each node has.
         memory_margin: memory above its request that a task may use, as a part of it.
         runtime_grace_s: seconds from a task's warning to its end, after it has exceeded its runtime.
+        min_time_s: seconds of its block that a task needs which does not say its runtime; None for the usual.
         pin: whether tasks may be pinned to cores.
     """
 
@@ -80,6 +81,7 @@ class Offer:
     resources: tuple[tuple[str, int], ...] = ()
     memory_margin: float = 0.05
     runtime_grace_s: float = 5.0
+    min_time_s: float | None = None
     pin: bool = True
 
     def argv(self) -> list[str]:
@@ -91,6 +93,7 @@ class Offer:
             ("--num-cpus", self.num_cpus),
             ("--memory", self.memory_bytes),
             ("--num-gpus", self.num_gpus),
+            ("--min-time", self.min_time_s),
         ):
             if value is not None:
                 argv += [name, str(value)]
@@ -170,6 +173,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--resource", action="append", default=[])
     parser.add_argument("--memory-margin", type=float, default=0.05)
     parser.add_argument("--runtime-grace", type=float, default=5.0)
+    parser.add_argument("--min-time", type=float)
     parser.add_argument("--one-head", action="store_true")
     parser.add_argument("--no-pin", action="store_true")
     parser.add_argument("--walltime", type=float)
@@ -233,4 +237,4 @@ def _options(found: argparse.Namespace, node: str, capacity: Capacity) -> Option
 def _capacity(found: argparse.Namespace, cpus_milli: int, memory_bytes: int, gpus: tuple[str, ...]) -> Capacity:
     slots = found.depth or min(SLOTS_MAX, SLOTS_PER_CORE * max(1, cpus_milli // 1000))
     resources = tuple(sorted((name, int(amount)) for amount, _, name in (r.partition(" ") for r in found.resource)))
-    return Capacity(cpus_milli, memory_bytes, gpus, slots, found.depth is not None, resources)
+    return Capacity(cpus_milli, memory_bytes, gpus, slots, found.depth is not None, resources, found.min_time)

@@ -399,9 +399,10 @@ class WorkflowSpec(_Section):
     compute_node_expiration_buffer_seconds: Amount | None = Field(
         None, description=f"{NOT_USED}: managers end some seconds before their allocation."
     )
-    compute_node_min_time_for_new_jobs_seconds: Amount = Field(
-        300,
-        description=f"{NOT_USED}: jobs without a runtime start while five minutes are left, in short allocations less.",
+    compute_node_min_time_for_new_jobs_seconds: Amount | None = Field(
+        None,
+        description="A job without a runtime starts only where so much of its allocation is left (default 300, and a "
+        "tenth of allocations shorter than 50 minutes).",
     )
     access_groups: Names | None = Field(None, description=f"{NOT_USED}: a run belongs to its user.")
     enable_ro_crate: bool | None = Field(None, description=f"{NOT_USED}.")

@@ -351,6 +351,7 @@ class Workflow(_Record, frozen=True):
         execution: how jobs are started.
         idle_s: how long an idle manager waits for new jobs; None for the run's own rule.
         keep_s: how long managers keep results for a program that goes on with the run; None for an hour.
+        min_time_s: seconds of its allocation that a job without a runtime needs; None for the usual.
         sort_method: which jobs come first among those of equal priority.
         use_pending_failed: whether a failure that no rule takes leaves the job `pending_failed`, its
             dependents waiting, instead of `failed`.
@@ -373,6 +374,7 @@ class Workflow(_Record, frozen=True):
     execution: ExecutionConfig = ExecutionConfig()
     idle_s: float | None = None
     keep_s: float | None = None
+    min_time_s: float | None = None
     sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
     use_pending_failed: bool = False
     warnings: tuple[Warned, ...] = ()

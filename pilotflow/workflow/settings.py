@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 from pilotflow.resources import Request
-from pilotflow.units import show
+from pilotflow.units import format_duration, show
 from pilotflow.workflow.fields import words_for
 from pilotflow.workflow.findings import Findings, first
 from pilotflow.workflow.model import (
@@ -127,6 +127,17 @@ def schedulers(
             )
         )
     return tuple(made)
+
+
+def check_min_time(seconds: float | None, schedulers: Sequence[SlurmScheduler], findings: Findings) -> None:
+    """Allocations must last longer than what must be left of them for a job without a runtime."""
+    for each in schedulers:
+        if seconds is not None and each.walltime_s <= seconds:
+            findings.error(
+                ("compute_node_min_time_for_new_jobs_seconds",),
+                f"so much is never left of allocations of '{each.name}', which last {format_duration(each.walltime_s)}.",
+            )
+            return
 
 
 def _defaults(top: WorkflowSpec, findings: Findings) -> dict[str, str]:

@@ -134,6 +134,11 @@ class _Assembly:
             self._warn_of_unused(top.execution_config, ("execution_config",))
         idle = top.compute_node_wait_for_new_jobs_seconds
         keep = top.compute_node_wait_for_healthy_database_minutes
+        least = top.compute_node_min_time_for_new_jobs_seconds
+        schedulers = settings.schedulers(
+            lists["slurm_schedulers"], top, self._marks.get("slurm_schedulers", []), self._findings
+        )
+        settings.check_min_time(least, schedulers, self._findings)
         return Workflow(
             name=top.name,
             path=self._name,
@@ -148,9 +153,7 @@ class _Assembly:
             failure_handlers=settings.handlers(
                 lists["failure_handlers"], self._marks.get("failure_handlers", []), self._findings
             ),
-            slurm_schedulers=settings.schedulers(
-                lists["slurm_schedulers"], top, self._marks.get("slurm_schedulers", []), self._findings
-            ),
+            slurm_schedulers=schedulers,
             actions=settings.actions(
                 lists["actions"],
                 job_names,
@@ -164,6 +167,7 @@ class _Assembly:
             use_pending_failed=top.use_pending_failed,
             idle_s=None if idle is None else float(idle),
             keep_s=None if keep is None else 60.0 * keep,
+            min_time_s=None if least is None else float(least),
         )
 
     def _context(

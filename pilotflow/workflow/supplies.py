@@ -163,6 +163,7 @@ class Supplies:
         limits: dict[str, Any] = {
             "memory_margin": 0.05 if execution.limit_resources else 10.0,
             "runtime_grace": execution.sigterm_lead_s + GRACE_MARGIN_S,
+            "min_time_for_new_tasks": self._workflow.min_time_s,
         }
         return {**limits, "resources": self._options.resources} if self._options.resources else limits
 

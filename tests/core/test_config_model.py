@@ -113,6 +113,11 @@ def test_a_wrong_value_of_the_run_is_named(fields: dict[str, Any], words: str) -
         ({"launcher": LocalProvider()}, "is LocalProvider, expected Launcher."),
         ({"max_workers_per_node": 0}, "ExecutorConfig(max_workers_per_node=...): 0 is not a whole number from 1"),
         ({"max_workers_per_node": 1.5}, "1.5 is float, expected int | None."),
+        ({"min_time_for_new_tasks": "x"}, "ExecutorConfig(min_time_for_new_tasks=...): 'x' is not a duration."),
+        (
+            {"min_time_for_new_tasks": "10m", "provider": LocalProvider(walltime="10m")},
+            "ExecutorConfig(min_time_for_new_tasks=...): 10m are never left of blocks with a walltime of 10m.",
+        ),
         ({"max_parallel_jobs": 10**9}, "ExecutorConfig(max_parallel_jobs=...): 1000000000 is not a whole number from"),
         (
             {"max_workers_per_node": 2, "max_parallel_jobs": 2},

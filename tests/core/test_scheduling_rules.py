@@ -123,13 +123,16 @@ def test_a_task_starts_where_its_runtime_fits_into_what_is_left_of_the_block() -
     assert desk.step() == {}
 
 
-@pytest.mark.parametrize(("walltime_s", "last_start_s"), [(86_400.0, 86_100.0), (1000.0, 900.0)])
-def test_without_a_runtime_a_task_starts_while_five_minutes_or_a_tenth_of_a_short_block_are_left(
-    walltime_s: float, last_start_s: float
+@pytest.mark.parametrize(
+    ("walltime_s", "min_time_s", "last_start_s"),
+    [(86_400.0, None, 86_100.0), (1000.0, None, 900.0), (86_400.0, 3600.0, 82_800.0), (1000.0, 0.0, 1000.0)],
+)
+def test_without_a_runtime_a_task_starts_while_five_minutes_a_tenth_of_a_short_block_or_what_is_said_are_left(
+    walltime_s: float, min_time_s: float | None, last_start_s: float
 ) -> None:
     desk = Desk()
     desk.cls()
-    desk.manager(1, left_s=walltime_s)
+    desk.manager(1, left_s=walltime_s, min_time_s=min_time_s)
     desk.now = last_start_s
     desk.submit(2)
     assert desk.step() == {1: [1]}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilotflow.config.site import Partition
+from pilotflow.errors import ConfigError
 from pilotflow.resources import NodeShape
 from pilotflow.workflow.spec import read_workflow
 from tests.core.workflow_texts import warnings
@@ -196,16 +197,25 @@ def test_a_manager_on_each_node_makes_the_mode_direct_where_none_is_said(tmp_pat
     assert "so this workflow runs in direct mode" in one(tmp_path, text)
 
 
+def test_time_that_is_never_left_of_an_allocation_is_an_error_where_it_is_written(tmp_path: Path) -> None:
+    text = "name: w\njobs: [{name: a, command: x}]\ncompute_node_min_time_for_new_jobs_seconds: 600\n"
+    assert not warnings(tmp_path, text + "slurm_schedulers: [{name: s, walltime: PT601S}]\n")
+    with pytest.raises(
+        ConfigError, match=r"w\.yaml:3:45: so much is never left of allocations of 's', which last 10m\."
+    ):
+        warnings(tmp_path, text + "slurm_schedulers: [{name: s, walltime: PT10M}]\n")
+
+
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
     text = (
         "name: w\naccess_groups: [x]\nslurm_defaults: {exclusive: [1]}\nexecution_config: {sigkill_headroom_seconds: 9}\n"
-        "resource_monitor: {enabled: true}\ncompute_node_min_time_for_new_jobs_seconds: 60\n"
+        "resource_monitor: {enabled: true}\n"
         "jobs: [{name: a, command: x}]\n"
         "actions: [{trigger_type: on_workflow_start, action_type: run_commands, commands: [x], jobs: [a], max_parallel_jobs: 2}]\n"
     )
     found = warnings(tmp_path, text)
     assert [each.partition(": ")[2].partition(" ")[0] for each in found] == [
         "`access_groups`", "exclusive:", "`sigkill_headroom_seconds`", "`resource_monitor`",
-        "`compute_node_min_time_for_new_jobs_seconds`", "`on_workflow_start`", "`max_parallel_jobs`",
+        "`on_workflow_start`", "`max_parallel_jobs`",
     ]  # fmt: skip
     assert "has no effect here: cores and memory of every job are measured, see `pilotflow resources`." in found[3]

@@ -104,6 +104,16 @@ def test_what_a_file_says_about_steps_is_told_to_their_srun(
     assert executor.launcher == SrunLauncher(options=options)
 
 
+@pytest.mark.parametrize(("line", "min_time_s"), [("", None), ("compute_node_min_time_for_new_jobs_seconds: 90", 90.0)])
+def test_how_much_must_be_left_for_a_job_without_a_runtime_is_told_to_all_executors(
+    tmp_path: Path, line: str, min_time_s: float | None
+) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(f"name: w\n{line}\njobs: [{{name: a, command: x}}]\nslurm_schedulers: [{{name: s}}]\n")
+    supplies = Supplies(read_workflow(path), RunOptions(slurm=True, local=True))
+    assert {each.min_time_s for each in supplies.config().block_executors} == {min_time_s}
+
+
 def test_both_kinds_of_a_scheduler_s_allocations_are_executors_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
     path.write_text(DIRECT + EACH)

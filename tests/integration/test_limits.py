@@ -255,6 +255,19 @@ def test_a_task_without_runtime_that_never_gets_enough_time_fails_with_the_longe
         assert 0.0 < caught.value.longest_s < 3.0
 
 
+def test_a_task_without_runtime_starts_only_while_enough_is_left_of_the_block_that_it_could_have(
+    tmp_path: Path,
+) -> None:
+    provider = pf.LocalProvider(init_blocks=1, max_blocks=1, walltime="1h")
+    node = pf.ExecutorConfig(label="node", provider=provider, min_time_for_new_tasks="59m 59s")
+    with pf.load(pf.Config(run_dir=tmp_path, executors=[node])) as run:
+        use = pf.python_app(limit_tasks.use)
+        use.options(runtime=60)(1.0).result(60)
+        waiting = use(0.0)
+        until(lambda: "it starts only where 59m 59s are left." in str(run.explain(waiting)))
+        assert waiting.cancel()
+
+
 def test_no_short_task_waits_behind_a_long_one_while_a_worker_idles(tmp_path: Path) -> None:
     provider = pf.LocalProvider(init_blocks=1, max_blocks=1, nodes_per_block=2)
     two = pf.ExecutorConfig(label="two", num_cpus=1, provider=provider)
