@@ -44,6 +44,9 @@ def check_target(target: Any, where: str) -> None:
     pair = isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], (str, os.PathLike))
     if not whole and not (pair and target[1] in ("a", "a+", "w", "w+")):
         raise ConfigError(f"{where} takes a path, (path, 'a' or 'w'), or AUTO_LOGNAME, not {show(target)}")
+    path = target[0] if isinstance(target, tuple) else target
+    if isinstance(path, (str, os.PathLike)) and not is_elsewhere(target) and "\0" in os.fsdecode(path):
+        raise ConfigError(f"{where} takes a path without the character NUL, not {show(str(path))}")
 
 
 def is_elsewhere(target: Any) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -66,6 +66,8 @@ CREATE TABLE IF NOT EXISTS labels (task INTEGER PRIMARY KEY, label TEXT);
 CREATE TABLE IF NOT EXISTS ends (task INTEGER, fn INTEGER, how TEXT, words TEXT, time REAL);
 CREATE TABLE IF NOT EXISTS events (time REAL, kind TEXT, subject TEXT, detail TEXT);
 """
+_PATH_MAX_BYTES: Final = 504
+"""SQLite's MAX_PATHNAME, 512, less the ending of its journal (sqlite3: os_unix.c)."""
 _ROWS_AT_ONCE = (512, 64, 8, 1) if sqlite3.sqlite_version_info >= (3, 32) else (64, 8, 1)  # before: 999 values
 _ROW = f"({', '.join('?' * len(_COLUMNS))})"
 _INSERT_TASKS = {
@@ -262,7 +264,16 @@ def open_store(path: Path, log: logging.Logger) -> Store:
     try:
         return Store(path, log)
     except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"Cannot make the run store {path}: {error}. Free space there, choose another run_dir, or load with "
-            "store=False."
-        ) from None
+        raise ConfigError(f"{cannot_make(path, error)}, or load with store=False.") from None
+
+
+def cannot_make(path: Path, error: Exception) -> str:
+    """What is said of a store whose file cannot be made, without its last full stop."""
+    length = len(os.fsencode(path.absolute()))
+    remedy = "Free space there, or choose another run_dir"
+    if length > _PATH_MAX_BYTES:
+        remedy = (
+            f"SQLite opens files whose path has at most {_PATH_MAX_BYTES} bytes, and this one has {length}: choose a "
+            "run_dir with a shorter path"
+        )
+    return f"Cannot make the run store {path}: {error}. {remedy}"

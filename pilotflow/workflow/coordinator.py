@@ -31,6 +31,7 @@ from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, R
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
+from pilotflow.runtime.store import cannot_make
 from pilotflow.runtime.tails import tail
 from pilotflow.workflow.deeds import Deeds
 from pilotflow.workflow.engine import Engine
@@ -77,7 +78,7 @@ def create(workflow: Workflow, options: RunOptions, base: Path) -> Path:
         store.close(10.0)
     except (sqlite3.Error, OSError) as error:
         shutil.rmtree(directory, ignore_errors=True)  # nothing has run in it
-        raise ConfigError(f"Cannot make the run store {directory / FILE}: {error}. Free space there.") from None
+        raise ConfigError(f"{cannot_make(directory / FILE, error)}.") from None
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -81,6 +81,7 @@ def test_a_call_may_use_any_keyword_of_the_function() -> None:
         ({"crash_limit": 0}, "whole number from 1"),
         ({"stdout": 5}, "takes a path"),
         ({"stderr": ("x", "rb")}, "takes a path"),
+        ({"stderr": "a\0b"}, r"stderr=...\) takes a path without the character NUL"),
         ({"label": "a/b"}, "takes a name for files"),
         ({"label": 7}, "takes a name for files"),
         ({"label": "a\0b"}, "takes a name for files"),

@@ -51,6 +51,9 @@ def test_a_wrong_target_is_refused_at_the_call() -> None:
     for wrong in (5, ("x",), ("x", "rb"), b"x"):
         with pytest.raises(ConfigError, match="stdout takes a path"):
             talk("x", stdout=wrong)
+    for nul in ("a\0b", Path("a\0b"), ("a\0b", "w")):
+        with pytest.raises(ConfigError, match=r"stderr takes a path without the character NUL, not 'a\\x00b'"):
+            talk("x", stderr=nul)
     with pytest.raises(ConfigError, match="label takes a name"):
         talk("x", stdout=AUTO_LOGNAME, label="../x")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import pilotflow as pf
-from pilotflow.runtime.store import FLUSH_PERIOD_S, Store
+from pilotflow.errors import ConfigError
+from pilotflow.runtime.store import FLUSH_PERIOD_S, Store, open_store
 from tests.waiting import until
 
 
@@ -62,6 +63,16 @@ def test_texts_with_what_is_no_character_are_recorded_with_all_others(tmp_path: 
     assert store.recording
     assert rows(store.path, "SELECT label FROM labels") == [("é \\udcff",)]
     assert rows(store.path, "SELECT task FROM tasks") == [(1,)]
+
+
+def test_a_path_that_is_too_long_for_sqlite_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d" * 200] * 3)
+    deep.mkdir(parents=True)
+    with pytest.raises(
+        ConfigError, match=r"at most 504 bytes, and this one has 6\d\d: .* shorter path, or load"
+    ) as caught:
+        open_store(deep / "run.db", logging.getLogger("test"))
+    assert "Free space" not in str(caught.value)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 63, 1100])
