@@ -172,7 +172,8 @@ def test_a_run_whose_disk_is_full_ends_with_words_and_goes_on_when_there_is_room
 
 
 def test_a_disk_without_room_for_a_run_leaves_no_run_behind(cli: Cli, tmp_path: Path) -> None:
-    few = ["prlimit", "--fsize=8192", sys.executable, "-m", "pilotflow", "run", _file(tmp_path, DIAMOND)]
+    # -B: else half a .pyc may be left of a module that was not compiled yet, and be read by others.
+    few = ["prlimit", "--fsize=8192", sys.executable, "-B", "-m", "pilotflow", "run", _file(tmp_path, DIAMOND)]
     done = subprocess.run(few, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert "Cannot make the run store" in done.stderr
