@@ -253,7 +253,7 @@ class BlockStartError(InfrastructureError, BrokenExecutor):
 
 
 class InitializerFailed(InfrastructureError, BrokenExecutor):
-    """The `initializer` given to `PilotExecutor` raised in a worker, so the pool is broken."""
+    """The `initializer` given to `PilotExecutor` raised in a worker, or ended worker after worker: the pool is broken."""
 
 
 class RunClosed(InfrastructureError, RuntimeError):

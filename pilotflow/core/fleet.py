@@ -104,7 +104,7 @@ class Fleet(Ledger):
         elif isinstance(message, WorkerSetupFailed):
             if peer.manager.executor not in self._setups:
                 raise BadMessage("a setup has failed where there is no setup")
-            self._send_client(SetupFailed(peer.manager.executor, message.payload))
+            self._send_client(SetupFailed(peer.manager.executor, message.payload, message.died))
         elif isinstance(message, IsAt):
             self.inquiries.manager_said(peer.manager.id, message)
 

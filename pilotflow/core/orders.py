@@ -27,7 +27,8 @@ class Worker:
         told: the seat and class that it was last told of.
         peak_bytes: the most memory that its running task was seen to use.
         excess: what its running task has taken too much of; it is to end.
-        placed: its task has a place and no process yet: the batch system starts one.
+        setting_up: it has been told to call the executor's setup, and has not said that this is done.
+    placed: its task has a place and no process yet: the batch system starts one.
         kill_at: when it is killed for that, if it has not ended.
     """
 
@@ -45,6 +46,7 @@ class Worker:
     peak_bytes: int = 0
     excess: Excess | None = None
     kill_at: float = 0.0
+    setting_up: bool = False
     placed: bool = False
     warned: bool = False  # that its block ends soon
 

@@ -45,7 +45,7 @@ BEGUN_AFTER_S = 1.0
 UNBORN_PAUSE_S = 1.0
 """After a worker could not be started no other one is tried for so long, as long as there are some."""
 IDLE_DEATHS_MAX = 10
-"""Workers that die in a row without a task before the manager gives up."""
+"""Workers that die in a row without a task, or in the executor's setup, before the manager gives up."""
 
 
 class Pool(PoolLimits):
@@ -169,6 +169,11 @@ class Pool(PoolLimits):
         self._letter.messages.append(WorkerSetupFailed(payload))
         self.broken = "the executor's initializer raised in a worker"
 
+    def on_set_up(self, worker: Worker) -> None:
+        """The executor's setup has gone well in a worker."""
+        worker.setting_up = False
+        self._setup_deaths = 0
+
     def on_no_workers(self, why: str) -> None:
         """No worker can be had any more."""
         self.broken = self.broken or why
@@ -268,7 +273,13 @@ class Pool(PoolLimits):
                 self._letter.messages.append(CancelOutcome(cancelled.token, [], [id]))
 
     def on_death(
-        self, worker: Worker, how: str, where: str, out_of_memory: bool = False, excess: Excess | None = None
+        self,
+        worker: Worker,
+        how: str,
+        where: str,
+        out_of_memory: bool = False,
+        excess: Excess | None = None,
+        last_words: str = "",
     ) -> None:
         """A worker process has ended; what it had not read was recalled before this call.
 
@@ -278,6 +289,7 @@ class Pool(PoolLimits):
             where: in words, the node and block.
             out_of_memory: the system has killed processes here for lack of memory.
             excess: what its task has taken too much of, if the batch system has ended it for that.
+            last_words: what was last written to its stderr, and where that is; lines.
         """
         del self.workers[worker.id]
         self._idle.pop(worker.id, None)
@@ -307,12 +319,21 @@ class Pool(PoolLimits):
                     self._letter.messages.append(CancelOutcome(cancelled.token, [(task.id, task.attempt)], []))
                 else:
                     self._queues.setdefault(task.cls, deque()).appendleft(task)
-        elif not worker.ending:
+        elif not worker.ending and not worker.setting_up:
             self._idle_deaths += 1
-        if self._idle_deaths >= IDLE_DEATHS_MAX:
+        if worker.setting_up and not worker.ending:
+            self._died_in_setup(how, where, last_words)
+        elif self._idle_deaths >= IDLE_DEATHS_MAX:
             self.broken = f"{self._idle_deaths} workers in a row died before they could take a task; the last {how}"
         if not self.broken and not self.draining:
             self._spawn()
+
+    def _died_in_setup(self, how: str, where: str, last_words: str) -> None:
+        self._setup_deaths += 1
+        if self._setup_deaths >= IDLE_DEATHS_MAX and not self.broken:
+            died = f"{self._setup_deaths} workers in a row {where} died in it; the last {how}"
+            self._letter.messages.append(WorkerSetupFailed(b"", f"{died}\n{last_words}".rstrip()))
+            self.broken = f"the executor's initializer: {died}"
 
     def on_unborn(self, worker: Worker, how: str, now: float) -> None:
         """A worker could not be started: with others go on, and try again when there may be room."""

@@ -60,6 +60,7 @@ class PoolBooks:
         self._seq = 0
         self._next_worker = 0
         self._idle_deaths = 0
+        self._setup_deaths = 0
         self._grow_from = -inf  # when another worker may be tried
         self._recalled_at: dict[int, int] = {}  # worker -> tasks it had at its last recall
         cores = -(-capacity.cpus_milli // 1000)

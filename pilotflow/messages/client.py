@@ -232,10 +232,11 @@ class ManagerDown(Message, tag=8):
 
 
 class SetupFailed(Message, tag=9):
-    """An executor's setup (see `DefineSetup`) raised in a worker; payload: pickled exception."""
+    """An executor's setup (see `DefineSetup`) raised in a worker, or workers died in it; see `WorkerSetupFailed`."""
 
     executor: str
     payload: bytes
+    died: str = ""
 
 
 class InterchangeAlive(Message, tag=10):

@@ -80,9 +80,10 @@ class Leaving(Message, tag=7):
 
 
 class WorkerSetupFailed(Message, tag=8):
-    """The executor's setup raised in a worker; payload: pickled exception."""
+    """The executor's setup raised in a worker; payload: pickled exception. Or workers died in it: how, in words."""
 
     payload: bytes
+    died: str = ""
 
 
 class NodeReady(Message, tag=9):

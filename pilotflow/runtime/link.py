@@ -83,8 +83,12 @@ class SetupRaised(msgspec.Struct, array_like=True, tag=3):
     """Worker to manager: the setup raised; the one payload frame is the pickled exception."""
 
 
+class IsSetUp(msgspec.Struct, array_like=True, tag=4):
+    """Worker to manager: the setup has been called, and went well."""
+
+
 ToWorker: TypeAlias = GiveTask | GiveFunction | Setup | Sit | Forget
-FromWorker: TypeAlias = Ready | TaskDone | SetupRaised
+FromWorker: TypeAlias = Ready | TaskDone | SetupRaised | IsSetUp
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

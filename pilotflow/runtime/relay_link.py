@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from pilotflow.runtime.link import GiveFunction, GiveTask, Ready, Setup, SetupRaised, Sit, TaskDone
+from pilotflow.runtime.link import GiveFunction, GiveTask, IsSetUp, Ready, Setup, SetupRaised, Sit, TaskDone
 
 
 class Here(msgspec.Struct, array_like=True, tag=10):
@@ -49,7 +49,7 @@ class Warned(msgspec.Struct, array_like=True, tag=11):
 
 
 ToRelay: TypeAlias = GiveTask | GiveFunction | Setup | Sit | Seen | Warned
-FromRelay: TypeAlias = Ready | TaskDone | SetupRaised | Here | Over
+FromRelay: TypeAlias = Ready | TaskDone | SetupRaised | IsSetUp | Here | Over
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_relay = msgspec.msgpack.Decoder(ToRelay).decode

@@ -9,7 +9,12 @@ from pilotflow.serialize import unpack
 
 
 def setup_error(event: SetupFailed) -> InitializerFailed:
-    """What a worker has said about it, as an exception."""
+    """What a worker, or the manager of those that died, has said about it, as an exception."""
+    if event.died:
+        return InitializerFailed(
+            f"the initializer ends the workers of executor '{event.executor}': {event.died}\n"
+            "Look for what ends its process, such as os._exit, a crash in a library that it loads, or memory exhaustion."
+        )
     text = f"the initializer raised in a worker of executor '{event.executor}'"
     try:
         error = InitializerFailed(text)

@@ -208,6 +208,8 @@ class StepCrew(Crew):
             running.done = message.result, frames
         elif isinstance(message, link.SetupRaised):
             self._pool.on_setup_failed(bytes(buffer_of(frames[0])))
+        elif isinstance(message, link.IsSetUp):
+            self._pool.on_set_up(running.worker)
         elif isinstance(message, Over):
             running.over = message
             self._start.relays.send(running.name, Seen())
@@ -219,6 +221,7 @@ class StepCrew(Crew):
             return
         self._pool.on_begun(worker, time.monotonic())
         if self._setup:
+            worker.setting_up = True
             send(running.name, link.Setup(), (self._setup,))
         request = self._pool.room.request(task.cls)
         environ = {STEP_VARIABLE: running.name} | dict.fromkeys(self._threads, str(max(1, request.cpus_milli // 1000)))

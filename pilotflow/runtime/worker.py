@@ -158,6 +158,7 @@ class Worker(Calls):
         except BaseException as error:  # noqa: BLE001  as for a task
             self._send(link.SetupRaised(), (pickle.dumps(tuple(pack_exception(error)), 5),))
             raise SystemExit(1) from None
+        self._send(link.IsSetUp())
 
     def _send(self, message: Any, frames: Sequence[Any] = ()) -> None:
         packets.send(self._channel, link.encode(message), frames)

@@ -75,8 +75,9 @@ class Workers(Crew):
         """See `Crew.set_up`; workers that are there already are told."""
         if payload != self._setup:
             super().set_up(payload)
-            for number, its_link in self._links.items():
-                self._send(number, its_link, link.Setup(), (payload,))
+            for worker in self._pool.workers.values():
+                if worker.id in self._links:
+                    self._send_setup(worker)
 
     def forget(self, fns: AbstractSet[int]) -> None:
         """See `Crew.forget`; workers that know them are told."""
@@ -129,8 +130,12 @@ class Workers(Crew):
     def _spawn(self, worker: Worker) -> None:
         its_link = self._links[worker.id] = WorkerLink(self._loop, lambda: self._hear_worker(worker))
         if self._setup:
-            self._send(worker.id, its_link, link.Setup(), (self._setup,))
+            self._send_setup(worker)
         self._order(lambda: self._zygote.spawn(worker.id, its_link.theirs))
+
+    def _send_setup(self, worker: Worker) -> None:
+        worker.setting_up = True
+        self._send(worker.id, self._links[worker.id], link.Setup(), (self._setup,))
 
     def _kill(self, worker: Worker) -> None:
         if self._steps is not None and self._steps.has(worker):
@@ -233,6 +238,8 @@ class Workers(Crew):
                 pool.on_result(worker, message.result, frames, now, failed and self._watch.system_killed())
             elif isinstance(message, link.Ready):
                 pool.on_ready(worker)
+            elif isinstance(message, link.IsSetUp):
+                pool.on_set_up(worker)
             else:
                 pool.on_setup_failed(bytes(buffer_of(frames[0])))
             if not (self._loop.busy or to_the_end):  # if there is more after all, the loop comes back
@@ -270,6 +277,8 @@ class Workers(Crew):
                 if isinstance(message, link.GiveTask):
                     unread.append((message.task.id, message.task.attempt))
                     self._pool.keep_frames(message.task.id, frames)
+                elif isinstance(message, link.Setup):
+                    worker.setting_up = False  # it has not even begun
             self._pool.on_recalled(worker, unread)
             its_link.close()
             del self._links[worker.id]

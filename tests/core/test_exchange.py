@@ -227,6 +227,8 @@ def test_a_manager_cannot_end_a_run_over_a_setup_that_its_executor_has_not() -> 
     bench.manager(WorkerSetupFailed(b"why"))
     bench.turn("client")
     assert SetupFailed("cpu", b"why") in bench.said["client"]
+    bench.manager(WorkerSetupFailed(b"", "10 workers died"))
+    assert SetupFailed("cpu", b"", "10 workers died") in bench.said["client"]
 
 
 @pytest.mark.parametrize("duration", [-1, -(1 << 63), HUGE])

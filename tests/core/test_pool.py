@@ -330,3 +330,37 @@ def test_a_node_on_which_no_worker_can_be_forked_at_all_says_why() -> None:
     assert pool.broken == (
         "10 workers in a row could not be had; the last could not be forked: Resource temporarily unavailable"
     )
+
+
+def test_workers_that_die_in_a_row_while_they_are_set_up_break_the_executor_with_words() -> None:
+    pool = Pool(Capacity(1000, slots=1))
+    pool.on_run(Run([task(1)]), (), 0)
+    for number in range(10):
+        assert not pool.broken
+        [spawned] = [order.worker for order in pool.take_orders(0.0) if isinstance(order, Spawn)]
+        spawned.setting_up = True
+        pool.on_ready(spawned)
+        assert given(pool.take_orders(0.0)) == [1]  # waits in its link
+        pool.on_recalled(spawned, [(1, 1)])
+        pool.on_death(spawned, f"exited with code {number}", "on n1", last_words="its stderr ends with:\nno licence")
+    [failed] = pool.take_letter().messages
+    assert failed == WorkerSetupFailed(
+        b"", "10 workers in a row on n1 died in it; the last exited with code 9\nits stderr ends with:\nno licence"
+    )
+    assert pool.broken.endswith("10 workers in a row on n1 died in it; the last exited with code 9")
+
+
+def test_a_setup_that_goes_well_now_and_then_does_not_break_the_executor() -> None:
+    pool = Pool(Capacity(1000, slots=1))
+    for number in range(30):
+        [spawned] = [order.worker for order in pool.take_orders(0.0) if isinstance(order, Spawn)]
+        spawned.setting_up = True
+        pool.on_ready(spawned)
+        if number % 5 == 4:
+            pool.on_set_up(spawned)
+            pool.on_run(Run([task(number)]), (), 0)
+            pool.take_orders(0.0)
+        pool.on_death(spawned, "exited with code 1", "on n1")
+        for result in [result for done in pool.take_letter().messages for result in done.results]:
+            assert result.status is Status.CRASHED
+    assert not pool.broken

@@ -121,6 +121,13 @@ def set_up_badly() -> None:
     raise LookupError("no licence on this node")
 
 
+def set_up_deadly(way: str) -> None:
+    os.write(2, b"libfoo: no licence on this node\n")
+    if way == "exit":
+        os._exit(7)
+    os.abort()
+
+
 def settings() -> dict[str, Any]:
     return {**SETTINGS, "pid": os.getpid()}
 

@@ -80,6 +80,19 @@ def test_a_failing_initializer_breaks_the_pool_with_its_cause(tmp_path: Path) ->
             ex.submit(call_tasks.same, 2)
 
 
+@pytest.mark.parametrize(("way", "how"), [("exit", "exited with code 7"), ("abort", "killed by signal 6 (SIGABRT)")])
+def test_an_initializer_that_ends_its_workers_breaks_the_pool_and_says_how(tmp_path: Path, way: str, how: str) -> None:
+    with pool(tmp_path, initializer=call_tasks.set_up_deadly, initargs=(way,)) as ex:
+        futures = [ex.submit(call_tasks.same, number) for number in range(5)]
+        for future in futures:
+            with pytest.raises(InitializerFailed, match="10 workers in a row") as caught:
+                future.result(60)
+            assert how in str(caught.value)
+            assert isinstance(caught.value, BrokenExecutor)
+        with pytest.raises(BrokenExecutor):
+            ex.submit(call_tasks.same, 2)
+
+
 # ---- shutdown -------------------------------------------------------------------------------
 
 
