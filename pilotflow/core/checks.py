@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
+import msgspec
+
 from pilotflow.messages.client import DefineClass, DefineExecutors
 from pilotflow.messages.codec import BadMessage
 from pilotflow.messages.manager import Register
-from pilotflow.messages.records import Result, Task
+from pilotflow.messages.records import Result, Status, Task, decode_excess
 
 ATTEMPT_LIMIT = 1 << 62
 """Attempts are below this, so that counting on from one never leaves 64 bits."""
@@ -92,6 +94,34 @@ def check_attempts(pairs: Iterable[tuple[int, int]]) -> None:
     """
     if any(not 0 <= attempt < ATTEMPT_LIMIT for _, attempt in pairs):
         raise BadMessage("an attempt with an impossible number")
+
+
+def is_crash(result: Result) -> bool:
+    """Whether an attempt ended with the loss of its worker; so does one whose limit cannot be told from its payload."""
+    if result.status is not Status.EXCEEDED:
+        return result.status > Status.ERROR
+    try:
+        excess = decode_excess(result.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return not all(isfinite(amount) and amount >= 0 for amount in (excess.asked, excess.taken))
+
+
+def how_it_crashed(result: Result) -> str:
+    """How an attempt crashed, in its manager's words."""
+    if result.status is Status.EXCEEDED:
+        return "its manager said that it exceeded a limit, and which cannot be read"
+    return bytes(result.payload).decode("utf-8", "replace")
+
+
+def check_times(times_s: Iterable[float]) -> None:
+    """See that durations are some.
+
+    Raises:
+        BadMessage: they are not.
+    """
+    if not all(isfinite(time_s) and time_s >= 0 for time_s in times_s):
+        raise BadMessage("a duration that is negative, endless or no number")
 
 
 def check_time_left(time_left_s: float | None) -> None:

@@ -45,8 +45,8 @@ class Desk(Fleet):
         Raises:
             BadMessage: some of it makes no sense, and alone was passed over.
         """
-        bad: list[BadMessage] = []
-        for message in messages:
+        bad = [BadMessage("several questions in one letter")] * (len(messages) - 1)  # short ones, with long answers
+        for message in messages[:1]:
             try:
                 if isinstance(message, StatusQuery):
                     self._report(key, now)

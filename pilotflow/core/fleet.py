@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from pilotflow.core.checks import check_attempts, check_time_left, frame_counts, tell_passed_over, why_not_join
+from pilotflow.core.checks import (
+    check_attempts,
+    check_time_left,
+    check_times,
+    frame_counts,
+    how_it_crashed,
+    is_crash,
+    tell_passed_over,
+    why_not_join,
+)
 from pilotflow.core.ledger import Ledger, up, where
 from pilotflow.core.peers import Peer
 from pilotflow.core.recovery import Verdict
@@ -91,7 +100,9 @@ class Fleet(Ledger):
             check_time_left(message.time_left_s)
             if peer.manager.set_time_left(message.time_left_s, now):
                 self.scheduler.reopen(peer.manager)
-            self._send(peer.key, AliveReply())
+            said = self._letter(peer.key).messages
+            if not said or type(said[-1]) is not AliveReply:  # one answers any number of signs
+                said.append(AliveReply())
         elif isinstance(message, Begun):
             self._begun(peer, message)
         elif isinstance(message, Returned):
@@ -217,8 +228,8 @@ class Fleet(Ledger):
             else:
                 learn(task.fn, result.duration_us)
                 release(manager, task)
-                if result.status > Status.ERROR and result.status is not Status.EXCEEDED:
-                    self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))
+                if result.status > Status.ERROR and is_crash(result):
+                    self._crashed(task, how_it_crashed(result))
                     continue
                 if task.layout:
                     self._frames.pop(id, None)
@@ -248,10 +259,10 @@ class Fleet(Ledger):
         verdict, task = self.recovery.result(peer.manager.id, result, now)
         if verdict is not Verdict.TAKE:
             return False
-        if result.status > Status.ERROR and result.status is not Status.EXCEEDED:
+        if result.status > Status.ERROR and is_crash(result):
             if task is not None:
                 task.attempt = result.attempt
-                self._crashed(task, bytes(result.payload).decode("utf-8", "replace"))
+                self._crashed(task, how_it_crashed(result))
             return False
         self._drop_payload(result.id)
         return True
@@ -357,6 +368,7 @@ class Fleet(Ledger):
 
     def _leaving(self, peer: Peer, message: Leaving) -> None:
         """Its end costs nobody anything, but what may not be tried twice and had begun."""
+        check_times(message.ran_s)
         classes = self.scheduler.classes
         for i, (id, attempt) in enumerate(message.started):
             task = self._lease_of(peer, id, attempt)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Container
 from enum import Enum, auto
 
+from pilotflow.core.checks import how_it_crashed, is_crash
 from pilotflow.messages.records import Result, Status, Task
 
 
@@ -125,9 +126,9 @@ class Recovery:
             return Verdict.STALE, None
         self._held.pop(id, None)
         self._claims.pop(id, None)
-        crashed = result.status > Status.ERROR and result.status is not Status.EXCEEDED
+        crashed = result.status > Status.ERROR and is_crash(result)
         if held is None:
-            how = bytes(result.payload).decode("utf-8", "replace") or "its worker died" if crashed else ""
+            how = how_it_crashed(result) or "its worker died" if crashed else ""
             self._ended[id] = (self._remind(id, now), attempt, how)
             if crashed:
                 return Verdict.WAIT, None

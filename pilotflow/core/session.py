@@ -23,7 +23,11 @@ ACK_EVERY = 64
 ACK_BYTES = 1 << 20
 """A letter with so much payload is acknowledged at once, so that the sender can let it go."""
 EARLY_MAX = 10_000
-"""Letters kept that came before an earlier one."""
+"""Letters kept that came before an earlier one..."""
+EARLY_FRAMES = 256
+"""...as long as they have fewer payload frames than this together, since each may be an open file..."""
+EARLY_BYTES = 64 << 20
+"""...and fewer bytes in them. The others are asked for again, with the one that is missing."""
 
 
 class Session:
@@ -133,12 +137,16 @@ class Session:
         if seq <= self.received:  # the peer repeats what we have: it must have missed that we do
             self._to_ack = ACK_EVERY
             return
-        if len(self._early) < EARLY_MAX:
+        if len(self._early) < EARLY_MAX and (not frames or self._has_room_for(frames)):
             self._early[seq] = (messages, frames)
         # Every letter behind a gap shows the same gap; asking each time would multiply the answers.
         self._out_of_order += 1
         if self._out_of_order & (self._out_of_order - 1) == 0:
             self.again = True
+
+    def _has_room_for(self, frames: Sequence[Any]) -> bool:
+        early = [frame for _, each in self._early.values() for frame in each]
+        return len(early) + len(frames) <= EARLY_FRAMES and sum(map(size_of, (*early, *frames))) <= EARLY_BYTES
 
     def _acknowledged(self, ack: int, again: bool) -> None:
         kept = self._kept

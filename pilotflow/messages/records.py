@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -52,6 +52,10 @@ class Task(msgspec.Struct, array_like=True, gc=False):
     manager: int = 0
 
 
+Measure: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+"""A number that somebody measured: it fits wherever it is written, whatever a peer says."""
+
+
 class Result(msgspec.Struct, array_like=True, gc=False):
     """How one attempt at a task ended.
 
@@ -72,13 +76,13 @@ class Result(msgspec.Struct, array_like=True, gc=False):
     status: Status
     payload: bytes
     layout: tuple[int, ...] = ()
-    duration_us: int = 0
-    started_us: int = 0
-    cpu_us: int = 0
-    peak_bytes: int = 0
+    duration_us: Measure = 0
+    started_us: Measure = 0
+    cpu_us: Measure = 0
+    peak_bytes: Measure = 0
     cores: tuple[int, ...] = ()
     gpus: tuple[int, ...] = ()
-    exit_code: int | None = None
+    exit_code: Measure | None = None
 
 
 class ResultBatch(msgspec.Struct, array_like=True):

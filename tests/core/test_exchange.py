@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from typing import Any
 
+import msgspec
 import pytest
 
 from pilotflow.messages.client import (
     AckResults,
     CancelTasks,
+    Crashed,
     DefineClass,
     DefineExecutors,
     DefineFunction,
@@ -21,8 +24,10 @@ from pilotflow.messages.client import (
     SetupFailed,
     Submit,
 )
-from pilotflow.messages.codec import BadMessage
+from pilotflow.messages.codec import BadMessage, Envelope, encode
+from pilotflow.messages.control import StatusQuery, StatusReport
 from pilotflow.messages.manager import (
+    AliveReply,
     Begun,
     CancelOutcome,
     Done,
@@ -35,8 +40,9 @@ from pilotflow.messages.manager import (
     Returned,
     Run,
     WorkerSetupFailed,
+    from_manager,
 )
-from pilotflow.messages.records import ForgetFunctions, Refused, Result, Status, Task
+from pilotflow.messages.records import Excess, ForgetFunctions, Refused, Result, Status, Task, encode_excess
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
 from tests.core.exchange_bench import HUGE, NOW, Bench, done, register
 
@@ -363,3 +369,57 @@ def test_a_function_is_not_forgotten_while_managers_may_come_with_tasks_of_it() 
     bench = Bench(epoch=2)
     bench.client(ForgetFunctions([1]))
     assert [task.id for task in bench.submit(7)] == [7]
+
+
+@pytest.mark.parametrize("payload", [b"rubbish", encode_excess(Excess("runtime", nan, inf, "m1"))])
+def test_an_excess_that_cannot_be_read_counts_as_a_crash_of_the_worker(payload: bytes) -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    attempt = task.attempt
+    bench.manager(Done(1, [Result(task.id, attempt, Status.EXCEEDED, payload)]))
+    assert bench.results() == []
+    again = bench.submit()[-1]
+    assert (again.id, again.attempt) == (1, attempt + 1)
+    bench.manager(done(again, seq=2))
+    assert [result.status for result in bench.results()] == [Status.OK]
+
+
+def test_an_excess_that_cannot_be_read_counts_as_a_crash_after_a_restart_too() -> None:
+    bench = Bench(epoch=2)
+    bench.manager(Done(1, [Result(7, 5, Status.EXCEEDED, b"rubbish")]))
+    bench.client(Submit([Task(7, 0, 1, 1, b"")], again=True))
+    bench.turn("client", NOW + 100)
+    assert bench.results() == []
+    crashes = [message for message in bench.said["client"] if isinstance(message, Crashed)]
+    assert [id for message in crashes for id, _, _ in message.attempts] == [7]
+
+
+@pytest.mark.parametrize("ran_s", [nan, inf, -1.0])
+def test_a_manager_that_leaves_with_impossible_times_has_not_left(ran_s: float) -> None:
+    bench = Bench()
+    (task,) = bench.submit(1)
+    with pytest.raises(BadMessage, match="negative, endless or no number"):
+        bench.manager(Leaving("bye", [(task.id, task.attempt)], [ran_s]))
+    bench.manager(done(task))
+    assert [result.id for result in bench.results()] == [1]
+
+
+@pytest.mark.parametrize("field", ["duration_us", "started_us", "cpu_us", "peak_bytes", "exit_code"])
+@pytest.mark.parametrize("number", [HUGE, -(1 << 63)])
+def test_measures_that_no_database_holds_are_no_message(field: str, number: int) -> None:
+    result = msgspec.structs.replace(Result(1, 1, Status.OK, b""), **{field: number})
+    with pytest.raises(BadMessage):
+        from_manager()(encode(Envelope(1, 1, 0, 0, False, [Done(1, [result])])))
+
+
+def test_a_letter_full_of_signs_of_life_gets_one_answer() -> None:
+    bench = Bench()
+    assert bench.manager(*[ManagerAlive(5.0)] * 1000) == [AliveReply()]
+
+
+def test_of_a_letter_with_many_questions_one_is_answered() -> None:
+    bench = Bench()
+    with pytest.raises(BadMessage, match="several questions") as caught:
+        bench.exchange.on_control("terminal", [StatusQuery()] * 1000, NOW)
+    assert caught.value.count == 999
+    assert [type(message) for message in bench.turn("terminal")] == [StatusReport]

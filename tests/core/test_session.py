@@ -5,11 +5,12 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotflow.core.post import Letter, Post
-from pilotflow.core.session import ACK_EVERY, Session
+from pilotflow.core.session import ACK_EVERY, EARLY_BYTES, EARLY_FRAMES, Session
 from pilotflow.messages.manager import ManagerAlive, Reregister, from_manager, to_manager
 
 
@@ -64,6 +65,19 @@ def test_a_repeated_letter_never_asks_for_repetition() -> None:
     header, _ = letter(ours, 1)
     assert from_manager()(header).again is False
     assert ours.again  # a note says so
+
+
+@pytest.mark.parametrize(("size", "count"), [(EARLY_BYTES // 2, 2), (10, EARLY_FRAMES)])
+def test_what_comes_early_with_much_payload_is_not_kept_but_asked_for_again(size: int, count: int) -> None:
+    ours, theirs = pair()
+    letter(ours, 1)  # lost
+    frames = [b"x" * size] * count
+    for number in (2, 3, 4):
+        receive(theirs, ours.wrap([ManagerAlive(number)], frames))
+    assert len(theirs._early) == 1
+    receive(ours, theirs.note())
+    resent = ours.take_resends()
+    assert [numbers(receive(theirs, wire)) for wire in resent] == [[1, 2], [], [3], [4]]
 
 
 def test_a_long_gap_is_asked_about_now_and_then_only() -> None:
