@@ -86,6 +86,8 @@ def error_of(status: Status, packed: Packed, name: str) -> BaseException:
         return _excess_error(decode_excess(packed.payload), name)
     lines: list[str] = msgspec.msgpack.decode(packed.payload)
     if status is Status.LOST:
+        last_words = lines[-1].partition("\n")[2] if lines else ""
+        lines = [line.partition("\n")[0] for line in lines]
         history = "\n".join(f"  {line}" for line in lines)
         tries = "once" if len(lines) == 1 else f"{len(lines)} times"
         advice = "Look for crashes or memory exhaustion in the task; raise crash_limit if the nodes are at fault."
@@ -94,10 +96,8 @@ def error_of(status: Status, packed: Packed, name: str) -> BaseException:
                 "It is never run twice, since its crash_limit is 1. Say its `runtime`, so that it starts only where "
                 "there is time for it, or raise crash_limit if it may run again."
             )
-        return WorkerLost(
-            f"The worker running '{name}' was lost {tries}, which is its crash limit:\n{history}\n{advice}",
-            tuple(lines),
-        )
+        text = f"The worker running '{name}' was lost {tries}, which is its crash limit:\n{history}\n"
+        return WorkerLost(f"{text}{last_words}\n{advice}" if last_words else f"{text}{advice}", tuple(lines))
     if status is Status.TOO_LARGE:
         return RequestTooLarge(f"Task '{name}' can run nowhere in this run. {' '.join(lines)}")
     if status is Status.UNSTARTABLE:

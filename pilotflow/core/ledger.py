@@ -118,18 +118,23 @@ class Ledger:
             self.scheduler.submit(task)
 
     def _crashed(self, task: Task, how: str) -> None:
-        """An attempt ended with the loss of its worker or manager: again, or enough."""
+        """An attempt ended with the loss of its worker or manager: again, or enough.
+
+        `how` is a line, and below it what the worker said last, of which only the last attempt's is told.
+        """
         if task.id in self.cancels:
             self._drop_payload(task.id)
             self.cancels.settle(task.id, ended=True)
             return
         history = self._history.setdefault(task.id, [])
-        history.append(f"attempt {len(history) + 1}: {how}")
+        line, _, last_words = how.partition("\n")
+        history.append(f"attempt {len(history) + 1}: {line}")
         if len(history) < self.scheduler.classes[task.cls].crash_limit and not self.closing:
             self._crashes.append((task.id, task.attempt, history[-1]))
             self._queue(task, first=True)
         else:
-            self._give_up(task.id, max(task.attempt, self._first_attempt), history, Status.LOST)
+            lines = [*history[:-1], f"{history[-1]}\n{last_words}".rstrip()]
+            self._give_up(task.id, max(task.attempt, self._first_attempt), lines, Status.LOST)
 
     def _give_up(self, id: int, attempt: int, lines: Sequence[str], status: Status) -> None:
         self._drop_payload(id)

@@ -310,7 +310,7 @@ class Pool(PoolLimits):
             else:
                 if worker.ending:  # in the moment in which it was sent the signal it went on to another task
                     how += " to cancel the task before this one"
-                detail = f"worker {where} {how}"
+                detail = f"worker {where} {how}\n{last_words}".rstrip()
                 self._results.append(Result(head.id, head.attempt, Status.CRASHED, detail.encode()))
             for task in reversed(worker.tasks):
                 cancelled = worker.cancelled.get(task.id)

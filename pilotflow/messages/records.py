@@ -22,8 +22,10 @@ class Status(IntEnum):
 
     OK = 0  # payload: the pickled result
     ERROR = 1  # payload: the pickled exception, of the user's code
-    CRASHED = 2  # payload: text that says how the worker died (manager to interchange only)
-    LOST = 3  # payload: the history of attempts, msgpack list of lines (interchange to client)
+    CRASHED = 2  # payload: a line that says how the worker died, and its last words (manager to interchange only)
+    LOST = (
+        3  # payload: the history of attempts, msgpack list of lines, the last with last words (interchange to client)
+    )
     CANCELLED = 4  # ended on the client's order
     UNSTARTABLE = 5  # payload: as for LOST; no block of its executors will ever come
     EXCEEDED = 6  # payload: an `Excess`; the task was ended because it took more than it had asked for

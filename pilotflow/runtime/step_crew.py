@@ -26,6 +26,7 @@ from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, zygote
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.crew import Crew
+from pilotflow.runtime.last_words import of_step
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options
 from pilotflow.runtime.relay import relay_argv
@@ -260,7 +261,9 @@ class StepCrew(Crew):
                 excess = Excess("runtime", runtime_s, now - running.began, f"a step {self._where}", by_system=True)
             if not ordered:
                 self._log.warning("the step of task %d %s", task.id, how)
-            self._pool.on_death(worker, how, self._where, oom, excess)
+            its_own = verdict.fate is StepFate.ITSELF  # else what srun has said is in `how`
+            last_words = of_step(running.process.printed) if its_own else ""
+            self._pool.on_death(worker, how, self._where, oom, excess, last_words)
 
     def _how(self, running: _Running, verdict: StepVerdict) -> str:
         if verdict.fate is StepFate.ITSELF and running.over is not None:

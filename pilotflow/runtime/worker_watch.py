@@ -43,6 +43,10 @@ class WorkerWatch:
         self._pids[worker.id] = pid
         self._levels[worker.id] = self._born[worker.id] = self._memory.level(pid)
 
+    def pid_of(self, worker: Worker) -> int | None:
+        """The worker's process, if it was born."""
+        return self._pids.get(worker.id)
+
     def died(self, worker: Worker) -> None:
         """A worker has ended."""
         self._pids.pop(worker.id, None)

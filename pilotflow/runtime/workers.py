@@ -20,6 +20,7 @@ from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.crew import Crew
+from pilotflow.runtime.last_words import LastWords
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options
@@ -63,6 +64,7 @@ class Workers(Crew):
         self._buffer = packets.new_buffer()
         self._steps: Steps | None = None  # made for the first task of several ranks
         self._watch = WorkerWatch(pool, zygote_.pid)
+        self._last_words = LastWords(connection.directory, options.directory)
         self._trim_at = 0.0
         loop.add(zygote_.channel.fileno(), self._hear_zygote)
 
@@ -284,5 +286,9 @@ class Workers(Crew):
             del self._links[worker.id]
         if worker.tasks and not worker.ending:
             self._log.warning("worker %d %s while running task %d", worker.id, how, worker.tasks[0].id)
+        pid, last_words = self._watch.pid_of(worker), ""
+        if pid is not None and (worker.tasks or worker.setting_up) and not worker.ending:
+            last_words = self._last_words.of(pid, time.monotonic() - worker.head_since)
         self._watch.died(worker)
-        self._pool.on_death(worker, how, self._where, "SIGKILL" in how and self._watch.system_killed())
+        out_of_memory = "SIGKILL" in how and self._watch.system_killed()
+        self._pool.on_death(worker, how, self._where, out_of_memory, last_words=last_words)

@@ -54,6 +54,9 @@ class Bench:
 
     def submit(self, *ids: int) -> list[Task]:
         self.client(Submit([Task(id, 0, 1, 1, b"") for id in ids]))
+        return self.given()
+
+    def given(self) -> list[Task]:
         return [task for message in self.said.get("m1", []) if isinstance(message, Run) for task in message.tasks]
 
     def results(self) -> list[Result]:

@@ -224,6 +224,21 @@ def test_a_manager_cannot_decide_that_a_task_was_lost_or_cancelled() -> None:
     assert 1 in bench.exchange.scheduler.tasks
 
 
+def test_of_a_lost_task_only_the_last_workers_last_words_are_told() -> None:
+    bench = Bench()
+    for number in range(1, 6):
+        task = (bench.submit(1) if number == 1 else bench.given())[-1]
+        text = f"worker on n1 died\nends with:\nword {number}"
+        bench.manager(Done(number, [Result(task.id, task.attempt, Status.CRASHED, text.encode())]))
+    [lost] = bench.results()
+    bench.turn("client")
+    lines = msgspec.msgpack.decode(lost.payload)
+    assert lines[:4] == [f"attempt {number}: worker on n1 died" for number in range(1, 5)]
+    assert lines[4] == "attempt 5: worker on n1 died\nends with:\nword 5"
+    told = [message for message in bench.said["client"] if isinstance(message, Crashed)]
+    assert [line for message in told for _, _, line in message.attempts] == lines[:4]
+
+
 def test_a_manager_cannot_end_a_run_over_a_setup_that_its_executor_has_not() -> None:
     bench = Bench()
     with pytest.raises(BadMessage, match="no setup"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pilotflow.errors import DependencyError
+from pilotflow.errors import DependencyError, WorkerLost
 from pilotflow.future_errors import dependency_failed, failure_of
 from pilotflow.messages.records import Status
 from pilotflow.remote_errors import pack_exception
@@ -91,6 +91,15 @@ def test_a_cancelled_dependency_is_named_as_such() -> None:
     error = dependency_failed(future, new("b", 2))
     assert "'b' (task 2) did not run: it needs 'a' (task 1), which was cancelled" in str(error)
     assert isinstance(error.__cause__, CancelledError)
+
+
+def test_what_the_last_worker_said_last_stands_below_the_attempts_and_is_none_of_them() -> None:
+    lost = new()
+    lost.settle(Status.LOST, Packed(msgspec.msgpack.encode(["attempt 1: killed", "attempt 2: killed\nends with:\nno"])))
+    error = lost.exception()
+    assert isinstance(error, WorkerLost)
+    assert error.attempts == ("attempt 1: killed", "attempt 2: killed")
+    assert "\n  attempt 1: killed\n  attempt 2: killed\nends with:\nno\nLook for crashes" in str(error)
 
 
 def test_a_task_that_may_run_once_and_was_cut_by_its_blocks_end_is_told_what_to_do_about_that() -> None:

@@ -222,10 +222,10 @@ def test_a_dead_worker_costs_only_the_task_that_it_ran() -> None:
     node.run(*(task(n) for n in range(1, 6)))
     (worker,) = node.workers
     node.pool.on_recalled(worker, [(n, 1) for n in range(2, 6)])
-    node.pool.on_death(worker, "was killed by signal 11 (SIGSEGV)", "on n1 (block b1)")
+    node.pool.on_death(worker, "was killed by signal 11 (SIGSEGV)", "on n1 (block b1)", last_words="ends with:\nbad")
     (done,) = node.said()
     assert [(r.id, r.status, r.payload) for r in done.results] == [
-        (1, Status.CRASHED, b"worker on n1 (block b1) was killed by signal 11 (SIGSEGV)")
+        (1, Status.CRASHED, b"worker on n1 (block b1) was killed by signal 11 (SIGSEGV)\nends with:\nbad")
     ]
     assert given(node.turn())[:4] == [2, 3, 4, 5]
 

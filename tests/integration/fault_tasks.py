@@ -105,6 +105,17 @@ def hang_at_exit(path: str, together: int = 1) -> None:
         time.sleep(0.01)
 
 
+@pf.python_app(crash_limit=2)
+def abort_with_words(words: str) -> None:
+    os.write(2, f"terminate called after {words}\n".encode())
+    os.abort()
+
+
+@pf.bash_app(crash_limit=2)
+def command_that_kills_its_worker(words: str) -> str:
+    return f"echo {words} >&2; kill -9 $PPID; sleep 60"
+
+
 @pf.bash_app
 def deaf_command(path: str) -> str:
     return f"trap '' TERM INT HUP; echo $$ 0 >> {path}; while true; do sleep 1; done"

@@ -88,6 +88,7 @@ def test_an_initializer_that_ends_its_workers_breaks_the_pool_and_says_how(tmp_p
             with pytest.raises(InitializerFailed, match="10 workers in a row") as caught:
                 future.result(60)
             assert how in str(caught.value)
+            assert "stderr) ends with:\nlibfoo: no licence on this node\n" in str(caught.value)
             assert isinstance(caught.value, BrokenExecutor)
         with pytest.raises(BrokenExecutor):
             ex.submit(call_tasks.same, 2)

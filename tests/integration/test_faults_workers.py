@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -77,6 +78,20 @@ def test_a_task_that_kills_its_workers_fails_after_five_with_its_history(tmp_pat
             assert line in str(caught.value)
         assert "'die_always' was lost 5 times, which is its crash limit" in str(caught.value)
         assert [other.result(60) for other in others] == [i * i for i in range(500)]
+
+
+def test_the_last_words_of_the_last_worker_are_below_the_history_with_their_file(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        with pytest.raises(WorkerLost) as caught:
+            tasks.abort_with_words("an instance of Foo").result(60)
+        stderr = run.directory / "blocks" / "cpu-0" / "stderr"
+        assert f"share ({stderr}) ends with:\nterminate called after an instance of Foo\n" in str(caught.value)
+        assert all("\n" not in line for line in caught.value.attempts)
+        with pytest.raises(WorkerLost) as caught:
+            tasks.command_that_kills_its_worker("no-licence").result(60)
+        file = re.search(r"The stderr of its commands \((.*)\) ends with:\nno-licence\n", str(caught.value))
+        assert file is not None
+        assert Path(file[1]).read_text() == "no-licence\n"
 
 
 @pytest.mark.parametrize("way", WAYS)
