@@ -7,6 +7,7 @@ that hung up; a `Channel` is a peer's side. Nothing is dropped: what cannot be s
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import struct
@@ -101,6 +102,11 @@ class _Connection:
         self._waiting.append((header, frames))
         self._loop.want_writes(self.sock.fileno(), self.flush)
 
+    @property
+    def unread(self) -> int:
+        """Messages that wait for room."""
+        return len(self._waiting)
+
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
         while self._waiting:
@@ -141,6 +147,11 @@ class _Connection:
         else:
             hear(header, frames)
         return True
+
+    def drop(self) -> None:
+        """Close, and forget what waits."""
+        self._waiting.clear()
+        self.close()
 
     def close(self) -> None:
         self._loop.remove(self.sock.fileno())
@@ -187,12 +198,22 @@ class UnixChannel:
 class UnixServer:
     """The interchange's side of a Unix endpoint in a directory that only its user can enter.
 
+    Args:
+        unread_max: a peer that leaves more messages than this unread is hung up on; None for no limit.
+
     Attributes:
         path: of the socket that it listens on.
     """
 
     def __init__(
-        self, loop: Loop, listener: socket.socket, max_bytes: int, hear: Hear, hang_up: HangUp, garbage: Garbage
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        max_bytes: int,
+        hear: Hear,
+        hang_up: HangUp,
+        garbage: Garbage,
+        unread_max: int | None = None,
     ) -> None:
         self._loop = loop
         self.path = Path(listener.getsockname())
@@ -200,6 +221,7 @@ class UnixServer:
         self._hear = hear
         self._hang_up = hang_up
         self._garbage = garbage
+        self._unread_max = math.inf if unread_max is None else unread_max
         self._connections: dict[Hashable, _Connection] = {}
         self._next = 0
         self._listener = listener
@@ -246,6 +268,11 @@ class UnixServer:
         connection = self._connections.get(peer)
         if connection is not None:
             connection.send(header, frames)
+            if connection.unread > self._unread_max:
+                self._garbage("a peer asks and asks, and reads nothing")
+                del self._connections[peer]
+                connection.drop()
+                self._hang_up(peer)
 
     def close(self) -> None:
         """Send what waits, briefly, and close."""

@@ -49,6 +49,9 @@ CANCEL_TIMEOUT_S = 10.0
 GARBAGE_LOG_PERIOD_S = 10.0
 """Messages that are not ours are counted, and logged at most this often."""
 
+UNREAD_MAX = {"manager": 100_000, "control": 100}
+"""Messages that a peer of this kind may leave unread. What the client is sent is bounded by what it acknowledges."""
+
 Key: TypeAlias = tuple[int, Hashable]
 """A peer: the number of the server it came through, and the server's name for it."""
 Arrived: TypeAlias = "list[tuple[list[Any], Sequence[Any]]] | None"
@@ -118,7 +121,8 @@ class Interchange:
             if endpoint.startswith("unix:"):
                 listener = listen(endpoint[5:], self._listeners.get(endpoint))
                 limit = self._connection.max_message_bytes
-                server = UnixServer(self._loop, listener, limit, hear, hang_up, self._count_garbage)
+                unread_max = UNREAD_MAX.get(domain)
+                server = UnixServer(self._loop, listener, limit, hear, hang_up, self._count_garbage, unread_max)
                 self._servers.append(server)
                 self._unix.add(server)
                 opened.append(endpoint)
@@ -138,11 +142,20 @@ class Interchange:
                 allowed = {"client": keys.client_public, "manager": keys.manager_public, "control": keys.control_public}
                 answer_key_questions(self._loop, self._context, allowed)
         limit = self._connection.max_message_bytes
+        unread_max = UNREAD_MAX["control"] if domain == "control" else None  # ZeroMQ drops what is above
         problem = ""
         for candidate in _candidates(endpoint):
             try:
                 server = ZmqServer(
-                    self._loop, self._context, candidate, domain, keys.server_secret, limit, hear, self._count_garbage
+                    self._loop,
+                    self._context,
+                    candidate,
+                    domain,
+                    keys.server_secret,
+                    limit,
+                    hear,
+                    self._count_garbage,
+                    unread_max,
                 )
             except zmq.ZMQError as error:
                 problem = error.strerror

@@ -86,7 +86,10 @@ class ZmqChannel:
 
 
 class ZmqServer:
-    """The interchange's ROUTER on one endpoint."""
+    """The interchange's ROUTER on one endpoint.
+
+    A peer that leaves more messages than `unread_max` unread is sent no more; None for no limit.
+    """
 
     def __init__(
         self,
@@ -98,12 +101,15 @@ class ZmqServer:
         max_message_bytes: int,
         hear: Hear,
         garbage: Garbage,
+        unread_max: int | None = None,
     ) -> None:
         self._loop = loop
         self._hear = hear
         self._garbage = garbage
         self._socket = context.socket(zmq.ROUTER)
         prepare(self._socket, max_message_bytes)
+        if unread_max is not None:
+            self._socket.set(zmq.SNDHWM, unread_max)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.ROUTER_HANDOVER, 1)
         if server_secret:

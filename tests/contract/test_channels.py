@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -60,3 +63,66 @@ def test_zeromq_channels_keep_the_contract(keys: Keys) -> None:
     finally:
         for context in contexts:
             context.destroy(linger=0)
+
+
+def test_a_peer_that_asks_and_does_not_read_is_hung_up_on_and_others_are_not(tmp_path: Path) -> None:
+    loop = Loop()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    gone: list[Hashable] = []
+    garbage: list[str] = []
+
+    def answer(peer: Hashable, header: Any, frames: Sequence[Any]) -> None:
+        server.send(peer, b"a" * 10_000, ())
+
+    server = UnixServer(loop, listener, LIMIT, answer, gone.append, garbage.append, unread_max=50)
+    heard: list[bytes] = []
+    good = connect(
+        loop, f"unix:{tmp_path / 's'}", b"", ("", "", ""), LIMIT, lambda _p, h, _f: heard.append(h), gone.append
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as flood:
+        flood.connect(str(tmp_path / "s"))
+        flood.settimeout(10)
+        asked = 0
+        while not gone and asked < 100_000:
+            with contextlib.suppress(OSError):  # we have been hung up on
+                flood.send(b"q")
+            asked += 1
+            loop.turn(0)
+        assert gone == [2]
+        assert garbage == ["a peer asks and asks, and reads nothing"]
+    for _ in range(200):  # more than may be unread
+        before = len(heard)
+        good.send(b"q", ())
+        while len(heard) == before:
+            loop.turn(1.0)
+    assert gone == [2]
+    good.close()
+    server.close()
+    loop.close()
+
+
+def test_over_zeromq_a_peer_that_does_not_read_is_sent_no_more() -> None:
+    loop = Loop()
+    peers: list[Hashable] = []
+    with zmq.Context() as context:
+        server = ZmqServer(
+            loop, context, "tcp://127.0.0.1:*", "control", "", LIMIT, lambda p, _h, _f: peers.append(p), _no_garbage, 5
+        )
+        with context.socket(zmq.DEALER) as mute:
+            mute.linger = 0
+            mute.set(zmq.RCVHWM, 5)
+            mute.connect(server.endpoint)
+            mute.send(b"q")
+            while not peers:
+                loop.turn(1.0)
+            for _ in range(2_000):  # each 100 kB: far more than the system's buffers have room for
+                server.send(peers[0], b"a" * 100_000, ())
+            received = 0
+            while mute.poll(500):
+                assert len(mute.recv()) == 100_000
+                received += 1
+            assert 0 < received < 2_000
+        server.close()
+    loop.close()
