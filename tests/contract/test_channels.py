@@ -106,23 +106,25 @@ def test_a_peer_that_asks_and_does_not_read_is_hung_up_on_and_others_are_not(tmp
 def test_over_zeromq_a_peer_that_does_not_read_is_sent_no_more() -> None:
     loop = Loop()
     peers: list[Hashable] = []
-    with zmq.Context() as context:
-        server = ZmqServer(
-            loop, context, "tcp://127.0.0.1:*", "control", "", LIMIT, lambda p, _h, _f: peers.append(p), _no_garbage, 5
-        )
-        with context.socket(zmq.DEALER) as mute:
-            mute.linger = 0
-            mute.set(zmq.RCVHWM, 5)
-            mute.connect(server.endpoint)
-            mute.send(b"q")
-            while not peers:
-                loop.turn(1.0)
-            for _ in range(2_000):  # each 100 kB: far more than the system's buffers have room for
-                server.send(peers[0], b"a" * 100_000, ())
-            received = 0
-            while mute.poll(500):
-                assert len(mute.recv()) == 100_000
-                received += 1
-            assert 0 < received < 2_000
+    context = zmq.Context()
+    server = ZmqServer(
+        loop, context, "tcp://127.0.0.1:*", "control", "", LIMIT, lambda p, _h, _f: peers.append(p), _no_garbage, 5
+    )
+    mute = context.socket(zmq.DEALER)
+    try:
+        mute.set(zmq.RCVHWM, 5)
+        mute.connect(server.endpoint)
+        mute.send(b"q")
+        while not peers:
+            loop.turn(1.0)
+        for _ in range(2_000):  # each 100 kB: far more than the system's buffers have room for
+            server.send(peers[0], b"a" * 100_000, ())
+        received = 0
+        while mute.poll(500):
+            assert len(mute.recv()) == 100_000
+            received += 1
+        assert 0 < received < 2_000
+    finally:
         server.close()
-    loop.close()
+        context.destroy(linger=0)
+        loop.close()
