@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-import pickle
 import threading
 import time
 import weakref
@@ -24,8 +23,9 @@ from pilotflow.names import importable_function
 from pilotflow.requests import parse_request
 from pilotflow.resources import DEFAULT_REQUEST, Request
 from pilotflow.run import Run
+from pilotflow.runtime.set_up import pack_setup, with_authkey
 from pilotflow.runtime.tasks import invoke
-from pilotflow.serialize import Packed, join, pack, pack_call
+from pilotflow.serialize import pack_call
 
 if TYPE_CHECKING:
     from pilotflow.config.model import Config
@@ -98,10 +98,10 @@ class PilotExecutor(Executor):
             from pilotflow.config.here import within_policy
 
             config = within_policy(config)
-        setups = {}
-        if initializer is not None:
-            setup = _packed_setup(initializer, initargs)
-            setups = {executor.label: setup for executor in config.block_executors}
+        setup = None if initializer is None else pack_setup(initializer, initargs)
+        if config.encrypted:
+            setup = with_authkey(setup)
+        setups = {} if setup is None else {executor.label: setup for executor in config.block_executors}
         self._run = Run(config, setups)
         self._shutdown = False
         self._lock = threading.Lock()
@@ -376,9 +376,3 @@ def _flattened(chunks: Iterator[list[T]]) -> Iterator[T]:
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
     return [fn(*call) for call in chunk]
-
-
-def _packed_setup(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes:
-    packed = join([pack(initargs)])
-    whole = Packed(packed.payload, packed.layout, tuple(bytes(frame) for frame in packed.frames))
-    return pickle.dumps((pack_function(initializer), tuple(whole)), 5)

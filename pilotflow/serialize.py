@@ -401,4 +401,9 @@ def remedy(error: BaseException) -> str:
         return f". {words(str(error.name), platform.node())}"
     if isinstance(error, AttributeError):
         return ". The worker imported another version of that module than the submitting program has"
+    if type(error).__name__ == "AuthenticationError":  # of multiprocessing, which need not be imported for that
+        return (
+            ". Proxies of a multiprocessing manager can be used in workers of a PilotExecutor that is made after "
+            "multiprocessing was imported, with encrypted links"
+        )
     return ""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pilotflow.bodies import unpack_function
 from pilotflow.context import RUNNING
 from pilotflow.errors import TaskTimeout
 from pilotflow.memfile import buffer_of
@@ -25,8 +24,8 @@ from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.calls import Calls
 from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
+from pilotflow.runtime.set_up import call_setup
 from pilotflow.runtime.tasks import flush_output
-from pilotflow.serialize import unpack
 
 MEASURED_FROM_US = 1_000
 """CPU time of a task's processes is asked for if it has run for so long; to ask takes a microsecond."""
@@ -152,8 +151,7 @@ class Worker(Calls):
 
     def _set_up(self, payload: bytes) -> None:
         try:
-            function, args = unpack(payload)
-            unpack_function(function)(*unpack(*args))
+            call_setup(payload)
             self._home.stay()
         except BaseException as error:  # noqa: BLE001  as for a task
             self._send(link.SetupRaised(), (pickle.dumps(tuple(pack_exception(error)), 5),))

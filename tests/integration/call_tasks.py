@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -126,6 +127,19 @@ def set_up_deadly(way: str) -> None:
     if way == "exit":
         os._exit(7)
     os.abort()
+
+
+def append_to(values: Any, value: str) -> None:
+    values.append(value)
+
+
+def put(shared: Any, key: str, value: int) -> int:
+    shared[key] = value
+    return len(shared)
+
+
+def has_authkey(key: bytes) -> bool:
+    return bytes(multiprocessing.current_process().authkey) == key
 
 
 def settings() -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import multiprocessing
 import os
 import threading
 import traceback
@@ -15,7 +17,7 @@ import pytest
 
 import pilotflow as pf
 from pilotflow import Config, ConfigError, PilotExecutor, RunClosed
-from pilotflow.errors import InitializerFailed
+from pilotflow.errors import InitializerFailed, SerializationError
 from pilotflow.serialize import Packed, pack_call
 from tests.integration import call_tasks
 from tests.integration.scripts import run_script
@@ -92,6 +94,43 @@ def test_an_initializer_that_ends_its_workers_breaks_the_pool_and_says_how(tmp_p
             assert isinstance(caught.value, BrokenExecutor)
         with pytest.raises(BrokenExecutor):
             ex.submit(call_tasks.same, 2)
+
+
+def test_proxies_of_a_multiprocessing_manager_can_be_arguments_and_in_initargs(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        shared, set_up = manager.dict(), manager.list()
+        with pool(tmp_path, initializer=set_up.append, initargs=("ready",)) as ex:
+            assert ex.submit(call_tasks.put, shared, "a", 1).result(60) == 1
+            assert next(iter(set_up)) == "ready"
+        with pool(tmp_path, initializer=call_tasks.append_to, initargs=(set_up, "again")) as ex:
+            assert ex.submit(call_tasks.put, shared, "b", 2).result(60) == 2
+            assert "again" in list(set_up)
+        with pool(tmp_path) as ex:
+            assert ex.submit(call_tasks.put, shared, "c", 3).result(60) == 3
+        assert dict(shared) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_proxy_without_its_key_is_refused_with_what_it_needs(tmp_path: Path) -> None:
+    config = dataclasses.replace(Config.for_this_machine(max_workers=1), run_dir=str(tmp_path), encrypted=False)
+    with multiprocessing.get_context("spawn").Manager() as manager, PilotExecutor(config=config) as ex:
+        error = ex.submit(call_tasks.put, manager.dict(), "a", 1).exception(60)
+        assert isinstance(error, SerializationError)
+        assert "made after multiprocessing was imported, with encrypted links" in str(error)
+
+
+def test_the_key_for_multiprocessing_is_in_no_file_of_the_run(tmp_path: Path) -> None:
+    key = bytes(multiprocessing.current_process().authkey)
+    with pool(tmp_path) as ex:
+        assert ex.submit(call_tasks.has_authkey, key).result(60)
+        files = [path for path in ex.run.directory.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if key in path.read_bytes()]
+
+
+def test_the_key_for_multiprocessing_does_not_travel_if_links_are_not_protected(tmp_path: Path) -> None:
+    config = dataclasses.replace(Config.for_this_machine(max_workers=1), run_dir=str(tmp_path), encrypted=False)
+    with PilotExecutor(config=config) as ex:
+        assert not ex.submit(call_tasks.has_authkey, bytes(multiprocessing.current_process().authkey)).result(60)
 
 
 # ---- shutdown -------------------------------------------------------------------------------
