@@ -75,6 +75,7 @@ def nested() -> str:
 
 @pf.python_app
 def die() -> None:
+    os.write(2, b"libfoo: no licence\n")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -147,8 +148,11 @@ def check_ends(folder: str) -> None:
         fail().result(60)
     with pytest.raises(pf.ConfigError, match=r"The command of 'nested' begins with srun, and its executor places each"):
         nested().result(60)
-    with pytest.raises(WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"):
+    with pytest.raises(
+        WorkerLost, match=r"attempt 2: worker on node\d \(block slurm-0\) was killed by signal 9"
+    ) as caught:
         dies.result(60)
+    assert "The stderr of its step ends with:\nlibfoo: no licence\n" in str(caught.value)
     for ended in (slow, warned):
         with pytest.raises(TaskTimeout, match=r"its runtime is [14]s"):
             ended.result(60)
