@@ -310,6 +310,8 @@ class Pool(PoolLimits):
             else:
                 if worker.ending:  # in the moment in which it was sent the signal it went on to another task
                     how += " to cancel the task before this one"
+                if worker.setting_up:  # a step calls the setup when it has its task
+                    how += " in the executor's initializer"
                 detail = f"worker {where} {how}\n{last_words}".rstrip()
                 self._results.append(Result(head.id, head.attempt, Status.CRASHED, detail.encode()))
             for task in reversed(worker.tasks):

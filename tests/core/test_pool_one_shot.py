@@ -85,3 +85,13 @@ def test_what_the_batch_system_has_ended_for_its_time_or_memory_is_said_so() -> 
         ("memory", 900, True),
         ("runtime", 70.0, True),
     ]
+
+
+def test_a_step_that_dies_while_it_is_set_up_says_that_it_was_the_initializer() -> None:
+    pool = pool_of(1, Request())
+    send(pool, 1)
+    (worker,) = turn(pool)
+    worker.setting_up = True
+    pool.on_death(worker, "exited with code 7", "on n1", last_words="ends with:\nno licence")
+    (crashed,) = results(pool)
+    assert crashed.payload == b"worker on n1 exited with code 7 in the executor's initializer\nends with:\nno licence"
