@@ -22,6 +22,8 @@ from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider
 
 ODD_NAME: Final = "odd 'quoted\" $HOME & ünï;(x)"
 _WAIT: Final = "sleep 600 & wait $!"
+_ORDER_S: Final = 15.0
+"""`submit` and `cancel` give orders to the batch system, and take less than this."""
 _SHOWN_S: Final = 5.0
 """An end that `status` tells must be shown by the descriptor by then."""
 
@@ -49,22 +51,35 @@ class _Bench:
         )
 
     def submit(self, command: str, name: str = "check-0") -> str:
+        before = time.monotonic()
         batch_id = self.provider.submit(self.job(command, name))
+        assert time.monotonic() - before < _ORDER_S, "submit waits for the block; it must only hand it in"
         assert isinstance(batch_id, str), f"submit returned {batch_id!r}, not a batch id as text"
         assert batch_id not in self.ids, f"batch id {batch_id!r} was given to two blocks"
         self.ids.append(batch_id)
         return batch_id
 
+    def states(self, ids: Sequence[str]) -> dict[str, BlockStatus]:
+        """What `status` says, which must be of the form that it promises."""
+        statuses = self.provider.status(ids)
+        call = f"status({list(ids)!r})"
+        assert isinstance(statuses, dict), f"{call} returned {statuses!r}, not a dictionary by batch id"
+        assert set(statuses) == set(ids), f"{call} speaks of {sorted(statuses)}; what is not known is MISSING"
+        for status in statuses.values():
+            assert isinstance(status, BlockStatus), f"{call} has {status!r}, which is no BlockStatus"
+            assert isinstance(status.state, BlockState), (
+                f"{call} has the state {status.state!r}, which is no BlockState"
+            )
+        return statuses
+
     def state(self, batch_id: str) -> BlockStatus:
-        statuses = self.provider.status([batch_id])
-        assert set(statuses) == {batch_id}, f"status([{batch_id!r}]) speaks of {sorted(statuses)}"
-        return statuses[batch_id]
+        return self.states([batch_id])[batch_id]
 
     def until(self, ids: Sequence[str], done: Callable[[BlockStatus], bool], what: str) -> list[BlockStatus]:
         """Ask again and again until `done` holds for all of these blocks."""
         deadline = time.monotonic() + self.timeout_s
         while True:
-            statuses = self.provider.status(ids)
+            statuses = self.states(ids)
             if all(done(statuses[batch_id]) for batch_id in ids):
                 return [statuses[batch_id] for batch_id in ids]
             assert time.monotonic() < deadline, f"after {self.timeout_s:g} s, not {what}: {statuses}"
@@ -98,6 +113,10 @@ def check_provider(make_provider: Callable[[], Provider], tmp_path: Path, *, tim
                 bench.ended(*bench.ids)
 
 
+def _submit_does_not_wait(bench: _Bench) -> None:
+    bench.submit(f"sleep {_ORDER_S + 5:g}")
+
+
 def _success_is_completed(bench: _Bench) -> None:
     batch_id = bench.submit("echo to-stdout\necho to-stderr >&2")
     (status,) = bench.ended(batch_id)
@@ -121,7 +140,7 @@ def _terminal_states_are_final(bench: _Bench) -> None:
     first = bench.ended(good, bad)
     bench.provider.cancel([good, bad])
     for _ in range(3):
-        again = bench.provider.status([good, bad])
+        again = bench.states([good, bad])
         assert [again[good], again[bad]] == first, f"final states changed from {first} to {again}"
 
 
@@ -157,7 +176,7 @@ def _cancel_and_check(bench: _Bench, batch_id: str) -> None:
     before = time.monotonic()
     bench.provider.cancel([batch_id])
     bench.provider.cancel([batch_id])
-    assert time.monotonic() - before < 15, "cancel waits for the block; it must only order the end"
+    assert time.monotonic() - before < _ORDER_S, "cancel waits for the block; it must only order the end"
     (status,) = bench.ended(batch_id)
     assert status.state is BlockState.CANCELLED, f"a cancelled block gives {status}"
     bench.provider.cancel([batch_id])
@@ -167,11 +186,14 @@ def _cancel_and_check(bench: _Bench, batch_id: str) -> None:
 def _an_unknown_id_is_missing(bench: _Bench) -> None:
     known = bench.submit("true")
     bench.ended(known)
-    statuses = bench.provider.status(["999999999", known])
+    statuses = bench.states(["999999999", known])
     assert statuses["999999999"].state is BlockState.MISSING, f"an unknown id gives {statuses['999999999']}"
     assert statuses[known].state is BlockState.COMPLETED
-    bench.provider.cancel(["999999999"])
-    assert not bench.provider.status([]), "status of nothing must be empty"
+    try:
+        bench.provider.cancel(["999999999"])
+    except Exception as error:
+        raise AssertionError(f"cancel of an unknown id raises {error!r}; it must pass it over") from error
+    assert not bench.states([]), "status of nothing must be empty"
     bench.provider.cancel([])
 
 
@@ -218,6 +240,7 @@ def _a_command_cancels_for_a_dead_client(bench: _Bench) -> None:
 
 
 _CHECKS: Final = (
+    _submit_does_not_wait,
     _success_is_completed,
     _failure_has_its_exit_code,
     _terminal_states_are_final,

@@ -55,3 +55,26 @@ def test_the_file_that_the_howto_shows_loads_what_it_shows(tmp_path: Path, monke
     path.write_text(text.replace("15", "much"))
     with pytest.raises(ConfigError, match=r"6:17: executors\[0\]\.provider\.niceness: 'much' is str, expected int"):
         load_config(path)
+
+
+ANSWER = "{batch_id: self._status_of(batch_id) for batch_id in ids}"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # such a provider buries nobody
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        (ANSWER, "None", "returned None, not a dictionary"),
+        (ANSWER, "[self._status_of(batch_id) for batch_id in ids]", "not a dictionary by batch id"),
+        (ANSWER, ANSWER[:-1] + " if batch_id in self._running}", "what is not known is MISSING"),
+        ("BlockStatus(BlockState.RUNNING)", '"RUNNING"', "no BlockStatus"),
+        ("BlockStatus(BlockState.RUNNING)", 'BlockStatus("running")', "no BlockState"),
+        ("self._running.get(batch_id)\n            if", "self._running[batch_id]\n            if", "must pass it over"),
+    ],
+)
+def test_a_mistake_in_a_provider_is_told_in_words(right: str, wrong: str, words: str, tmp_path: Path) -> None:
+    (program,) = [text for text in PROGRAMS if "class NiceProvider(" in text]
+    assert program.count(right) == 1
+    tests = shown_tests([program.replace(right, wrong), *[text for text in PROGRAMS if "check_provider(" in text]])
+    with pytest.raises(AssertionError, match=words):
+        tests["test_nice_provider_keeps_the_contract"](tmp_path)
