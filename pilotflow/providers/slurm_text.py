@@ -97,7 +97,7 @@ def read_squeue(text: str) -> list[Row]:
                 cluster,
                 state,
                 "" if reason == "None" else reason,
-                _code_of_wait_status(int(code)) if code.isdecimal() else None,
+                _code_of_wait_status(int(code)) if code.isdecimal() else _code_of_pair(code),
                 read_time(left),
                 float(start) if start.isdecimal() else None,
                 int(restarts) if restarts.isdecimal() else 0,
@@ -135,12 +135,12 @@ def read_time(text: str) -> float | None:
 
 
 def _code_of_wait_status(status: int) -> int:
-    """An exit code from the wait status that squeue prints: 1792 is exit code 7, 9 is signal 9."""
+    """An exit code from the wait status that squeue of Slurm 22.05 prints: 1792 is exit code 7, 9 is signal 9."""
     return -(status & 0x7F) if status & 0x7F else status >> 8
 
 
 def _code_of_pair(text: str) -> int | None:
-    """An exit code from "CODE:SIGNAL"."""
+    """An exit code from "CODE:SIGNAL", which sacct prints, and squeue of Slurm 24.11."""
     match = _EXIT.fullmatch(text.strip())
     if match is None:
         return None

@@ -181,3 +181,11 @@ def test_a_full_queue_is_no_mistake(said: str) -> None:
 def test_a_controller_that_is_away_is_no_mistake() -> None:
     assert slurm_words.AWAY.search("Batch job submission failed: Unable to contact slurm controller (connect failure)")
     assert not slurm_words.AWAY.search("Batch job submission failed: Invalid partition name specified")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [("0", 0), ("1792", 7), ("9", -9), ("0:0", 0), ("37:0", 37), ("0:9", -9), ("?", None), ("", None)]
+)
+def test_exit_codes_are_read_as_old_and_new_versions_of_squeue_print_them(said: str, code: int | None) -> None:
+    (row,) = read_squeue(f"12|FAILED|NonZeroExitCode|{said}|9:58|1795877138|0|node1|")
+    assert row.exit_code == code
