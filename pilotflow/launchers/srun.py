@@ -115,9 +115,8 @@ class SrunLauncher(Launcher):
         argv = [
             "srun",
             f"--job-name={step.name}",
-            f"--nodes={len(step.nodes)}",
             f"--nodelist={nodes}",
-            "--distribution=arbitrary",
+            "--distribution=arbitrary",  # --nodes beside it is refused by Slurm 24.11
             f"--ntasks={step.ranks}",
             f"--ntasks-per-node={step.ranks_per_node}",
         ]

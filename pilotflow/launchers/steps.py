@@ -361,5 +361,5 @@ def _as_job(step: Step) -> dict[str, str]:
     found |= dict.fromkeys(("SLURM_NTASKS", "SLURM_NPROCS"), str(step.ranks))
     found["SLURM_NTASKS_PER_NODE"] = str(step.ranks_per_node)
     if step.hostfile is not None:
-        found |= {"SLURM_HOSTFILE": step.hostfile, "SLURM_DISTRIBUTION": "arbitrary"}
+        found["SLURM_HOSTFILE"] = step.hostfile
     return found

@@ -134,7 +134,8 @@ def test_launchers_in_commands_that_srun_starts_fail_and_the_lines_of_the_warnin
     warnings = folder.run(code=1)
     results = folder.results()
     codes = {name: row["exit_code"] for name, row in results.items()}
-    assert codes == {"nested_srun": 1, "nested_mpirun": 1, "right": 0}
+    assert codes.pop("nested_mpirun") in {1, 250}  # as Open MPI 4 and 5 end
+    assert codes == {"nested_srun": 1, "right": 0}
     assert re.match(r"rank \d on node\d(, and 1 more)?:\nsrun: error: ", results["nested_srun"]["words"])
     assert len(folder.notes()) == len(folder.nodes()) == 2, "of the right one a rank on each node, of the others none"
 
