@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pilotflow.errors import ConfigError
+from pilotflow.node.slurm import expand_hosts
 from pilotflow.resources import Request
 from pilotflow.units import kind, show
 
@@ -346,20 +347,24 @@ def program_environment(step: Step, inherited: Mapping[str, str]) -> dict[str, s
     if step.local:
         found |= {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":OVERSUBSCRIBE"}
     elif "SLURM_JOB_ID" in found:
-        found |= _as_job(step)
+        all_nodes = expand_hosts(found.get("SLURM_JOB_NODELIST", ""))
+        found |= _as_job(step, has_all=all_nodes is not None and tuple(all_nodes) == step.nodes)
     if step.slots_file is not None:
         found |= dict.fromkeys(("OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile"), step.slots_file)
     return found
 
 
-def _as_job(step: Step) -> dict[str, str]:
-    """What Slurm would say in a job of the step's nodes alone; srun takes them from the host file, in its order."""
+def _as_job(step: Step, *, has_all: bool) -> dict[str, str]:
+    """What Slurm would say in a job of the step's nodes alone; srun takes them from the host file, in its order.
+
+    Beside that file srun of Slurm 24.11 refuses `--nodes`. So a step that has all nodes of its job gets none.
+    """
     nodes, each = ",".join(step.nodes), f"{step.ranks_per_node}(x{len(step.nodes)})"
     found = dict.fromkeys(("SLURM_JOB_NODELIST", "SLURM_NODELIST"), nodes)
     found |= dict.fromkeys(("SLURM_JOB_NUM_NODES", "SLURM_NNODES"), str(len(step.nodes)))
     found |= dict.fromkeys(("SLURM_TASKS_PER_NODE", "SLURM_JOB_CPUS_PER_NODE"), each)
     found |= dict.fromkeys(("SLURM_NTASKS", "SLURM_NPROCS"), str(step.ranks))
     found["SLURM_NTASKS_PER_NODE"] = str(step.ranks_per_node)
-    if step.hostfile is not None:
+    if step.hostfile is not None and not has_all:
         found["SLURM_HOSTFILE"] = step.hostfile
     return found

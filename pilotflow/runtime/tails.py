@@ -11,9 +11,9 @@ TAIL_LINES: Final = 15
 """Lines that an error shows."""
 TAIL_BYTES: Final = 8192
 """Bytes in which they are looked for."""
-LINE_CHARS: Final = 300
+LINE_CHARS: Final = 1000
 """A longer line is shown by its beginning..."""
-LINE_END_CHARS: Final = 100
+LINE_END_CHARS: Final = 300
 """...and so much of its end."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^-~])")

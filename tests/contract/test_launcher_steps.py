@@ -128,6 +128,11 @@ def test_what_another_mpirun_or_the_jobs_options_left_behind_is_not_taken_over()
     assert program["SLURM_JOB_NODELIST"] == program["SLURM_NODELIST"] == ",".join(FULL.nodes)
     assert program["SLURM_TASKS_PER_NODE"] == f"{FULL.ranks_per_node}(x{len(FULL.nodes)})"
     assert program["SLURM_NTASKS"] == str(FULL.ranks)
+    assert program["SLURM_HOSTFILE"] == FULL.hostfile
+    for nodes, is_needed in (("node3,node1", False), ("node[1,3]", True), ("node3,node1,node2", True)):
+        of_job = program_environment(FULL, inherited | {"SLURM_JOB_NODELIST": nodes})
+        assert ("SLURM_HOSTFILE" in of_job) is is_needed, "where srun would not find them by itself"
+    assert "SLURM_DISTRIBUTION" not in program, "beside it srun of Slurm 24.11, and mpirun's own, refuse --nodes"
     assert not {"WORLD_SIZE", "PET_NNODES"} & set(program), "it has no ranks yet"
     assert not {"SLURM_NODELIST", "SLURM_HOSTFILE"} & set(program_environment(LOCAL, inherited))
 

@@ -261,7 +261,7 @@ def test_a_long_line_is_shown_by_its_beginning_and_its_end() -> None:
     shown = last_lines("first " + "x" * 8000 + " last\nnext")
     long, after = shown.split("\n")
     assert (long[:6], long[-5:], after) == ("first ", " last", "next")
-    assert "[... 7,711 characters ...]" in long
+    assert "[... 7,011 characters ...]" in long
     assert len(long) < LINE_CHARS + 40
 
 
