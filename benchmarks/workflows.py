@@ -57,14 +57,17 @@ def rate(home: Path, file: str) -> tuple[float, float]:
 
 
 def big(home: Path, file: str) -> Big:
-    """A big run in the background: when its first job starts, how long `status` takes, its program's memory."""
+    """A big run in the background: when its first job starts, how long `status` takes as a rule, its program's memory."""
     began = time.time()
     started = json.loads(call(home, "submit", file, "--json")[0])
     first = 0.0
     while not first:
         rows = json.loads(call(home, "results", "last", "-j", "first", "--json")[0])
         first = rows[0]["started_us"] / 1e6 if rows else 0.0
-    times = [call(home, "status", "last", "--json")[1] for _ in range(5)]
+    times = []
+    for _ in range(20):
+        times.append(call(home, "status", "last", "--json")[1])
+        time.sleep(0.2)
     said = json.loads(call(home, "status", "last", "--json")[0])
     if said["state"] != "running":
         raise SystemExit("the big run has ended before it could be asked: give it more jobs")
