@@ -78,7 +78,7 @@ def test_a_run_directory_may_be_named_from_the_home_directory(tmp_path: Path, mo
 def test_a_program_whose_directory_was_removed_is_told_so_at_load(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    plain = "import os\nos.rmdir(os.getcwd())\ntry: os.nothing\nexcept AttributeError: pass"
+    plain = "import json, os\nos.rmdir(os.getcwd())\ntry: json.nothing\nexcept AttributeError: pass"
     if subprocess.run([sys.executable, "-c", plain], cwd=gone, capture_output=True, check=False).returncode:
         pytest.skip("this Python (3.13.0) raises SystemError wherever it looks for a name without its directory")
     for run_dir in ("runs", str(tmp_path / "runs")):
