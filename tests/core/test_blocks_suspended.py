@@ -11,6 +11,15 @@ from tests.core.blocks_bench import DONE, RUNNING, Bench
 SUSPENDED = BlockStatus(BlockState.SUSPENDED, "", None, 500.0)
 
 
+def suspended(**options: float) -> tuple[Bench, str]:
+    """A block whose managers were lost, since it is suspended."""
+    bench = Bench(**options)
+    (block,) = bench.working()
+    bench.down(block)
+    bench.status(block, SUSPENDED)
+    return bench, block
+
+
 def test_time_suspended_does_not_count_towards_the_first_managers_limit() -> None:
     bench = Bench(max_blocks=1, start_limit_s=60.0)
     (block,) = bench.requested()
@@ -63,19 +72,13 @@ def test_a_block_without_managers_is_ended_when_its_provider_says_that_it_runs_o
 
 
 def test_managers_that_come_back_are_believed_before_the_provider_is_asked_again() -> None:
-    bench = Bench(max_blocks=1)
-    (block,) = bench.working()
-    bench.down(block)
-    bench.status(block, SUSPENDED)
+    bench, block = suspended(max_blocks=1)
     bench.up(block)
     assert bench.phases()[block] is Phase.WORKING
 
 
 def test_a_suspended_block_whose_managers_never_come_back_is_cancelled_after_the_limit() -> None:
-    bench = Bench(max_blocks=1, start_limit_s=60.0)
-    (block,) = bench.working()
-    bench.down(block)
-    bench.status(block, SUSPENDED)
+    bench, block = suspended(max_blocks=1, start_limit_s=60.0)
     bench.decide(100)
     bench.status(block, RUNNING)
     assert bench.decide(59) == []
@@ -134,10 +137,7 @@ def test_the_end_of_a_suspended_block_moves_on_and_its_managers_are_told_when_th
 
 
 def test_a_suspended_block_may_be_requeued_and_may_end() -> None:
-    bench = Bench(max_blocks=1)
-    (block,) = bench.working()
-    bench.down(block)
-    bench.status(block, SUSPENDED)
+    bench, block = suspended(max_blocks=1)
     bench.status(block, BlockStatus(BlockState.PENDING, "BeginTime"))
     assert bench.phases()[block] is Phase.PENDING
     bench.status(block, SUSPENDED)
