@@ -56,6 +56,7 @@ class Worker(Calls):
         buffer = packets.new_buffer()
         channel, receive, decode = self._channel, packets.receive, link.decode_to_worker
         signal.signal(signal.SIGTERM, self._warned)
+        os.register_at_fork(after_in_child=self._be_no_worker)
         self._send(link.Ready())
         while (packet := receive(channel, buffer)) is not None:
             header, frames = packet
@@ -142,6 +143,12 @@ class Worker(Calls):
         limit, started = self._seat.runtime_s, self._started_ns
         if limit is not None and started and time.perf_counter_ns() - started >= limit * 1e9 - EARLY_NS:
             raise TaskTimeout(f"it has run for longer than it may, {limit:g} s")
+
+    def _be_no_worker(self) -> None:
+        """In a process that a task has forked: SIGTERM ends it, as `multiprocessing` expects, and it answers no manager."""
+        if signal.getsignal(signal.SIGTERM) == self._warned:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._channel.close()
 
     def _cpu_us_of_others(self) -> int:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
