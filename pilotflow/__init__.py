@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pilotflow.launchers.srun import SrunLauncher, SrunMPILauncher
     from pilotflow.loading import load
     from pilotflow.providers.local import LocalProvider
+    from pilotflow.providers.slurm import SlurmProvider
     from pilotflow.run import Run
     from pilotflow.sharing import Shared, share
     from pilotflow.waiting import as_completed, progress
@@ -85,6 +86,7 @@ _HOMES = {
     "pilotflow.loading": ("load",),
     "pilotflow.waiting": ("as_completed", "progress"),
     "pilotflow.providers.local": ("LocalProvider",),
+    "pilotflow.providers.slurm": ("SlurmProvider",),
     "pilotflow.run": ("Run",),
     "pilotflow.sharing": ("Shared", "share"),
 }
@@ -116,6 +118,7 @@ __all__ = [
     "Shared",
     "SimpleLauncher",
     "SingleNodeLauncher",
+    "SlurmProvider",
     "SrunLauncher",
     "SrunMPILauncher",
     "StagingError",

@@ -34,6 +34,7 @@ PUBLIC = [
     "Shared",
     "SimpleLauncher",
     "SingleNodeLauncher",
+    "SlurmProvider",
     "SrunLauncher",
     "SrunMPILauncher",
     "StagingError",
