@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from pilotflow.core.orders import Cancelled, Give, Kill, Order, Recall, Spawn, Warn, Worker
+from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
 from pilotflow.core.pool_limits import PoolLimits
+from pilotflow.core.pool_recalls import PoolRecalls
 from pilotflow.core.post import Letter
 from pilotflow.messages.manager import (
     Begun,
-    Cancel,
     CancelOutcome,
     Function,
     Leaving,
@@ -48,8 +48,8 @@ IDLE_DEATHS_MAX = 10
 """Workers that die in a row without a task, or in the executor's setup, before the manager gives up."""
 
 
-class Pool(PoolLimits):
-    """What a manager does with what it keeps."""
+class Pool(PoolRecalls, PoolLimits):
+    """What a manager does with what it keeps, takes back and limits."""
 
     # ---- from the interchange ---------------------------------------------------------------
 
@@ -93,39 +93,6 @@ class Pool(PoolLimits):
     def on_place(self, message: Place) -> None:
         """Where the multi-node task that follows has its nodes."""
         self.places[message.task] = message
-
-    def on_cancel(self, message: Cancel) -> None:
-        """End these attempts, if they have not started or `running` says so."""
-        wanted, refused = self._find(message.tasks)
-        taken = self._take_queued(wanted)
-        if taken or refused:
-            self._letter.messages.append(CancelOutcome(message.token, taken, refused))
-        for worker, task in self._with_workers(wanted):
-            if task is worker.tasks[0] and not message.running:
-                self._letter.messages.append(CancelOutcome(message.token, [], [task.id]))
-                continue
-            worker.cancelled[task.id] = Cancelled(message.token, message.running)
-            self._orders.append(Recall(worker))
-            self._kill_if_cancelled(worker)
-
-    def on_retract(self, tasks: Sequence[tuple[int, int]]) -> None:
-        """Hand back these attempts if they have not started."""
-        wanted, _ = self._find(tasks)
-        returned = self._take_queued(wanted)
-        if returned:
-            self._letter.messages.append(Returned(returned))
-        for worker, task in self._with_workers(wanted):
-            if task is not worker.tasks[0]:
-                if not worker.retracted:
-                    self._orders.append(Recall(worker))
-                worker.retracted.add(task.id)
-
-    def _kill_if_cancelled(self, worker: Worker) -> None:
-        """End a worker that runs what is to be ended."""
-        if worker.tasks and not worker.ending:
-            cancelled = worker.cancelled.get(worker.tasks[0].id)
-            if cancelled is not None and cancelled.running:
-                self._kill(worker)
 
     def on_recorded(self, seqs: Sequence[int]) -> None:
         """The client has these results."""
@@ -223,14 +190,6 @@ class Pool(PoolLimits):
         worker.head_since, worker.announced = now, False
         worker.excess, worker.peak_bytes = None, 0
 
-    def _leave_seat(self, worker: Worker, cls: int) -> None:
-        """The worker has nothing more to do."""
-        assert worker.seat is not None
-        self.room.free(cls, worker.seat)
-        worker.seat = None
-        if not worker.ending:
-            self._idle[worker.id] = worker
-
     def _put_first(self, worker: Worker, result: Result) -> bool:
         """A worker has overtaken what was taken back from it and sent again; False if it never had that task."""
         for task in worker.tasks:
@@ -239,38 +198,6 @@ class Pool(PoolLimits):
                 worker.tasks.appendleft(task)
                 return True
         return False
-
-    def keep_frames(self, id: int, frames: Sequence[Any]) -> None:
-        """Payload frames of a task that comes back from a worker with `on_recalled`."""
-        if frames:
-            self._frames[id] = frames
-
-    def on_recalled(self, worker: Worker, ids: Sequence[tuple[int, int]]) -> None:
-        """These tasks were taken back from a worker, unread."""
-        taken = set(ids)
-        back = [task for task in worker.tasks if (task.id, task.attempt) in taken]
-        returned: list[tuple[int, int]] = []
-        if back:
-            worker.tasks = deque(task for task in worker.tasks if (task.id, task.attempt) not in taken)
-            if not worker.tasks:
-                self._leave_seat(worker, back[0].cls)
-        for task in reversed(back):
-            cancelled = worker.cancelled.pop(task.id, None)
-            if cancelled is not None:
-                self._forget(task)
-                self._letter.messages.append(CancelOutcome(cancelled.token, [(task.id, task.attempt)], []))
-            elif task.id in worker.retracted:
-                self._forget(task)
-                returned.append((task.id, task.attempt))
-            else:
-                self._queues.setdefault(task.cls, deque()).appendleft(task)
-        worker.retracted.clear()
-        if returned:
-            self._letter.messages.append(Returned(returned[::-1]))
-        for id, cancelled in list(worker.cancelled.items()):
-            if not cancelled.running:  # the worker has read it
-                del worker.cancelled[id]
-                self._letter.messages.append(CancelOutcome(cancelled.token, [], [id]))
 
     def on_death(
         self,

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from pilotflow.core.durations import Durations
-from pilotflow.core.orders import Order, Spawn, Worker
+from pilotflow.core.orders import Kill, Order, Spawn, Worker
 from pilotflow.core.placement import Layout
 from pilotflow.core.post import Letter
 from pilotflow.core.room import Room
@@ -101,41 +101,6 @@ class PoolBooks:
         """Whether any task is held."""
         return bool(self._held)
 
-    def _find(self, pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, Task], list[int]]:
-        """The tasks of these attempts, and those that are not ours (any more)."""
-        found: dict[int, Task] = {}
-        unknown: list[int] = []
-        for id, attempt in pairs:
-            task = self._held.get(id)
-            if task is not None and task.attempt == attempt:
-                found[id] = task
-            else:
-                unknown.append(id)
-        return found, unknown
-
-    def _take_queued(self, wanted: dict[int, Task]) -> list[tuple[int, int]]:
-        """Take those of the wanted tasks that no worker has out of the queues, and out of `wanted`."""
-        taken: list[tuple[int, int]] = []
-        for cls in {task.cls for task in wanted.values()}:
-            queue = self._queues.get(cls)
-            if not queue:
-                continue
-            rest: deque[Task] = deque()
-            for task in queue:
-                if task.id in wanted:
-                    del wanted[task.id]
-                    self._forget(task)
-                    taken.append((task.id, task.attempt))
-                else:
-                    rest.append(task)
-            self._queues[cls] = rest
-        return taken
-
-    def _with_workers(self, wanted: dict[int, Task]) -> list[tuple[Worker, Task]]:
-        if not wanted:
-            return []
-        return [(w, task) for w in self.workers.values() for task in w.tasks if wanted.get(task.id) is task]
-
     def _forget(self, task: Task) -> None:
         if self._held.get(task.id) is task:  # a later attempt may have come already
             del self._held[task.id]
@@ -171,3 +136,16 @@ class PoolBooks:
         self._next_worker += 1
         self.workers[worker.id] = worker
         self._orders.append(Spawn(worker))
+
+    def _kill(self, worker: Worker) -> None:
+        worker.ending = True
+        self._idle.pop(worker.id, None)
+        self._orders.append(Kill(worker))
+
+    def _leave_seat(self, worker: Worker, cls: int) -> None:
+        """The worker has nothing more to do."""
+        assert worker.seat is not None
+        self.room.free(cls, worker.seat)
+        worker.seat = None
+        if not worker.ending:
+            self._idle[worker.id] = worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilotflow.core.orders import Kill, Warn, Worker
+from pilotflow.core.orders import Warn, Worker
 from pilotflow.core.pool_books import PoolBooks
 from pilotflow.core.room import NO_SEAT
 from pilotflow.messages.records import Excess, Result, Status, Task, encode_excess
@@ -86,11 +86,6 @@ class PoolLimits(PoolBooks):
             and (limit_s := self.limit_s(worker.tasks[0].cls)) is not None
             and not self.has_ranks(worker.tasks[0].cls)
         ]
-
-    def _kill(self, worker: Worker) -> None:
-        worker.ending = True
-        self._idle.pop(worker.id, None)
-        self._orders.append(Kill(worker))
 
     def _excess_result(self, worker: Worker, task: Task, excess: Excess) -> Result:
         seat = worker.seat or NO_SEAT
