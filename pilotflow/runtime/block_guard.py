@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from pilotflow.runtime.process_end import ProcessEnd
+from pilotflow.runtime.process_name import name_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def log_of(own: Path, about: Path) -> Logger:
 
 def main() -> int:
     """Wait, and do what is left to do."""
+    name_process("pf-guard")
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # of the terminal that it outlives
     os.chdir("/")

@@ -36,6 +36,7 @@ from pilotflow.runtime.manager import drive
 from pilotflow.runtime.manager_options import of_slurm_node, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
 from pilotflow.runtime.process_end import DESCRIPTORS
+from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.relays import Relays
 from pilotflow.runtime.step_crew import Start, StepCrew, inherited
 from pilotflow.runtime.versions import check_versions
@@ -50,6 +51,7 @@ FILES_PER_STEP: Final = DESCRIPTORS + 2
 
 def main() -> int:
     """Run the manager of an allocation as its command line says."""
+    name_process("pf-manager")
     started = time.monotonic()
     found = read_arguments(sys.argv[1:])
     connection = read_connection(found.connection)

@@ -41,6 +41,7 @@ from pilotflow.runtime.listening import UnixListeners, listen
 from pilotflow.runtime.log_files import log_to, write_in_background
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.process_end import ProcessEnd
+from pilotflow.runtime.process_name import name_process
 
 CLOSE_GRACE_S = 3.0
 """Managers have this long to leave after the run has ended."""
@@ -345,6 +346,7 @@ def _candidates(endpoint: str) -> list[str]:
 
 def main() -> int:
     """Run the interchange of the connection file named on the command line."""
+    name_process("pf-interchange")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the client's to handle
     path = Path(sys.argv[1])
     listeners = {endpoint: int(fd) for endpoint, _, fd in (word.rpartition("=") for word in sys.argv[2:])}

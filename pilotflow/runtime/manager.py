@@ -33,6 +33,7 @@ from pilotflow.runtime.log_files import log_to, write_in_background
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options, measured, read_arguments
 from pilotflow.runtime.node_manager import NodeManager
+from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.versions import check_versions
 from pilotflow.runtime.worker_files import remove_left, shorten_left
 from pilotflow.runtime.workers import Workers
@@ -126,6 +127,7 @@ def _cannot_start(error: ConfigError, log: logging.Logger) -> int:
 
 def main() -> int:
     """Run a manager as its command line says."""
+    name_process("pf-manager")
     started = time.monotonic()
     found = read_arguments(sys.argv[1:])
     options, report = measured(found)

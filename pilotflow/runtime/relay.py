@@ -28,6 +28,7 @@ from pilotflow.runtime.channels import connect
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.process_end import ProcessEnd
+from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.relay_link import Here, Over, Seen, Warned, decode_to_relay, encode
 from pilotflow.runtime.worker_files import remove_left
@@ -177,6 +178,7 @@ def _gpus(text: str) -> tuple[int, ...]:
 
 def main() -> int:
     """Run the relay of the step that this process is in."""
+    name_process("pf-relay")
     path, endpoint, name = sys.argv[1:]
     connection = read_connection(Path(path))
     sys.path += [entry for entry in connection.path if entry not in sys.path]

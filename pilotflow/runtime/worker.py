@@ -24,6 +24,7 @@ from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import link, packets
 from pilotflow.runtime.calls import Calls
 from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
+from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.set_up import call_setup
 from pilotflow.runtime.tasks import flush_output
 
@@ -200,6 +201,7 @@ def _path_of_here() -> str:
 def main(channel: socket.socket, max_bytes: int) -> None:
     """Run a worker in a freshly forked process; does not return."""
     code = 1
+    name_process("pf-worker")
     OWN_STDERR.set(OwnStderr())
     try:
         Worker(channel, max_bytes).run()

@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 from pilotflow.errors import ConfigError
 from pilotflow.ids import WORKER_VARIABLE
 from pilotflow.runtime import worker
+from pilotflow.runtime.process_name import name_process
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -129,6 +130,7 @@ def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
         theirs.close()
         return Zygote(ours, pid)
     ours.close()
+    name_process("pf-zygote")
     try:
         _Server(theirs, max_bytes, tidy).run()
     finally:
