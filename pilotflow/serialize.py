@@ -406,4 +406,7 @@ def remedy(error: BaseException) -> str:
             ". Proxies of a multiprocessing manager can be used in workers of a PilotExecutor that is made after "
             "multiprocessing was imported, with encrypted links"
         )
-    return ""
+    from pilotflow.damaged import damaged_module
+
+    damage = damaged_module(error)
+    return f". {damage}" if damage else ""

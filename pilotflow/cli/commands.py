@@ -10,9 +10,10 @@ What a command needs is imported when it runs, so that `pilotflow --version` ans
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pilotflow.cli.in_words import CONFIG_WRONG, errors_in_words, import_from_here
 from pilotflow.cli.options import BASE, RUNS, SITES, WORKFLOWS, Base, Json, RunName, WorkflowFile
@@ -22,8 +23,21 @@ from pilotflow.cli.workflow_commands import add_commands
 from pilotflow.errors import ConfigError
 from pilotflow.ids import VERSION
 
+
+class _Commands(TyperGroup):
+    """The commands. What they raise is theirs: typer turns an `EOFError` into "Aborted.", which tells nobody anything."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call what the command line names."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"a file has ended too early: {error}") from error
+
+
 app = typer.Typer(
     name="pilotflow",
+    cls=_Commands,
     help="Run many Python functions and shell commands on this machine or a batch system.",
     no_args_is_help=True,
     add_completion=True,

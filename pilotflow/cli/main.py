@@ -20,6 +20,7 @@ def main() -> None:
     from io import TextIOWrapper
 
     from pilotflow.cli.in_words import CONFIG_WRONG, complain
+    from pilotflow.damaged import damaged_module
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -46,6 +47,12 @@ def main() -> None:
         if error.errno != EPIPE:
             complain(f"The output cannot be written: {error.strerror or error}.")
         sys.exit(OUTPUT_FAILED)
+    except Exception as error:
+        damage = damaged_module(error)
+        if damage is None:
+            raise  # a bug of ours: a traceback says more of it than we could
+        complain(f"{damage}.")
+        sys.exit(CONFIG_WRONG)
 
 
 def _obey(words: list[str]) -> None:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
+from pilotflow.damaged import damaged_module
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.providers.base import Provider
@@ -118,8 +119,11 @@ def _import(kind: _Kind, name: str, path: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # whatever a foreign module does while it is imported
-        how = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{kind.word} '{name}': module {module_name} cannot be imported ({how}).") from error
+        how = f"({type(error).__name__}: {error})."
+        damage = damaged_module(error)
+        if damage is not None:
+            how += f" {damage}."
+        raise ConfigError(f"{kind.word} '{name}': module {module_name} cannot be imported {how}") from error
     for part in qualified.split("."):
         try:
             found = getattr(found, part)

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from pilotflow.context import RUNNING, Seated
+from pilotflow.damaged import damaged_module
 from pilotflow.errors import TaskTimeout
 from pilotflow.runtime.spreading import spread_over
 from pilotflow.runtime.tails import tail
@@ -218,8 +219,11 @@ class JobTask:
                 if not isinstance(error.code, (int, type(None))):
                     print(error.code, file=sys.stderr)  # noqa: T201  what Python does with such a code
                 return error.code if isinstance(error.code, int) else int(error.code is not None), False, None
-            except BaseException:  # noqa: BLE001  whatever the user's function raises is its outcome
+            except BaseException as error:  # noqa: BLE001  whatever the user's function raises is its outcome
                 traceback.print_exc()
+                damage = damaged_module(error)
+                if damage is not None:
+                    print(f"{damage}.", file=sys.stderr)  # noqa: T201  as Python itself prints what comes before
                 return FUNCTION_FAILED, False, None
             finally:
                 os.environ.clear()

@@ -42,6 +42,7 @@ LAYER_OF_MODULE = {
     "nested": 0,
     "byvalue": 0,
     "blame": 0,
+    "damaged": 0,
     "remote_errors": 0,
     "typechecks": 0,
     "context": 0,
