@@ -14,7 +14,7 @@ from pilotflow.current import current_run
 from pilotflow.display import Display, Look, TerminalSurface, surface
 from pilotflow.errors import ConfigError, RunClosed
 from pilotflow.futures import AppFuture
-from pilotflow.units import show
+from pilotflow.units import counted, show
 
 F = TypeVar("F", bound="Future[Any]")
 
@@ -44,7 +44,7 @@ def progress(futures: Iterable[F], title: str = "") -> list[F]:
     """
     given = _checked(futures, "progress")
     tally = _Tally(given)
-    with _shown(title or f"{len(given):,} tasks", tally):
+    with _shown(title or counted(len(given), "task"), tally):
         tally.wait()
     return given
 

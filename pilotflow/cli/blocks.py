@@ -15,7 +15,7 @@ from pilotflow.errors import InfrastructureError
 from pilotflow.runtime.block_report import VERB, BlockLine, BlockReport, read_report
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import instruct
-from pilotflow.units import format_duration
+from pilotflow.units import counted, format_duration
 
 TIMEOUT_S: Final = 5.0
 _HEADER: Final = ("block", "batch id", "state", "for", "nodes", "managers", "tasks", "time left", "what is said of it")
@@ -74,7 +74,7 @@ def _print(report: BlockReport, every: bool) -> None:
         print_table(console, _HEADER, [_row(line) for line in shown], _NUMBERS)
     else:
         print("There is no block now.")
-    pairs = [(one.executor, f"{one.blocks} of at most {one.max_blocks} blocks") for one in report.executors]
+    pairs = [(one.executor, f"{one.blocks} of at most {counted(one.max_blocks, 'block')}") for one in report.executors]
     pairs += [(one.executor, one.trouble) for one in report.executors if one.trouble]
     if ended and not every:
         pairs.append(("ended", f"{ended}; see them with --all"))

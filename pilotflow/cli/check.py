@@ -15,7 +15,7 @@ from pilotflow.config.model import Config, ExecutorConfig, ThreadExecutorConfig
 from pilotflow.config.plugins import name_of
 from pilotflow.errors import ConfigError
 from pilotflow.providers.base import Provider
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import counted, format_duration, format_memory
 
 _IN_TABLE = {field.name for field in dataclasses.fields(Provider)} - {"worker_init", "parallelism"}
 _KEY_WIDTH = 20
@@ -67,7 +67,15 @@ def _problem(line: str, path: str) -> dict[str, Any]:
 
 def _row(executor: ExecutorConfig | ThreadExecutorConfig) -> tuple[str, ...]:
     if isinstance(executor, ThreadExecutorConfig):
-        return (executor.label, "threads of the program", "none", "", "no limit", f"{executor.max_threads} threads", "")
+        return (
+            executor.label,
+            "threads of the program",
+            "none",
+            "",
+            "no limit",
+            counted(executor.max_threads, "thread"),
+            "",
+        )
     provider = executor.provider
     walltime_s = provider.walltime_s
     if executor.max_parallel_jobs is not None:
@@ -90,11 +98,11 @@ def _more(config: Config) -> list[tuple[str, str]]:
     rows = list[tuple[str, str]]()
     for executor in config.block_executors:
         provider = executor.provider
-        blocks = f"starts with {_count(provider.init_blocks, 'block')} of {_count(provider.nodes_per_block, 'node')}"
+        blocks = f"starts with {counted(provider.init_blocks, 'block')} of {counted(provider.nodes_per_block, 'node')}"
         rows.append((executor.label, f"{blocks}, then {provider.min_blocks} to {provider.max_blocks} by load"))
         nodes = provider.max_blocks * provider.nodes_per_block
         slots = executor.max_parallel_jobs or executor.max_workers_per_node
-        most = f"{nodes * slots} tasks" if slots else f"all cores of {_count(nodes, 'node')}"
+        most = counted(nodes * slots, "task") if slots else f"all cores of {counted(nodes, 'node')}"
         how = "whatever they ask for" if executor.max_parallel_jobs else "as requests fit"
         rows.append(("", f"runs at most {most} at once, {how}"))
         rows += [("", text) for text in _on_nodes(executor)]
@@ -103,7 +111,9 @@ def _more(config: Config) -> list[tuple[str, str]]:
         rows += [("", f"{key}: {_one_line(value)}") for key, value in extra]
     others = "work that is bound to it" if config.block_executors else "everything, whatever it asks for"
     for threads in config.thread_executors:
-        rows.append((threads.label, f"runs at most {threads.max_threads} tasks at once, in this program: {others}"))
+        rows.append(
+            (threads.label, f"runs at most {counted(threads.max_threads, 'task')} at once, in this program: {others}")
+        )
     return rows
 
 
@@ -156,10 +166,6 @@ def _run(config: Config) -> list[tuple[str, str]]:
         ("largest value", format_memory(config.max_frame_bytes)),
         ("run store", "run.db" if config.store else "none"),
     ]
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _one_line(value: object) -> str:

@@ -14,7 +14,7 @@ from pilotflow.cli.layout import print_pairs, print_table
 from pilotflow.cli.workflow_plan import find_site
 from pilotflow.errors import ConfigError
 from pilotflow.resources import NodeShape, Request
-from pilotflow.units import did_you_mean, format_duration, format_memory
+from pilotflow.units import counted, did_you_mean, format_duration, format_memory
 from pilotflow.workflow.allocations import batch_heads
 from pilotflow.workflow.drawing import FORMATS
 from pilotflow.workflow.heads import one_head
@@ -135,7 +135,7 @@ def _print_stages(console: Console, workflow: Workflow) -> None:
         )
     print_table(console, ("stage", "jobs", "each needs, per node", "runs on", "after"), rows, right=(1,))
     if len(workflow.stages) > _MOST_ROWS:
-        print(f"and {len(workflow.stages) - _MOST_ROWS} more stages; `--json` has all of them.")
+        print(f"and {counted(len(workflow.stages) - _MOST_ROWS, 'more stage')}; `--json` has all of them.")
 
 
 def _short(names: list[str]) -> str:
@@ -157,7 +157,7 @@ def request_text(request: Request) -> str:
     if request.num_nodes > 1:
         text += f" on {request.num_nodes} whole nodes"
     if request.ranks_per_node > 1:
-        text += f", {request.ranks_per_node} ranks a node"
+        text += f", {counted(request.ranks_per_node, 'rank')} a node"
     if request.runtime_s is not None:
         text += f" for {format_duration(request.runtime_s)}"
     return text
@@ -228,7 +228,7 @@ def _action(workflow: Workflow, action: Action) -> str:
     elif one_head(workflow, action):
         text += ", one manager, on the first node"
     if action.max_parallel_jobs is not None:
-        text += f", at most {action.max_parallel_jobs} jobs at once whatever they need"
+        text += f", at most {counted(action.max_parallel_jobs, 'job')} at once whatever they need"
     return text
 
 
@@ -249,7 +249,7 @@ def _more(workflow: Workflow) -> list[tuple[str, str]]:
     if workflow.user_data:
         rows.append(("user data", f"{len(workflow.user_data)}, {sum(each.given for each in workflow.user_data)} given"))
     for handler in workflow.failure_handlers:
-        rows.append(("failure handler", f"{handler.name}: {len(handler.rules)} rules"))
+        rows.append(("failure handler", f"{handler.name}: {counted(len(handler.rules), 'rule')}"))
     return rows
 
 

@@ -18,7 +18,7 @@ from pilotflow.messages.records import BlockLoad, ExecutorLoad
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
 from pilotflow.runtime.past_run import counts_so_far, past_run
-from pilotflow.units import format_duration
+from pilotflow.units import counted, format_duration
 
 TIMEOUT_S: Final = 5.0
 _KEY_WIDTH: Final = 14
@@ -73,7 +73,7 @@ def _print(connection: Connection, report: StatusReport, ended: Counts | None) -
     if ended is not None and ended.ended:
         pairs.append(("tasks so far", ", ".join(parts_of(ended, 0.0))))
     if report.dropped:
-        pairs.append(("dropped", f"{report.dropped} messages that could not be understood"))
+        pairs.append(("dropped", f"{counted(report.dropped, 'message')} that could not be understood"))
     print_pairs(console, pairs, _KEY_WIDTH)
     print()
     if report.executors:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from pilotflow.units import counted
+
 REMOVED: Final = "[removed]"
 _WORDS: Final = (
     r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIALS?|COOKIE|JWT|AUTHORIZATION"
@@ -56,4 +58,4 @@ def without_output(text: str) -> str:
     lines = text.splitlines(keepends=True)
     kept = [line for line in lines if _OF_BATCH_SYSTEM.match(line)]
     lost = len(lines) - len(kept)
-    return "".join(kept) + (f"[left out, as tasks may have printed them: {lost} lines]\n" if lost else "")
+    return "".join(kept) + (f"[left out, as tasks may have printed them: {counted(lost, 'line')}]\n" if lost else "")

@@ -20,7 +20,7 @@ from pilotflow.cli.workflow_runs import begin
 from pilotflow.core.advice import Fact, fitting
 from pilotflow.errors import ConfigError
 from pilotflow.resources import Request
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import counted, format_duration, format_memory
 from pilotflow.workflow.history import History, open_history
 from pilotflow.workflow.holding import is_held
 from pilotflow.workflow.options import RunOptions
@@ -147,7 +147,7 @@ def _show_recovery(recovery: Recovery, *, as_json: bool) -> None:
     if (more := len(recovery.helped) + len(recovery.left) - len(rows)) > 0:
         print(f"... and {more:,} more")
     if recovery.alike:
-        print(f"{len(recovery.alike):,} jobs with the same requirements, which have not run, will ask for the same.")
+        print(f"{counted(len(recovery.alike), 'job')} with the same requirements, not run yet, will ask for the same.")
     if rows:
         print(flush=True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pilotflow.config.policy import LocatedPolicy, refusals
 from pilotflow.config.site import Partition, Site
 from pilotflow.resources import Request
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import counted, format_duration, format_memory
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _fit(partition: Partition, request: Request, policies: Sequence[LocatedPolic
     allowed = [located.policy.max_nodes for located in policies]
     most = min((many for many in (partition.max_nodes or partition.nodes, *allowed) if many is not None), default=None)
     if most is not None and request.num_nodes > most:
-        reasons.append(f"{request.num_nodes} nodes, a job gets at most {most}")
+        reasons.append(f"{counted(request.num_nodes, 'node')}, a job gets at most {most}")
     reasons += _time(partition, request, policies)
     reasons += [text.removesuffix(".") for text in refusals(policies, partition.name)]
     at_once = None if reasons else _at_once(partition, request)

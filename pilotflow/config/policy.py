@@ -16,7 +16,7 @@ from pilotflow.config.settings import Setting
 from pilotflow.config.site import Policy, Site
 from pilotflow.config.snippets import lines_of_site, options_in, sets
 from pilotflow.errors import PolicyExceeded
-from pilotflow.units import format_duration
+from pilotflow.units import counted, format_duration
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,14 @@ def _too_many(located: LocatedPolicy, uses: Sequence[Use], settings: Mapping[str
     policy = located.policy
     blocks = sum(use.blocks for use in uses)
     of_each = [f"{use.blocks} of '{use.executor}'" for use in uses if use.blocks]
-    all_of_them = f"{blocks} blocks" + (f" ({' + '.join(of_each)})" if len(of_each) > 1 else "")
+    all_of_them = counted(blocks, "block") + (f" ({' + '.join(of_each)})" if len(of_each) > 1 else "")
     for key, limit in (("max_blocks", policy.max_blocks), ("max_queued_jobs", policy.max_queued_jobs)):
         if limit is not None and blocks > limit:
             out.append(_problem(located, key, all_of_them, _from(settings, "max_blocks", uses), limit))
     nodes = sum(use.blocks * use.nodes for use in uses)
     if policy.max_nodes is not None and nodes > policy.max_nodes:
-        what = f"{nodes} nodes ({' + '.join(f'{use.blocks} blocks of {use.nodes}' for use in uses)})"
+        each = " + ".join(f"{counted(use.blocks, 'block')} of {use.nodes}" for use in uses)
+        what = f"{counted(nodes, 'node')} ({each})"
         where = _from(settings, "nodes_per_block") or _from(settings, "max_blocks", uses)
         out.append(_problem(located, "max_nodes", what, where, policy.max_nodes))
     return out

@@ -11,6 +11,7 @@ from pilotflow.messages.client import DefineClass, DefineExecutors
 from pilotflow.messages.codec import BadMessage
 from pilotflow.messages.manager import Register
 from pilotflow.messages.records import Result, Status, Task, decode_excess
+from pilotflow.units import counted
 
 ATTEMPT_LIMIT = 1 << 62
 """Attempts are below this, so that counting on from one never leaves 64 bits."""
@@ -46,7 +47,7 @@ def frame_counts(items: Sequence[Task | Result], available: int) -> list[int]:
         if item.layout and (count <= 0 or len(item.layout) % 2 or min(item.layout) < 0):
             raise BadMessage("a layout that is none")
     if sum(counts) > available:
-        raise BadMessage(f"{sum(counts)} frames announced, {available} came")
+        raise BadMessage(f"{counted(sum(counts), 'frame')} announced, {available} came")
     return counts
 
 
@@ -146,7 +147,7 @@ def why_not_join(message: Register, version: str, python: str) -> str:
         )
     capacity = message.capacity
     if not int(capacity.depth_limited) <= capacity.slots <= SLOTS_LIMIT:  # 0: it follows, see `Capacity`
-        return f"{where} offers {capacity.slots} slots for tasks; 1 to {SLOTS_LIMIT} make sense."
+        return f"{where} offers {counted(capacity.slots, 'slot')} for tasks; 1 to {SLOTS_LIMIT} make sense."
     if not (0 <= capacity.cpus_milli < AMOUNT_LIMIT and 0 <= capacity.memory_bytes < AMOUNT_LIMIT):
         return (
             f"{where} offers {capacity.cpus_milli} thousandths of a core and {capacity.memory_bytes} bytes of memory."

@@ -19,7 +19,7 @@ from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import HOPELESS, RANKS, Explanation, Kind, Number, Reason, State, listed
 from pilotflow.messages.records import Task
 from pilotflow.messages.views import BlockView, ClientView, ExecutorView, Whereabouts
-from pilotflow.units import format_duration
+from pilotflow.units import counted, format_duration
 
 _AWAITED: Final = frozenset(one.value for one in (Phase.REQUESTED, Phase.PENDING, Phase.RUNNING, Phase.SUSPENDED))
 _BUSY: Final = frozenset(
@@ -169,7 +169,7 @@ def silent_client(pid: int, after_s: float | None) -> Reason:
 
 def alike(name: str, count: int, state: State) -> Reason:
     """Several tasks have the name that was asked for; one that waits was looked for."""
-    text = f"{count:,} tasks called '{name}' have not ended"
+    text = f"{counted(count, 'task')} called '{name}' {'has' if count == 1 else 'have'} not ended"
     if state in {State.QUEUED, State.WAITING}:
         text += "; this one waits."
     elif state is State.LEASED:
@@ -351,7 +351,7 @@ def _position(cls: RequestClass, task: Task) -> int:
 
 
 def _behind(results: int) -> Reason:
-    text = f"Nothing is handed out now: the run's program has not taken {results:,} results yet."
+    text = f"Nothing is handed out now: the run's program has not taken {counted(results, 'result')} yet."
     return Reason(
         Kind.BEHIND, text, "", (Number("results", results),), advice="See what keeps that program busy or stopped."
     )
@@ -402,4 +402,4 @@ def _at(manager: Manager, kind: Kind, text: str, numbers: tuple[Number, ...] = (
 
 
 def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count:,} tasks"
+    return counted(count, "task")

@@ -15,7 +15,7 @@ import msgspec
 
 from pilotflow.core.supply import MIN_SHARE_FOR_NEW_TASKS, MIN_TIME_FOR_NEW_TASKS_S
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request
-from pilotflow.units import exact_memory, format_duration, format_memory
+from pilotflow.units import counted, exact_memory, format_duration, format_memory
 
 KINDS_MAX: Final = 64
 """Kinds of nodes of one executor that are told apart."""
@@ -213,10 +213,10 @@ def _lacks(request: Request, nodes: Nodes) -> list[_Lack]:
         text = f"a runtime of {asked}; the longest block has {has} for tasks"
         lacks.append(_Lack("runtime", nodes.longest_s, text))
     if request.num_nodes > 1 and all(kind.depth_limited for kind in nodes.likely):  # however many nodes there are
-        text = f"{request.num_nodes} nodes; with max_parallel_jobs each task runs on one"
+        text = f"{counted(request.num_nodes, 'node')}; with max_parallel_jobs each task runs on one"
         lacks.append(_Lack("nodes", 1, text))
     elif request.num_nodes > blocks:
-        lacks.append(_Lack("nodes", blocks, f"{request.num_nodes} nodes; the largest block has {blocks}"))
+        lacks.append(_Lack("nodes", blocks, f"{counted(request.num_nodes, 'node')}; the largest block has {blocks}"))
     lacks += _lacks_of_nodes(request, [kind for kind in nodes.likely if not kind.depth_limited])
     return lacks or [_Lack("all at once", 0, "more than any one of its nodes has of everything at once")]
 

@@ -17,7 +17,7 @@ from typing import Final
 from pilotflow.errors import ConfigError
 from pilotflow.node.slurm import expand_hosts
 from pilotflow.resources import Request
-from pilotflow.units import kind, show
+from pilotflow.units import counted, kind, show
 
 LOCALHOST: Final = "localhost"
 _NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -212,7 +212,9 @@ class Step:
             ConfigError: as for the constructor, or the request is for another number of nodes.
         """
         if len(nodes) != request.num_nodes:
-            raise ConfigError(f"Step {name}: the task asks for {request.num_nodes} nodes and was given {len(nodes)}.")
+            raise ConfigError(
+                f"Step {name}: the task asks for {counted(request.num_nodes, 'node')} and was given {len(nodes)}."
+            )
         return cls(
             name=name,
             nodes=nodes,

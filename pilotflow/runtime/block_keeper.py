@@ -266,7 +266,7 @@ class BlockKeeper:
             self._on_load(event, now)
         elif kept := self._of(event.executor):
             if isinstance(event, Ask):
-                self._log.info("%d blocks of executor '%s' were asked for", event.count, event.executor)
+                self._log.info("executor '%s' was asked for more blocks: %d", event.executor, event.count)
                 kept.scaler.ask(event.count)
             elif isinstance(event, ManagerUp):
                 kept.scaler.on_manager_up(event.block, event.node, event.capacity, now)

@@ -40,6 +40,7 @@ from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.relays import Relays
 from pilotflow.runtime.step_crew import Start, StepCrew, inherited
 from pilotflow.runtime.versions import check_versions
+from pilotflow.units import counted
 
 _NO_JOB: Final = (
     "mode: slurm needs blocks that are jobs of Slurm, and SLURM_JOB_ID is not set here. Use provider type: slurm, or "
@@ -88,7 +89,7 @@ def _managers(
 ) -> list[NodeManager]:
     slots = sum(of_slurm_node(found, node).capacity.slots_of_one_core for node in nodes)
     limits.raise_open_files(
-        limits.MANAGER_FILES * len(nodes) + FILES_PER_STEP * slots, f"a manager of {len(nodes)} nodes"
+        limits.MANAGER_FILES * len(nodes) + FILES_PER_STEP * slots, f"a manager of {counted(len(nodes), 'node')}"
     )
     start = Start(relays, _options(found.launcher), inherited(), end_with_parent())
     managers = []

@@ -9,6 +9,7 @@ from typing import Final
 
 from pilotflow.errors import ConfigError
 from pilotflow.node.slurm_nodes import SlurmNode, nodes_of_environment, read_job_nodes
+from pilotflow.units import counted
 
 SCONTROL_TIMEOUT_S: Final = 20.0
 
@@ -36,5 +37,10 @@ def job_nodes(log: logging.Logger, remedy: str) -> tuple[SlurmNode, ...]:
     nodes = nodes or nodes_of_environment(os.environ)
     if not nodes:
         raise ConfigError(f"Neither scontrol nor the environment says which nodes Slurm job {job} has.")
-    log.info("job %s has %d nodes: %s", job, len(nodes), ", ".join(f"{node.name} ({node.cpus} CPUs)" for node in nodes))
+    log.info(
+        "job %s has %s: %s",
+        job,
+        counted(len(nodes), "node"),
+        ", ".join(f"{node.name} ({node.cpus} CPUs)" for node in nodes),
+    )
     return nodes

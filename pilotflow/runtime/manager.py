@@ -37,6 +37,7 @@ from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.versions import check_versions
 from pilotflow.runtime.worker_files import remove_left, shorten_left
 from pilotflow.runtime.workers import Workers
+from pilotflow.units import counted
 
 if TYPE_CHECKING:
     from pilotflow.runtime.followers import Followers
@@ -102,7 +103,7 @@ def _within_limits(options: Options, others: int = 0) -> Options:
     least = options.capacity.slots_of_one_core
     base = limits.MANAGER_FILES + others
     need = base + limits.FILES_PER_WORKER * least
-    files = limits.raise_open_files(need, f"a manager with {least} workers")
+    files = limits.raise_open_files(need, f"a manager with {counted(least, 'worker')}")
     slots = min(options.capacity.slots, (files - base) // limits.FILES_PER_WORKER)
     return dataclasses.replace(options, capacity=msgspec.structs.replace(options.capacity, slots=slots))
 

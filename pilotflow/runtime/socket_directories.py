@@ -20,6 +20,7 @@ from typing import Final
 
 from pilotflow.errors import ConfigError
 from pilotflow.runtime.filesystems import is_local
+from pilotflow.units import counted
 
 PREFIX: Final = "pilotflow-"
 YOUNG_S: Final = 60.0
@@ -93,7 +94,7 @@ def remove_dead(base: Path, log: logging.Logger) -> int:
     gone = filter(None, (_remove_if_dead(base / name, now) for name in found))
     removed = sum(islice(gone, MOST))
     if removed:
-        log.info("removed %d directories of sockets in %s, left by runs that were killed", removed, base)
+        log.info("removed the sockets of %s that had been killed, in %s", counted(removed, "run"), base)
     return removed
 
 

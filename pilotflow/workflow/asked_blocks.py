@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pilotflow.errors import PolicyExceeded
+from pilotflow.units import counted
 from pilotflow.workflow.records import Action
 
 EACH: Final = "each"
@@ -61,7 +62,7 @@ class AskedBlocks:
         label = self._supplies.of_scheduler(name, depth, each=each)
         if label is None or run is None:
             known = ", ".join(executor.label for executor in run.config.executors) if run is not None else "none"
-            at_once = "" if depth is None else f" with {depth} jobs at once"
+            at_once = "" if depth is None else f" with {counted(depth, 'job')} at once"
             managers = " with a manager on each node" if each else ""
             raise ValueError(
                 f"no executor of scheduler '{name}'{at_once}{managers}; this run has: {known}. Which there are is said by "

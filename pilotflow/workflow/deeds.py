@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pilotflow.providers.processes import Ending
+from pilotflow.units import counted
 from pilotflow.workflow.inbox import ActionEnded
 from pilotflow.workflow.records import Action, Deed
 
@@ -110,7 +111,7 @@ class Deeds:
         label = self._setting.supplies.of_action(action)
         if label is None:
             return "nothing to do: the run does not use this scheduler"
-        return f"{action.num_allocations} blocks of executor '{label}' are asked for"
+        return f"{counted(action.num_allocations, 'block')} of executor '{label}' asked for"
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.explanation import Explanation, Kind, Named, Reason, State, listed
 from pilotflow.runtime.connection import read_connection
 from pilotflow.runtime.control import ask_explanation
-from pilotflow.units import format_duration
+from pilotflow.units import counted, format_duration
 from pilotflow.workflow.history import History, JobLine
 from pilotflow.workflow.options import LOCAL, RunOptions
 from pilotflow.workflow.records import Workflow
@@ -59,7 +59,7 @@ def explain_job(history: History, asked: str) -> Explanation:
     """
     numbers = history.select(asked)
     if len(numbers) != 1:
-        raise ConfigError(f"'{asked}' means {len(numbers)} jobs; name one.")
+        raise ConfigError(f"'{asked}' means {counted(len(numbers), 'job')}; name one.")
     workflow, states = history.workflow(), history.states()
     number = numbers[0]
     running = history.summary(stages=False).state == "running"

@@ -247,8 +247,8 @@ def _unbound_jobs(workflow: Workflow, findings: Findings) -> None:
     if len(kinds) > 1 and free and workflow.sort_method is SortMethod.NONE:
         findings.warn(
             ("jobs_sort_method",),
-            f"{free} jobs name no scheduler, and the schedulers differ: small jobs may take the large nodes. Write "
-            "`jobs_sort_method: gpus_runtime_memory`, or give these jobs a `scheduler`.",
+            f"{counted(free, 'job')} without a scheduler may go to any, and they differ: small jobs may take the large nodes. Write "
+            "`jobs_sort_method: gpus_runtime_memory`, or give such jobs a `scheduler`.",
         )
 
 

@@ -16,7 +16,7 @@ from itertools import product, repeat
 from pathlib import Path as FilePath
 from typing import Any, Final, TypeAlias
 
-from pilotflow.units import show
+from pilotflow.units import counted, show
 
 Value: TypeAlias = int | float | str
 
@@ -93,7 +93,7 @@ def _range(text: str) -> list[Value]:
         raise ParameterProblem(f"{show(text)}: a step of 0 never arrives.")
     count = math.floor((end - start) / step + (0 if whole else _SLACK)) + 1
     if count > MAX_COPIES:
-        raise ParameterProblem(f"{show(text)} has {count} values; the limit is {MAX_COPIES}.")
+        raise ParameterProblem(f"{show(text)} has {counted(count, 'value')}; the limit is {MAX_COPIES:,}.")
     if whole:
         return list(range(int(parts[0]), int(parts[1]) + (1 if step > 0 else -1), int(step_text)))
     return [float(f"{start + index * step:.12g}") for index in range(max(count, 0))]
@@ -181,7 +181,7 @@ def combine(parameters: Mapping[str, object], mode: str | None) -> Copies:
     count = math.prod(sizes.values())
     if count > MAX_COPIES:
         times = " x ".join(map(str, sizes.values()))
-        raise ParameterProblem(f"{times} = {count} copies; the limit is {MAX_COPIES}.")
+        raise ParameterProblem(f"{times} = {count:,} copies; the limit is {MAX_COPIES:,}.")
     picks = zip(*product(*map(range, sizes.values())), strict=True)
     return Copies(count, values, dict(zip(values, picks, strict=True)))
 
@@ -207,7 +207,7 @@ def read_table(path: str, folder: FilePath) -> Copies:
     if not rows:
         raise ParameterProblem(f"the table {show(path)} has no rows.")
     if len(rows) > MAX_COPIES:
-        raise ParameterProblem(f"the table {show(path)} has {len(rows)} rows; the limit is {MAX_COPIES}.")
+        raise ParameterProblem(f"the table {show(path)} has {counted(len(rows), 'row')}; the limit is {MAX_COPIES:,}.")
     names = list(rows[0])
     for number, row in enumerate(rows, start=1):
         if set(row) != set(names):
@@ -247,5 +247,5 @@ def _csv_rows(text: str) -> list[dict[str, Value]]:
     header = [name.strip() for name in lines[0]] if lines else []
     for number, line in enumerate(lines[1:], start=1):
         if len(line) != len(header):
-            raise ValueError(f"row {number} has {len(line)} values for {len(header)} columns")
+            raise ValueError(f"row {number} has {counted(len(line), 'value')} for {counted(len(header), 'column')}")
     return [{name: _number(item.strip(), item) for name, item in zip(header, line, strict=True)} for line in lines[1:]]

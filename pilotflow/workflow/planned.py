@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pilotflow.config.policy import LocatedPolicy
 from pilotflow.config.site import Site
-from pilotflow.units import format_duration
+from pilotflow.units import counted, format_duration
 from pilotflow.workflow.plans import MANY_JOBS, plan, written_durations
 from pilotflow.workflow.records import Workflow
 from pilotflow.workflow.schemes import Place, places_of
@@ -68,7 +68,7 @@ def _of_places(workflow: Workflow, places: Sequence[Place]) -> Planned | None:
         "init_blocks": ask.count,
         "max_blocks": ask.count,
     }
-    nodes = "1 node" if ask.nodes == 1 else f"{ask.nodes} nodes"
+    nodes = counted(ask.nodes, "node")
     words = (
         f"planned: {ask.count} x {nodes} of partition '{ask.place.name}' for {format_duration(ask.walltime_s)} each; "
         f"done in {format_duration(round(choice.forecast.makespan_s))} and the wait in the queue, "

@@ -11,6 +11,7 @@ from typing import Final
 from pilotflow.core.job_states import JobState
 from pilotflow.core.planning import END_MARGIN_S, Forecast, World, forecast
 from pilotflow.errors import ConfigError
+from pilotflow.units import counted
 from pilotflow.workflow.history import History
 from pilotflow.workflow.records import DEFAULT_RUNTIME_S, Mode, Workflow
 from pilotflow.workflow.schemes import Ask, Place, Scheme, schemes
@@ -100,7 +101,7 @@ def written_durations(workflow: Workflow) -> Durations:
     silent = sum(runtime is None for runtime in runtimes)
     seconds = tuple(DEFAULT_RUNTIME_S if runtime is None else runtime for runtime in runtimes)
     source = "each job takes the whole `runtime` of its requirements"
-    return Durations(seconds, source + (f"; the {silent:,} jobs that say none take 1h" if silent else ""))
+    return Durations(seconds, source + (f"; {counted(silent, 'job')} without one: 1h each" if silent else ""))
 
 
 def measured_durations(workflow: Workflow, history: History) -> Durations:
@@ -129,7 +130,9 @@ def measured_durations(workflow: Workflow, history: History) -> Durations:
             f"Run {history.directory.name} has no jobs of workflow '{workflow.name}' that ended well, so it tells "
             "nothing about how long they take. Name another run, or leave out --from."
         )
-    source = f"{measured:,} jobs take as long as in run {history.directory.name}"
+    source = (
+        f"{counted(measured, 'job')} {'takes' if measured == 1 else 'take'} as long as in run {history.directory.name}"
+    )
     source += f", {guessed:,} as long as others of their entry did" if guessed else ""
     rest = len(workflow.jobs) - measured - guessed
     return Durations(tuple(seconds), source + (f", {rest:,} their whole `runtime`" if rest else ""))

@@ -12,6 +12,7 @@ import msgspec
 from pilotflow.core.job_states import JobState
 from pilotflow.core.workflow import JobGraph
 from pilotflow.errors import ConfigError
+from pilotflow.units import counted
 from pilotflow.workflow.fingerprints import changed_since
 from pilotflow.workflow.history import History
 from pilotflow.workflow.records import Job, Trigger, Workflow
@@ -158,7 +159,7 @@ def apply(store: JobStore, plan: Rerun, directory: Path) -> None:
         store.commit(write)
     else:
         store.redefine(plan.workflow, write)
-    store.event("rerun", "", f"{len(plan.jobs)} jobs")
+    store.event("rerun", "", counted(len(plan.jobs), "job"))
 
 
 def _renumber(

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pilotflow.units import format_duration, format_memory
+from pilotflow.units import counted, format_duration, format_memory
 from pilotflow.workflow.usage import StageUse, Usage, Use, lanes, over_time
 
 BINS: Final = 300
@@ -223,7 +223,7 @@ def _nodes(usage: Usage) -> Iterable[str]:
         ]
         yield _svg(82, f"cores of {name} over time", parts)
     if len(names) > NODES_MAX:
-        yield f'<p class="dim">and {len(names) - NODES_MAX:,} more nodes</p>'
+        yield f'<p class="dim">and {counted(len(names) - NODES_MAX, "more node")}</p>'
     if any(use.request.num_nodes > 1 for use in usage.uses):
         yield '<p class="dim">Jobs on several nodes are shown on the first of them.</p>'
 

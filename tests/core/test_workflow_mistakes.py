@@ -148,7 +148,7 @@ jobs:
 
 def test_unbound_jobs_among_different_schedulers_need_an_order(tmp_path: Path) -> None:
     text = "name: w\njobs_sort_method: none\nslurm_schedulers: [{name: s, partition: a}, {name: t, partition: b}]\njobs: [{name: a, command: x}]\n"
-    assert "1 jobs name no scheduler, and the schedulers differ" in one(tmp_path, text)
+    assert "1 job without a scheduler may go to any, and they differ" in one(tmp_path, text)
     assert not warnings(tmp_path, text.replace("none", "gpus_runtime_memory"))
 
 

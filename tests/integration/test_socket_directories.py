@@ -57,7 +57,7 @@ def test_dead_sockets_go_with_their_directory(
     directories = [dead(names), dead(names)]
     assert remove_dead(base, LOG) == 2
     assert not any(directory.exists() for directory in directories)
-    assert f"removed 2 directories of sockets in {base}, left by runs that were killed" in caplog.text
+    assert f"removed the sockets of 2 runs that had been killed, in {base}" in caplog.text
 
 
 def test_a_directory_with_one_socket_that_somebody_listens_on_stays_whole(base: Path) -> None:
