@@ -10,6 +10,7 @@ takes apart again, so that a config file's reader can point at the line of the f
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import types
 import typing
@@ -99,6 +100,28 @@ def annotations_of(cls: type) -> dict[str, Any]:
     except (NameError, AttributeError, TypeError):  # names imported for type checkers only
         bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
         return {name: hint for base in reversed(bases) for name, hint in annotations_of(base).items()}
+
+
+def fields_without_dataclass(cls: type) -> str | None:
+    """What is wrong with a subclass of a dataclass that lacks the decorator: its fields are none. None if nothing is."""
+    for each in cls.__mro__:
+        if "__dataclass_fields__" in vars(each) or "__init__" in vars(each) or not dataclasses.is_dataclass(each):
+            continue
+        others = {name for base in each.__bases__ for name in dir(base)} - {
+            field.name for field in dataclasses.fields(each)
+        }
+        lost = [
+            name
+            for name, hint in inspect.get_annotations(each).items()
+            if not name.startswith("_") and name not in others and "ClassVar" not in str(hint)
+        ]
+        if lost:
+            so = "this is no field" if len(lost) == 1 else "these are no fields"
+            return (
+                f"class {each.__name__} declares {', '.join(lost)} and is no dataclass, so {so} of it. "
+                f"Write @dataclass(frozen=True, kw_only=True) above `class {each.__name__}`."
+            )
+    return None
 
 
 def type_problem(value: object, annotation: Any) -> str | None:

@@ -10,6 +10,7 @@ from pilotflow.damaged import damaged_module
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.providers.base import Provider
+from pilotflow.typechecks import fields_without_dataclass
 from pilotflow.units import did_you_mean
 
 Plugin = TypeVar("Plugin", Provider, Launcher)
@@ -91,6 +92,9 @@ def _load(kind: _Kind, name: str, base: type[Plugin]) -> type[Plugin]:
     if not (isinstance(found, type) and issubclass(found, base)):
         home = f"{base.__module__}.{base.__name__}"
         raise ConfigError(f"{kind.word} '{name}' is {path}, which is not a subclass of {home}.")
+    lost = fields_without_dataclass(found)
+    if lost is not None:
+        raise ConfigError(f"{kind.word} '{name}': {lost}")
     return found
 
 

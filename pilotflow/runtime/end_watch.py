@@ -39,20 +39,26 @@ class EndWatch:
             self.ended.discard(gone)
         for batch_id in batch_ids:
             if batch_id not in self._fds:
-                self._fds[batch_id] = fd = self._end_fd(batch_id)
-                if fd is not None:
-                    self._loop.add(fd, lambda batch_id=batch_id: self._see(batch_id))  # type: ignore[misc]
+                self._fds[batch_id] = self._watch(batch_id)
 
     def close(self) -> None:
         """Watch nothing any more."""
         self.keep_to(())
 
-    def _end_fd(self, batch_id: str) -> int | None:
+    def _watch(self, batch_id: str) -> int | None:
+        """The descriptor by which the end will be seen, if there is one."""
         try:
-            return self._provider.end_fd(batch_id)
+            fd: object = self._provider.end_fd(batch_id)
+            if fd is None:
+                return None
+            if type(fd) is not int:
+                raise TypeError(f"end_fd returned {fd!r}, which is no descriptor")
+            self._loop.add(fd, lambda: self._see(batch_id))
         except Exception as error:  # noqa: BLE001  a plugin's code; it is asked for the block's state all the same
-            self._log.warning("the end of block %s may be seen late: %r", batch_id, error)
+            where = f"{type(self._provider).__name__}.end_fd"
+            self._log.warning("the end of block %s may be seen late: %s: %r", batch_id, where, error)
             return None
+        return fd
 
     def _see(self, batch_id: str) -> None:
         self._let_go(batch_id)

@@ -31,8 +31,8 @@ class Loop:
 
     def add(self, fd: int, handler: Callable[[], None]) -> None:
         """Call the handler whenever the descriptor can be read or was closed by its peer."""
+        self._epoll.register(fd, select.EPOLLIN)  # first, as it refuses what is no descriptor
         self._readers[fd] = handler
-        self._epoll.register(fd, select.EPOLLIN)
 
     def add_bell(self, fd: int) -> None:
         """Wake up whenever an eventfd is written to. It need not be read."""

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider
+from pilotflow.typechecks import fields_without_dataclass
+from pilotflow.units import show
 
 ODD_NAME: Final = "odd 'quoted\" $HOME & ünï;(x)"
 _WAIT: Final = "sleep 600 & wait $!"
@@ -104,13 +106,42 @@ def check_provider(make_provider: Callable[[], Provider], tmp_path: Path, *, tim
     for number, check in enumerate(_CHECKS):
         folder = tmp_path / f"{number}-{check.__name__.strip('_')}"
         folder.mkdir()
-        bench = _Bench(make_provider(), folder, timeout_s)
+        bench = _Bench(_made(make_provider), folder, timeout_s)
         try:
             check(bench)
         finally:
             bench.provider.cancel(bench.ids)
             if bench.ids:
                 bench.ended(*bench.ids)
+
+
+def _made(make_provider: Callable[[], Provider]) -> Provider:
+    """A fresh provider, if that is what comes."""
+    assert callable(make_provider), (
+        f"check_provider was given {show(make_provider)}: hand in the class, or a function that makes a fresh provider"
+    )
+    what = make_provider.__name__ if isinstance(make_provider, type) else "make_provider"
+    if isinstance(make_provider, type):
+        _is_a_providers_class(make_provider)
+    try:
+        provider: object = make_provider()
+    except TypeError as error:
+        raise AssertionError(f"{what}() raises {error!r}: every field of a provider needs a default") from error
+    _is_a_providers_class(type(provider))
+    assert isinstance(provider, Provider)
+    return provider
+
+
+def _is_a_providers_class(cls: type) -> None:
+    name = cls.__name__
+    assert issubclass(cls, Provider), (
+        f"{name} is no subclass of Provider. Write:\n\n"
+        f"    @dataclass(frozen=True, kw_only=True)\n    class {name}(Provider):"
+    )
+    unwritten = sorted(getattr(cls, "__abstractmethods__", ()))
+    assert not unwritten, f"{name} lacks {', '.join(unwritten)}: write these methods as the docstrings of Provider say"
+    lost = fields_without_dataclass(cls)
+    assert lost is None, lost
 
 
 def _submit_does_not_wait(bench: _Bench) -> None:
@@ -159,6 +190,13 @@ def _a_descriptor_shows_the_end_and_nothing_before(bench: _Bench) -> None:
     fd = bench.provider.end_fd(batch_id)
     if fd is None:
         return
+    where = f"{type(bench.provider).__name__}.end_fd"
+    good = "Return a new descriptor that can be read once the block is over, or None."
+    assert type(fd) is int, f"{where} returned {show(fd)}, which is no descriptor. {good}"
+    try:
+        os.fstat(fd)
+    except OSError:
+        raise AssertionError(f"{where} returned {fd}, which is no open descriptor. {good}") from None
     try:
         assert not select.select([fd], [], [], 0)[0], "the descriptor of end_fd shows the end of a block that runs"
         bench.provider.cancel([batch_id])

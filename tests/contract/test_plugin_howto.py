@@ -57,7 +57,25 @@ def test_the_file_that_the_howto_shows_loads_what_it_shows(tmp_path: Path, monke
         load_config(path)
 
 
+def test_a_file_whose_provider_has_fields_and_is_no_dataclass_is_told_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (program,) = [text for text in PROGRAMS if "class NiceProvider(" in text]
+    (tmp_path / "bare_site.py").write_text(program.replace(HEAD, "class NiceProvider(Provider):"))
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "site.yaml"
+    path.write_text("executors:\n  - label: a\n    provider: {type: 'bare_site:NiceProvider', niceness: 3}\n")
+    with pytest.raises(ConfigError, match=r"3:22: .*class NiceProvider declares niceness and is no dataclass"):
+        load_config(path)
+
+
 ANSWER = "{batch_id: self._status_of(batch_id) for batch_id in ids}"
+HEAD = "@dataclass(frozen=True, kw_only=True)\nclass NiceProvider(Provider):"
+SUBMIT = "    def submit("
+
+
+def end_fd(returns: str) -> str:
+    return f"    def end_fd(self, batch_id):\n        return {returns}\n\n{SUBMIT}"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # such a provider buries nobody
@@ -70,6 +88,13 @@ ANSWER = "{batch_id: self._status_of(batch_id) for batch_id in ids}"
         ("BlockStatus(BlockState.RUNNING)", '"RUNNING"', "no BlockStatus"),
         ("BlockStatus(BlockState.RUNNING)", 'BlockStatus("running")', "no BlockState"),
         ("self._running.get(batch_id)\n            if", "self._running[batch_id]\n            if", "must pass it over"),
+        (HEAD, "class NiceProvider(Provider):", r"declares niceness and is no dataclass.* Write @dataclass"),
+        (HEAD, HEAD.replace("(Provider)", ""), r"NiceProvider is no subclass of Provider\. Write:"),
+        ("def cancel_argv", "def cancel_arguments", "NiceProvider lacks cancel_argv: write"),
+        ("niceness: int = 10", "niceness: int", "every field of a provider needs a default"),
+        (SUBMIT, end_fd("'no'"), r"NiceProvider\.end_fd returned 'no', which is no descriptor\. Return a new"),
+        (SUBMIT, end_fd("True"), r"end_fd returned True, which is no descriptor"),
+        (SUBMIT, end_fd("1 << 30"), r"end_fd returned 1073741824, which is no open descriptor"),
     ],
 )
 def test_a_mistake_in_a_provider_is_told_in_words(right: str, wrong: str, words: str, tmp_path: Path) -> None:

@@ -426,6 +426,27 @@ def test_a_bug_in_the_keeping_of_one_executor_fails_it_and_not_the_others(
     assert "keeping the blocks of executor 'gpu' failed" in caplog.text
 
 
+@pytest.mark.parametrize("shown", ["no descriptor", 1 << 30, True])
+def test_a_provider_that_shows_the_end_by_no_descriptor_is_asked_for_the_state_and_its_name_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shown: Any
+) -> None:
+    class Showing(LocalProvider):
+        quick_poll_s = poll_s = 0.1
+
+        def end_fd(self, batch_id: str) -> int | None:  # noqa: ARG002
+            return shown  # type: ignore[no-any-return]
+
+    with keeping(tmp_path / "run", kept(tmp_path, provider=Showing())) as (keeper, client):
+        pid = manager_pid(client, tmp_path, "cpu-0")
+        keeper.on_manager_up(up("cpu-0"))
+        client.until(lambda: phases(keeper) == {"cpu-0": Phase.WORKING})
+        os.kill(pid, signal.SIGKILL)
+        keeper.on_manager_down(down("cpu-0"))
+        client.until(lambda: phases(keeper)["cpu-0"] is Phase.ENDED)
+        assert client.all(FailExecutor) == []
+    assert "may be seen late: Showing.end_fd" in caplog.text
+
+
 def test_a_run_with_nothing_to_do_costs_next_to_nothing(tmp_path: Path) -> None:
     with keeping(tmp_path / "run", kept(tmp_path)) as (keeper, client):
         manager_pid(client, tmp_path, "cpu-0")
