@@ -433,7 +433,7 @@ def test_a_provider_that_shows_the_end_by_no_descriptor_is_asked_for_the_state_a
     class Showing(LocalProvider):
         quick_poll_s = poll_s = 0.1
 
-        def end_fd(self, batch_id: str) -> int | None:  # noqa: ARG002
+        def end_fd(self, batch_id: str) -> int | None:
             return shown  # type: ignore[no-any-return]
 
     with keeping(tmp_path / "run", kept(tmp_path, provider=Showing())) as (keeper, client):
