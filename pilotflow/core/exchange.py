@@ -24,8 +24,7 @@ from pilotflow.core.checks import (
     tell_passed_over,
 )
 from pilotflow.core.desk import Desk
-from pilotflow.core.ledger import up
-from pilotflow.core.peers import Peer
+from pilotflow.core.peers import Peer, up
 from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Verdict
 from pilotflow.core.supply import RequestClass
@@ -352,8 +351,8 @@ class Exchange(Desk):
             load = self._load_now(now)
             self._send(client, load)
             self._load_stays = not any(each.queued or each.leased for each in load.executors)
-            if self._headed:
-                self._warn_of_idle_nodes()
+            classes, managers = self.scheduler.classes.values(), self.scheduler.managers.values()
+            self._letter(client).messages += self.notices.of_idle_nodes(classes, managers)
             self._load_changed = False
             self._load_sent = now
 

@@ -15,12 +15,11 @@ from pilotflow.core.checks import (
     tell_passed_over,
     why_not_join,
 )
-from pilotflow.core.ledger import Ledger, up, where
-from pilotflow.core.peers import Peer
+from pilotflow.core.ledger import Ledger
+from pilotflow.core.peers import Peer, up, where
 from pilotflow.core.recovery import Verdict
-from pilotflow.core.shortage import idle_followers
 from pilotflow.core.supply import Manager
-from pilotflow.messages.client import ManagerDown, Notice, SetupFailed, Started
+from pilotflow.messages.client import ManagerDown, SetupFailed, Started
 from pilotflow.messages.codec import BadMessage
 from pilotflow.messages.manager import (
     AliveReply,
@@ -47,7 +46,6 @@ from pilotflow.messages.manager import (
     WorkerSetupFailed,
 )
 from pilotflow.messages.records import ENDED_WHILE_IT_RAN, Excess, ForgetFunctions, Result, Status, Task
-from pilotflow.units import format_memory
 
 WALLTIME_ENDS_MAX = 2
 """A task without a runtime that was running at so many planned ends is not tried again."""
@@ -149,8 +147,7 @@ class Fleet(Ledger):
         self.by_id[manager.id] = peer
         self._excuse(message.session)
         self.scheduler.add_manager(manager)
-        if manager.capacity.follows and manager.executor not in self._warned:
-            self._headed.add(manager.executor)
+        self.notices.joined(manager)
         self._send(key, self._welcome(peer))
         self._send_client(up(manager))
         self._claim(peer, (*message.running, *message.leased), now)
@@ -270,8 +267,8 @@ class Fleet(Ledger):
     # ---- handing out ------------------------------------------------------------------------
 
     def _send_tasks(self, peer: Peer, tasks: list[Task]) -> None:
-        if peer.manager.capacity.depth_limited and peer.manager.executor not in self._warned:
-            self._warn_of_excess(peer)
+        if peer.manager.capacity.depth_limited and (notice := self.notices.of_excess(peer.manager)):
+            self._send_client(notice)
         letter = self._letter(peer.key)
         functions, classes = peer.functions, peer.classes
         for task in tasks:
@@ -300,41 +297,6 @@ class Fleet(Ledger):
             if known := peer.functions & gone:
                 peer.functions -= known
                 self._send(peer.key, ForgetFunctions(sorted(known)))
-
-    def _warn_of_excess(self, peer: Peer) -> None:
-        """A depth-limited manager runs tasks that together ask for more than its node has: say so, once an executor."""
-        manager = peer.manager
-        capacity = manager.capacity
-        short = [
-            f"{(capacity.cpus_milli - manager.free_cpus) / 1000:g} cores of {capacity.cpus_milli / 1000:g}"
-            if manager.free_cpus < 0
-            else "",
-            f"{format_memory(capacity.memory_bytes - manager.free_memory)} of {format_memory(capacity.memory_bytes)}"
-            if manager.free_memory < 0
-            else "",
-        ]
-        if any(short):
-            self._warned.add(manager.executor)
-            self._send_client(
-                Notice(
-                    f"The tasks that {where(manager)} runs ask for {' and '.join(filter(None, short))}. It runs "
-                    f"{capacity.slots} at once whatever they ask for (max_parallel_jobs of executor "
-                    f"'{manager.executor}'); fewer of them may be faster."
-                )
-            )
-
-    def _warn_of_idle_nodes(self) -> None:
-        """Tasks on one node wait while nodes idle that follow their block's head: say so, once an executor."""
-        classes, managers = self.scheduler.classes.values(), self.scheduler.managers.values()
-        for executor in sorted(self._headed):
-            waiting = sum(cls.queued for cls in classes if cls.request.num_nodes == 1 and cls.admits(executor))
-            here = [one for one in managers if one.executor == executor and not one.closed and one.gang is None]
-            idle = sum(one.capacity.follows for one in here)
-            waiting += sum(sum(one.prefilled.values()) for one in here)  # sent ahead: they wait there
-            if waiting and 0 < idle < len(here):
-                self._headed.discard(executor)
-                self._warned.add(executor)
-                self._send_client(Notice(idle_followers(executor, waiting, idle)))
 
     def _gather(self, task: Task) -> None:
         """Nodes are reserved for a multi-node task: ask whether they are empty."""

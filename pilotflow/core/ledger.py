@@ -9,13 +9,13 @@ from pilotflow.core.cancels import Asked, Cancels
 from pilotflow.core.gatherings import Gatherings
 from pilotflow.core.hope import Hope, Verdict
 from pilotflow.core.inquiries import Inquiries
+from pilotflow.core.notices import Notices
 from pilotflow.core.outbox import Outbox
-from pilotflow.core.peers import Peer
+from pilotflow.core.peers import Peer, where
 from pilotflow.core.post import Letter
 from pilotflow.core.recovery import Recovery
 from pilotflow.core.scheduler import Scheduler
-from pilotflow.core.supply import Manager
-from pilotflow.messages.client import LiveBlock, ManagerDown, ManagerUp
+from pilotflow.messages.client import LiveBlock, ManagerDown
 from pilotflow.messages.manager import Cancel, Function, Recorded
 from pilotflow.messages.records import Status, Task
 from pilotflow.resources import SortMethod
@@ -64,6 +64,7 @@ class Ledger:
         self.cancels = Cancels()
         self.gatherings = Gatherings()
         self.inquiries = Inquiries()
+        self.notices = Notices()
         self.client: Hashable | None = None
         self._program = 0  # process id of the client, 0 when its connection has closed
         self._had_client = False
@@ -88,8 +89,6 @@ class Ledger:
         self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
-        self._warned: set[str] = set()  # depth-limited executors whose tasks asked for more than a node has
-        self._headed: set[str] = set()  # executors with nodes that follow a head; the client may have to be told
         self._dropped: dict[str, str] = {}  # blocks that are over for their provider, and why
         self._hope = Hope()
         self._hopeless: dict[int, Verdict] = {}
@@ -237,13 +236,3 @@ class Ledger:
     def _send_client(self, message: Any) -> None:
         if self.client is not None:
             self._letter(self.client).messages.append(message)
-
-
-def up(manager: Manager) -> ManagerUp:
-    """What the client hears of a manager that is there."""
-    return ManagerUp(manager.executor, manager.block, manager.node, manager.capacity, manager.id)
-
-
-def where(manager: Manager) -> str:
-    """A manager, in words."""
-    return f"manager on {manager.node} (block {manager.block})"

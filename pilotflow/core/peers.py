@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pilotflow.core.durations import Durations
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.messages.client import Load
+from pilotflow.messages.client import Load, ManagerUp
 from pilotflow.messages.records import BlockLoad, ClassLoad, ExecutorLoad
 
 
@@ -22,6 +22,16 @@ class Peer:
     idle_since: float
     functions: set[int] = field(default_factory=set)
     classes: set[int] = field(default_factory=set)
+
+
+def up(manager: Manager) -> ManagerUp:
+    """What the client hears of a manager that is there."""
+    return ManagerUp(manager.executor, manager.block, manager.node, manager.capacity, manager.id)
+
+
+def where(manager: Manager) -> str:
+    """A manager, in words."""
+    return f"manager on {manager.node} (block {manager.block})"
 
 
 def load_of(

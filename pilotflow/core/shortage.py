@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from pilotflow.core.notices import EACH_NODE
 from pilotflow.core.supply import Manager, RequestClass
 from pilotflow.explanation import Kind, Number, Reason, listed
 from pilotflow.units import format_duration, format_memory
 
 LISTED_MAX: Final = 9
 """Tasks that a reason names."""
-EACH_NODE: Final = "write `start_one_worker_per_node: true` in the action that asks for its blocks."
-"""The remedy where one manager has all nodes of a block, which only a workflow's actions ask for."""
 _KEYWORDS: Final = {Kind.CORES: "num_cpus", Kind.MEMORY: "memory", Kind.GPUS: "num_gpus", Kind.CONSUMABLE: "resources"}
 _UNITS: Final = {Kind.CORES: "cpus_milli", Kind.MEMORY: "bytes", Kind.GPUS: "gpus_milli", Kind.CONSUMABLE: "amount"}
 
@@ -95,13 +94,6 @@ def why_not(cls: RequestClass, executor: str, managers: Sequence[Manager], now: 
     reason = _no_room(cls, executor, lasting, now)
     idle = [manager for manager in present if manager.capacity.follows and manager.gang is None]
     return [_on_the_head_alone(reason, idle) if idle and reason.kind is not Kind.NEXT else reason]
-
-
-def idle_followers(executor: str, waiting: int, idle: int) -> str:
-    """What there is to say of nodes that idle although jobs wait for the head of their block."""
-    text = f"{waiting:,} job{'s wait' if waiting > 1 else ' waits'} for executor '{executor}', whose blocks have one "
-    text += f"manager each, at the head: jobs on one node run there alone, and {idle} other "
-    return f"{text}node{'s idle' if idle > 1 else ' idles'}. To use all nodes for them, {EACH_NODE}"
 
 
 def _on_the_head_alone(reason: Reason, idle: Sequence[Manager]) -> Reason:
