@@ -222,25 +222,11 @@ class Pool(PoolRecalls, PoolLimits):
         self._idle.pop(worker.id, None)
         self._recalled_at.pop(worker.id, None)
         if worker.tasks:
-            head = worker.tasks.popleft()
             assert worker.seat is not None
-            self.room.free(head.cls, worker.seat)
-            self._forget(head)
-            cancelled = worker.cancelled.get(head.id)
-            excess = worker.excess or excess
-            if excess is None and out_of_memory:
-                excess = self.watch.out_of_memory(worker, self.room.request(head.cls))
-            if cancelled is not None:
-                self._letter.messages.append(CancelOutcome(cancelled.token, [(head.id, head.attempt)], []))
-            elif excess is not None:
-                self._results.append(self._excess_result(worker, head, excess))
-            else:
-                if worker.ending:  # in the moment in which it was sent the signal it went on to another task
-                    how += " to cancel the task before this one"
-                if worker.setting_up:  # a step calls the setup when it has its task
-                    how += " in the executor's initializer"
-                detail = f"worker {where} {how}\n{last_words}".rstrip()
-                self._results.append(Result(head.id, head.attempt, Status.CRASHED, detail.encode()))
+            self.room.free(worker.tasks[0].cls, worker.seat)
+            # A step is set up when it has its task. If it dies in that, the task has not begun, and waits again.
+            if not worker.setting_up or worker.ending or out_of_memory or excess is not None:
+                self._lose_head(worker, how, where, out_of_memory, excess, last_words)
             for task in reversed(worker.tasks):
                 cancelled = worker.cancelled.get(task.id)
                 if cancelled is not None:
@@ -248,6 +234,8 @@ class Pool(PoolRecalls, PoolLimits):
                     self._letter.messages.append(CancelOutcome(cancelled.token, [(task.id, task.attempt)], []))
                 else:
                     self._queues.setdefault(task.cls, deque()).appendleft(task)
+            if self.draining:
+                self._return_waiting()
         elif not worker.ending and not worker.setting_up:
             self._idle_deaths += 1
         if worker.setting_up and not worker.ending:
@@ -256,6 +244,26 @@ class Pool(PoolRecalls, PoolLimits):
             self.broken = f"{self._idle_deaths} workers in a row died before they could take a task; the last {how}"
         if not self.broken and not self.draining:
             self._spawn()
+
+    def _lose_head(
+        self, worker: Worker, how: str, where: str, out_of_memory: bool, excess: Excess | None, last_words: str
+    ) -> None:
+        """The task that a worker was running when it ended has ended with it."""
+        head = worker.tasks.popleft()
+        self._forget(head)
+        cancelled = worker.cancelled.get(head.id)
+        excess = worker.excess or excess
+        if excess is None and out_of_memory:
+            excess = self.watch.out_of_memory(worker, self.room.request(head.cls))
+        if cancelled is not None:
+            self._letter.messages.append(CancelOutcome(cancelled.token, [(head.id, head.attempt)], []))
+        elif excess is not None:
+            self._results.append(self._excess_result(worker, head, excess))
+        else:
+            if worker.ending:  # in the moment in which it was sent the signal it went on to another task
+                how += " to cancel the task before this one"
+            detail = f"worker {where} {how}\n{last_words}".rstrip()
+            self._results.append(Result(head.id, head.attempt, Status.CRASHED, detail.encode()))
 
     def _died_in_setup(self, how: str, where: str, last_words: str) -> None:
         self._setup_deaths += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilotflow.core.pool import Give, Pool, Spawn, Warn, Worker
-from pilotflow.messages.manager import Done, Run
+from pilotflow.messages.manager import Cancel, CancelOutcome, Done, Returned, Run, WorkerSetupFailed
 from pilotflow.messages.records import Excess, Result, Status, Task, decode_excess
 from pilotflow.resources import Capacity, Request
 
@@ -87,11 +87,42 @@ def test_what_the_batch_system_has_ended_for_its_time_or_memory_is_said_so() -> 
     ]
 
 
-def test_a_step_that_dies_while_it_is_set_up_says_that_it_was_the_initializer() -> None:
+def test_a_step_that_dies_while_it_is_set_up_costs_its_task_nothing_and_ten_of_them_break_the_executor() -> None:
+    pool = pool_of(1, Request())
+    send(pool, 1)
+    for number in range(10):
+        assert not pool.broken
+        (worker,) = turn(pool)
+        assert [task.attempt for task in worker.tasks] == [1], "the same attempt, which has not begun"
+        worker.setting_up = True
+        pool.on_death(worker, f"exited with code {number}", "on n1", last_words="ends with:\nno licence")
+    (said,) = pool.take_letter().messages
+    assert said == WorkerSetupFailed(
+        b"", "10 workers in a row on n1 died in it; the last exited with code 9\nends with:\nno licence"
+    )
+    assert pool.broken.endswith("the last exited with code 9")
+
+
+def test_a_step_that_is_cancelled_while_it_is_set_up_is_cancelled_and_counts_as_no_failure() -> None:
+    pool = pool_of(1, Request())
+    send(pool, 1)
+    for _ in range(12):
+        (worker,) = turn(pool)
+        worker.setting_up = True
+        (task,) = worker.tasks
+        pool.on_cancel(Cancel(7, [(task.id, task.attempt)], running=True))
+        pool.on_death(worker, "killed by signal 9", "on n1")
+        assert pool.take_letter().messages == [CancelOutcome(7, [(task.id, task.attempt)], [])]
+        send(pool, 1)
+    assert not pool.broken
+
+
+def test_what_a_dead_worker_had_not_begun_is_handed_back_by_a_pool_that_takes_no_more_work() -> None:
     pool = pool_of(1, Request())
     send(pool, 1)
     (worker,) = turn(pool)
     worker.setting_up = True
-    pool.on_death(worker, "exited with code 7", "on n1", last_words="ends with:\nno licence")
-    (crashed,) = results(pool)
-    assert crashed.payload == b"worker on n1 exited with code 7 in the executor's initializer\nends with:\nno licence"
+    pool.drain()
+    pool.on_death(worker, "exited with code 7", "on n1")
+    assert pool.take_letter().messages == [Returned([(0, 1)])]
+    assert pool.drained

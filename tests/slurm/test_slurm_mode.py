@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import pilotflow as pf
-from pilotflow.errors import BashExitError, MemoryLimitExceeded, TaskTimeout, WorkerLost
+from pilotflow.errors import BashExitError, InitializerFailed, MemoryLimitExceeded, TaskTimeout, WorkerLost
 from tests.slurm.conftest import a_cluster, a_state
 from tests.slurm.harness.cluster import Cluster
 from tests.slurm.harness.hosts import wait_for
@@ -259,3 +260,28 @@ def test_a_task_that_exceeds_its_memory_is_ended_by_slurm_and_only_that_task(lim
     assert "'use' was ended by the system, because the memory of worker" in said
     assert re.search(r"used (9\d|10\d)(\.\d)? MiB", said)
     assert "it asked for 100 MiB" in said
+
+
+def run_with_deadly_setup() -> None:
+    with pf.PilotExecutor(
+        config=dataclasses.replace(steps_of(), crash_limit=1), initializer=leave_without_licence
+    ) as ex:
+        futures = [ex.submit(os.getpid) for _ in range(3)]
+        for future in futures:
+            with pytest.raises(InitializerFailed) as caught:
+                future.result(90)
+    print(caught.value)
+
+
+def leave_without_licence() -> None:
+    os.write(2, b"libfoo: no licence\n")
+    os._exit(7)
+
+
+def test_an_initializer_that_ends_its_steps_breaks_the_pool_and_no_call_is_charged(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    said = cluster.function("tests.slurm.test_slurm_mode:run_with_deadly_setup", cwd=tmp_path, timeout_s=150)
+    assert "10 workers in a row" in said
+    assert "the last exited with code 7" in said
+    assert "libfoo: no licence" in said
