@@ -7,13 +7,16 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from pilotflow.core.graph import Oversized
 from pilotflow.errors import (
     BashExitError,
     BlockStartError,
     DependencyError,
     InternalError,
     MemoryLimitExceeded,
+    PilotflowError,
     RequestTooLarge,
+    SerializationError,
     TaskError,
     TaskTimeout,
     WalltimeExceeded,
@@ -163,6 +166,26 @@ def dependency_failed(
     )
     failure.__cause__ = root
     return failure
+
+
+def too_long(name: str, task: Oversized, limit: int | None) -> SerializationError:
+    """A task's arguments have become too long with the results that it needs."""
+    own, *results = task.parts
+    needed = f"the {len(results)} results they need" if len(results) > 1 else "the result they need"
+    longest = f"; the longest of these results has {max(results)}" if len(results) > 1 else ""
+    return SerializationError(
+        f"the arguments of '{name}' have {own + sum(results)} bytes with {needed}, more than max_message_bytes={limit}"
+        f"{longest}; raise that limit, or have the results written to files and pass their paths"
+    )
+
+
+def copied(error: BaseException) -> BaseException:
+    """One for each who is told, so that their tracebacks do not grow together."""
+    if not isinstance(error, PilotflowError):
+        return error
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def _named(future: Future[Any]) -> str:

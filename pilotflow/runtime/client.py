@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 
 from pilotflow.core.beats import beat_s, next_beat
 from pilotflow.core.block_records import BlockInfo, Outlook
-from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
+from pilotflow.future_errors import copied
 from pilotflow.futures import AppFuture
 from pilotflow.ids import VERSION
 from pilotflow.messages.client import (
@@ -45,7 +45,7 @@ from pilotflow.messages.client import (
     TaskView,
     Welcome,
 )
-from pilotflow.messages.records import ForgetFunctions, Refused, Status, Task
+from pilotflow.messages.records import ForgetFunctions, Refused, Task
 from pilotflow.messages.views import ClientView
 from pilotflow.runtime import own_threads
 from pilotflow.runtime.body_threads import BodyThreads
@@ -58,7 +58,6 @@ from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.mailbox import Mailbox
 from pilotflow.runtime.process_end import ProcessEnd
 from pilotflow.runtime.store import Store
-from pilotflow.runtime.task_book import copied
 from pilotflow.serialize import Packed
 
 Listener: TypeAlias = Callable[[Any], None]
@@ -106,7 +105,6 @@ class Client(ClientCalls):
         self._idlers = 0  # threads that wait for that
         self._outstanding = 0
         self._has_ended = False  # the loop; nobody looks into the inbox any more
-        self._unused: set[int] = set()  # functions that are to be forgotten when their tasks have ended
         self._beat_at = 0.0
         self._beat_s = beat_s(connection.heartbeat_limit_s)
         self._stopping = False
@@ -214,10 +212,7 @@ class Client(ClientCalls):
 
     def _forget(self, fns: list[int]) -> None:
         """Nobody submits tasks of these functions any more: those of which none is pending are forgotten everywhere."""
-        self._unused.update(fns)
-        gone = self._unused - {future.fn for future in self._book.graph.pending.values()}
-        self._unused -= gone
-        self.definitions.drop(gone)
+        gone = self.definitions.drop(fns, {future.fn for future in self._book.graph.pending.values()})
         if gone:
             self._mail.add(ForgetFunctions(sorted(gone)))
 
@@ -233,35 +228,6 @@ class Client(ClientCalls):
 
     def _view(self, asked: str) -> ClientView:
         return self._book.look_up(asked)
-
-    def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
-        """A task that still waits for something need not run: it ends with this."""
-        self.call(lambda: self._book.conclude(future, end))
-
-    def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until no task is pending; False if it takes longer than the timeout in seconds.
-
-        Raises:
-            RunClosed: called in a callback of a future, where it would wait for itself.
-        """
-        if self.is_own_thread:
-            raise RunClosed("A callback of a future cannot wait for the run's tasks, or close the run; it would hang.")
-        with self._idle:
-            self._idlers += 1  # first this, then the look at what is outstanding; `_settle_idle` the other way round
-            try:
-                return self._idle.wait_for(
-                    lambda: self._has_ended or (not self._inbox and not self._outstanding), timeout
-                )
-            finally:
-                self._idlers -= 1
-
-    def pending(self) -> int:
-        """Tasks that have not ended."""
-        return self._outstanding + len(self._inbox)
-
-    def counts(self, leased: int) -> Counts:
-        """How many tasks have ended and how, and how many have not, of which `leased` are with managers."""
-        return self._book.counts(self.pending(), leased)
 
     def close(self, reason: BaseException, timeout_s: float) -> None:
         """End the run: pending futures fail with the reason; the interchange is told to stop."""
@@ -398,12 +364,6 @@ class Client(ClientCalls):
             self._interchange_lost("it has lost its memory")
         else:
             assert isinstance(message, InterchangeAlive)
-
-    def _settle_idle(self) -> None:
-        self._outstanding = len(self._book)
-        if self._idlers and not self._outstanding:
-            with self._idle:
-                self._idle.notify_all()
 
     # ---- the end ----------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""What user threads may ask of the client loop besides submitting to workers: cancels, and tasks that run here."""
+"""What user threads may ask of the client loop besides submitting to workers.
+
+They wait for the end of all tasks, count them, have tasks run in this program, and cancel.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
+from pilotflow.errors import RunClosed
 from pilotflow.futures import AppFuture
+from pilotflow.messages.records import Status
 from pilotflow.runtime.body_threads import BodyThreads
 from pilotflow.runtime.local_book import LocalBook, LocalWork
 from pilotflow.runtime.task_book import Answer
+from pilotflow.serialize import Packed
 
 CANCEL_TIMEOUT_S = 5.0
 """A strict cancel waits this long for the interchange's answer."""
@@ -53,6 +60,10 @@ class ClientCalls(ABC):
     _book: LocalBook
     _threads: BodyThreads
     _thread: threading.Thread
+    _idle: threading.Condition
+    _idlers: int
+    _outstanding: int
+    _has_ended: bool
 
     @abstractmethod
     def check_open(self) -> None:
@@ -64,9 +75,6 @@ class ClientCalls(ABC):
     @abstractmethod
     def _take_inbox(self) -> None: ...
 
-    @abstractmethod
-    def _settle_idle(self) -> None: ...
-
     def call(self, action: Callable[[], None]) -> None:
         """Have the loop's thread do this."""
         self._inbox.append(action)
@@ -77,6 +85,39 @@ class ClientCalls(ABC):
     def is_own_thread(self) -> bool:
         """Whether the caller is in the loop's thread, where callbacks of futures run."""
         return threading.current_thread() is self._thread
+
+    # ---- all tasks --------------------------------------------------------------------------
+
+    def pending(self) -> int:
+        """Tasks that have not ended."""
+        return self._outstanding + len(self._inbox)
+
+    def counts(self, leased: int) -> Counts:
+        """How many tasks have ended and how, and how many have not, of which `leased` are with managers."""
+        return self._book.counts(self.pending(), leased)
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """Wait until no task is pending; False if it takes longer than the timeout in seconds.
+
+        Raises:
+            RunClosed: called in a callback of a future, where it would wait for itself.
+        """
+        if self.is_own_thread:
+            raise RunClosed("A callback of a future cannot wait for the run's tasks, or close the run; it would hang.")
+        with self._idle:
+            self._idlers += 1  # first this, then the look at what is outstanding; `_settle_idle` the other way round
+            try:
+                return self._idle.wait_for(
+                    lambda: self._has_ended or (not self._inbox and not self._outstanding), timeout
+                )
+            finally:
+                self._idlers -= 1
+
+    def _settle_idle(self) -> None:
+        self._outstanding = len(self._book)
+        if self._idlers and not self._outstanding:
+            with self._idle:
+                self._idle.notify_all()
 
     # ---- tasks that run in this program -----------------------------------------------------
 
@@ -112,6 +153,10 @@ class ClientCalls(ABC):
     def wait_local(self, future: AppFuture[Any], needs: Sequence[Future[Any]]) -> None:
         """It ends when these futures have ended; its work begins once more then."""
         self._settle(lambda: self._book.wait_local(future, needs))
+
+    def conclude(self, future: AppFuture[Any], end: tuple[Status, Packed] | BaseException) -> None:
+        """A task that still waits for something need not run: it ends with this."""
+        self.call(lambda: self._book.conclude(future, end))
 
     def _settle(self, action: Callable[[], None]) -> None:
         def act() -> None:

@@ -42,6 +42,7 @@ class Definitions:
         self._released: deque[int] = deque()  # functions of which an owner is gone
         self._unused: list[int] = []  # functions without an owner, and how long their bodies are together
         self._unused_bytes = 0
+        self._leaving: set[int] = set()  # functions that are forgotten when their tasks have ended
         self._classes: dict[tuple[Request, tuple[str, ...], int], int] = {}
         self._meanings: list[tuple[Request, tuple[str, ...]]] = []
         self._here: frozenset[str] = frozenset()
@@ -96,11 +97,19 @@ class Definitions:
             self._forget(self._unused)
             self._unused, self._unused_bytes = [], 0
 
-    def drop(self, fns: Iterable[int]) -> None:
-        """Nothing here will be a task of these functions any more."""
-        for fn in fns:
+    def drop(self, fns: Iterable[int], in_use: set[int]) -> set[int]:
+        """Nobody submits tasks of these functions any more; called in the loop's thread.
+
+        Returns those of them, and of all before them, that are forgotten now, as no task is of them either: those
+        `in_use` have pending ones.
+        """
+        self._leaving.update(fns)
+        gone = self._leaving - in_use
+        self._leaving -= gone
+        for fn in gone:
             self.bodies.pop(fn, None)
             self.names.pop(fn, None)
+        return gone
 
     def local_function(self, name: str) -> int:
         """A number for a function that runs in this program, for records."""

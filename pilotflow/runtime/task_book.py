@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from pilotflow.core.graph import Graph, Kept, Oversized
+from pilotflow.core.graph import Graph, Kept
 from pilotflow.core.pace import Counts
 from pilotflow.core.retry import Policy
-from pilotflow.errors import ConfigError, PilotflowError, SerializationError
-from pilotflow.future_errors import dependency_failed, failure_of
+from pilotflow.errors import ConfigError, SerializationError
+from pilotflow.future_errors import copied, dependency_failed, failure_of, too_long
 from pilotflow.futures import AppFuture
 from pilotflow.memfile import keepable
 from pilotflow.messages.client import Cancelled, CancelTasks
@@ -294,7 +294,7 @@ class TaskBook:
         for task in self.graph.take_oversized():
             future = self.graph.finish(task.id)
             if future is not None:
-                future.fail(_too_long(future.name, task, self._max_bytes))
+                future.fail(too_long(future.name, task, self._max_bytes))
                 self.ends.of(future)
                 self._fail_dependents(task.id, future)
 
@@ -402,22 +402,3 @@ class TaskBook:
 
 def _failure_of(need: Future[Any]) -> BaseException | None:
     return None if need.cancelled() else need.exception(0)
-
-
-def _too_long(name: str, task: Oversized, limit: int | None) -> SerializationError:
-    own, *results = task.parts
-    needed = f"the {len(results)} results they need" if len(results) > 1 else "the result they need"
-    longest = f"; the longest of these results has {max(results)}" if len(results) > 1 else ""
-    return SerializationError(
-        f"the arguments of '{name}' have {own + sum(results)} bytes with {needed}, more than max_message_bytes={limit}"
-        f"{longest}; raise that limit, or have the results written to files and pass their paths"
-    )
-
-
-def copied(error: BaseException) -> BaseException:
-    """One for each who is told, so that their tracebacks do not grow together."""
-    if not isinstance(error, PilotflowError):
-        return error
-    copy = type(error)(*error.args)
-    copy.__cause__ = error.__cause__
-    return copy
