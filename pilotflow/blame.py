@@ -1,6 +1,6 @@
-"""Which argument of a call cannot travel: the slow second look, after the fast one has failed.
+"""Which argument of a call, or part of a result, cannot travel: the slow second look, after the fast one has failed.
 
-Before it is sent, each argument is pickled by itself, and then each of its parts. On the worker the
+Before it is sent, each argument is pickled by itself, and then each of its parts; a result likewise. On the worker the
 call is unpickled once more, in Python, going on where something raises: a `Broken` takes the place of
 what could not be made. Where the first one ends up is the path of the argument.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from io import IOBase
 from typing import Any, ClassVar
 
 import msgspec
@@ -103,7 +104,36 @@ def unsendable_argument(
     return "the arguments together", str(error)
 
 
-def _first_bad(value: Any, path: str, depth: int) -> tuple[str, Any, SerializationError] | None:
+def unsendable_result(value: Any, name: str, error: BaseException) -> str:
+    """Why a result cannot be pickled, in words with the path of the part that cannot, and what to return instead.
+
+    Args:
+        value: the result.
+        name: of what returned it; empty if that is not known.
+        error: why it cannot be.
+    """
+    try:
+        found = _first_bad(value, "result", 0)
+    except KeyboardInterrupt:  # raised by a value: what is pickled runs the user's code
+        found = None
+    path, part, cause = found or ("result", value, error)
+    where = "" if path == "result" else f"{path} ({type(part).__name__}): "
+    what = f"the result of '{name}' ({type(value).__name__})" if name else f"the result ({type(value).__name__})"
+    return f"{what} cannot be sent back: {where}{str(cause) or repr(cause)}{_instead(part)}"
+
+
+def _instead(value: Any) -> str:
+    """What to return instead of what cannot travel, as the end of a message; empty if nothing is known."""
+    if isinstance(value, Generator):
+        return "; return a list of what it yields"
+    if isinstance(value, Coroutine):
+        return "; make the app of an `async def` function, or await it there"
+    if isinstance(value, IOBase):
+        return "; return the file's path, or what was read"
+    return ""
+
+
+def _first_bad(value: Any, path: str, depth: int) -> tuple[str, Any, BaseException] | None:
     try:
         pack(value, [])
     except SerializationError as error:

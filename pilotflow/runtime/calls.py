@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from io import IOBase
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pilotflow.bodies import unpack_function
@@ -12,7 +11,7 @@ from pilotflow.errors import BashExitError, SerializationError
 from pilotflow.messages.records import Status, Task
 from pilotflow.missing import note_node
 from pilotflow.remote_errors import pack_exception
-from pilotflow.runtime.tasks import described, is_command
+from pilotflow.runtime.tasks import described, invoke, is_command
 from pilotflow.serialize import Packed, pack, unpack_call
 
 
@@ -54,10 +53,7 @@ class Calls:
         try:
             packed = pack(value, snapshot=self._snapshot)
         except (SerializationError, KeyboardInterrupt) as error:
-            text = (
-                f"the result ({type(value).__name__}) cannot be sent back: {str(error) or repr(error)}{_instead(value)}"
-            )
-            return Status.ERROR, pack_exception(SerializationError(text))
+            return Status.ERROR, pack_exception(_unsendable(value, function, error))
         if packed.layout and packed.nbytes > self._max_bytes:
             text = (
                 f"the result has {packed.nbytes} bytes, more than the run's max_message_bytes={self._max_bytes}; "
@@ -71,15 +67,11 @@ class Calls:
         return function
 
 
-def _instead(value: Any) -> str:
-    """What to return instead of what cannot travel, as the end of a message; empty if nothing is known."""
-    if isinstance(value, Generator):
-        return "; return a list of what it yields"
-    if isinstance(value, Coroutine):
-        return "; make the app of an `async def` function, or await it there"
-    if isinstance(value, IOBase):
-        return "; return the file's path, or what was read"
-    return ""
+def _unsendable(value: Any, function: Callable[..., Any], error: BaseException) -> SerializationError:
+    from pilotflow.blame import unsendable_result  # only after a failure
+
+    name = "" if function is invoke else described(function)[0]
+    return SerializationError(unsendable_result(value, name, error))
 
 
 def _unreadable(

@@ -121,8 +121,9 @@ def _packed(value: Any, call: CallFile) -> Packed:
     try:
         packed = pack(value, snapshot=False)
     except SerializationError as error:
-        text = f"the result ({type(value).__name__}) cannot be sent back: {error}"
-        raise SerializationError(text) from error.__cause__
+        from pilotflow.blame import unsendable_result  # only after a failure
+
+        raise SerializationError(unsendable_result(value, call.name, error)) from error.__cause__
     if packed.layout and packed.nbytes > call.max_bytes:
         raise SerializationError(
             f"the result has {packed.nbytes} bytes, more than the run's max_message_bytes={call.max_bytes}; "

@@ -209,7 +209,10 @@ def test_what_cannot_be_pickled_fails_only_its_own_future(ex: PilotExecutor) -> 
     leaving = call_tasks.LeavesWhenPickled, call_tasks.LeavesWhenUnpickled
     for future, words in (
         (ex.submit(call_tasks.same, leaving[0]()), r"argument args\[0\] \(LeavesWhenPickled\).*SystemExit: 3"),
-        (ex.submit(leaving[0]), r"the result \(LeavesWhenPickled\) cannot be sent back: SystemExit: 3"),
+        (
+            ex.submit(leaving[0]),
+            r"the result \(LeavesWhenPickled\) cannot be sent back: SystemExit: 3",
+        ),
         (ex.submit(call_tasks.same, {"k": leaving[1]()}), r"argument args\[0\]\['k'\] cannot be unp.*SystemExit: 3"),
         (ex.submit(leaving[1]), "the result of 'LeavesWhenUnpickled' cannot be read here: SystemExit: 3"),
         (bad_argument, r"in a call of 'same': argument args\[0\]\['key'\]\[0\] \(lock\)"),

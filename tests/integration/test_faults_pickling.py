@@ -126,10 +126,10 @@ def test_an_argument_that_kills_who_unpickles_it_counts_as_a_lost_worker() -> No
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("unpicklable", "the result (Unpicklable) cannot be sent back"),
-        ("deep", "the result (dict) cannot be sent back"),
-        ("lock", "the result (lock) cannot be sent back"),
-        ("generator", "the result (generator) cannot be sent back"),
+        ("unpicklable", "the result of 'make' (Unpicklable) cannot be sent back"),
+        ("deep", "the result of 'make' (dict) cannot be sent back: result['a'][1] (Unpicklable): RuntimeError"),
+        ("lock", "the result of 'make' (lock) cannot be sent back"),
+        ("generator", "the result of 'make' (generator) cannot be sent back"),
     ],
 )
 def test_a_result_that_cannot_be_pickled_fails_its_future_alone(kind: str, words: str) -> None:

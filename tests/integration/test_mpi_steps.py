@@ -174,7 +174,7 @@ def test_a_result_that_cannot_travel_is_an_error_that_says_so(tmp_path: Path) ->
     error = error_of(outcome(runner(tmp_path).call(local(), call_of(tasks.unpicklable), time.monotonic())))
     assert error.__cause__ is not None
     assert isinstance(error.__cause__.__cause__, SerializationError)
-    assert "the result (generator) cannot be sent back" in str(error)
+    assert "(generator) cannot be sent back" in str(error)
 
 
 def test_a_result_above_the_limit_is_an_error_that_says_so(tmp_path: Path) -> None:
