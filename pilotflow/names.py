@@ -3,9 +3,57 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import msgspec
+
+_LIBRARY = os.path.dirname(os.__file__)
+"""Where Python's own modules are. Names that come before it on the path hide them and all that is installed."""
+
+
+class ImportPath(msgspec.Struct, frozen=True):
+    """A program's `sys.path`, for processes that are to import what it imports.
+
+    Attributes:
+        first: entries before Python's own library, such as the directory of the script; not those of PYTHONPATH, which
+            the `worker_init` of a block may replace.
+        rest: the others.
+    """
+
+    first: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls) -> ImportPath:
+        """That of this process, as it is now."""
+        entries = tuple(entry or os.getcwd() for entry in sys.path)
+        elsewhere = {*entries[_before_library(entries) :], *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+        return cls(
+            tuple(entry for entry in entries if entry not in elsewhere),
+            tuple(entry for entry in entries if entry in elsewhere),
+        )
+
+    def after(self, own: Sequence[str]) -> list[str]:
+        """A process's own path, and then what it lacks: our own processes import nothing from a user's directories."""
+        return [*own, *(entry for entry in (*self.first, *self.rest) if entry not in own)]
+
+    def around(self, own: Sequence[str]) -> list[str]:
+        """A worker's path: what hides installed modules in the program hides them there."""
+        before = own[: _before_library(own)]
+        first = [entry for entry in self.first if entry not in before]
+        return self.after([*first, *(entry for entry in own if entry not in first)])
+
+
+def _before_library(entries: Sequence[str]) -> int:
+    """How many entries come before Python's own library and the archive that may hold it."""
+    archive = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    for at, entry in enumerate(entries):
+        if entry == _LIBRARY or os.path.basename(entry) == archive:
+            return at
+    return 0
 
 
 def found(module: str, qualname: str) -> Any:

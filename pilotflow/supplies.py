@@ -18,6 +18,7 @@ from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.launchers.one_head import OneHeadLauncher
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
+from pilotflow.names import ImportPath
 from pilotflow.providers.local import LocalProvider
 from pilotflow.resources import BlockShape, NodeShape, SortMethod
 from pilotflow.runtime.block_keeper import KeptExecutor
@@ -127,7 +128,7 @@ def connection_of(config: Config, run_id: str, directory: Path, sockets: Path) -
         heartbeat_limit_s=config.heartbeat_limit_s,
         client_pid=os.getpid(),
         host=socket.gethostname(),
-        path=tuple(entry or os.getcwd() for entry in sys.path),
+        path=ImportPath.here(),
         job_sort_method=SortMethod(config.job_sort_method),
         connect_timeout_s=config.connect_timeout_s,
         prefix=sys.prefix,

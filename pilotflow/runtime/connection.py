@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pilotflow.errors import ConfigError
+from pilotflow.names import ImportPath
 from pilotflow.resources import SortMethod
 
 
@@ -34,7 +35,7 @@ class Connection(msgspec.Struct, frozen=True):
 
     `client`, `managers` and `control` are the endpoints of each kind of peer, best first: unix:PATH
     or tcp://HOST:PORT (of * or FIRST-LAST the interchange chooses one, and then writes the file anew).
-    `path` is the submitting program's `sys.path`, so that workers import what it imports; `prefix` its Python
+    `path` is the submitting program's, so that workers import what it imports; `prefix` its Python
     environment, and `packages` the versions there of what packs values: other ones may not read them.
     A run whose program is gone waits `keep_s` seconds for another that goes on with it, while nothing runs; 0 if it
     ends then.
@@ -51,7 +52,7 @@ class Connection(msgspec.Struct, frozen=True):
     heartbeat_limit_s: float
     client_pid: int
     host: str
-    path: tuple[str, ...] = ()
+    path: ImportPath = ImportPath()
     job_sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
     connect_timeout_s: float = 30.0
     prefix: str = ""

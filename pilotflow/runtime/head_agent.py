@@ -14,13 +14,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from pilotflow.errors import ConfigError
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.steps import Step
+from pilotflow.names import ImportPath
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.link import Sit
 from pilotflow.runtime.pythons import Python, this_python
@@ -46,7 +47,7 @@ class RankCall:
         body: the function, see `pilotflow.bodies.pack_function`.
         arguments: its arguments as they came, results of other tasks joined to them.
         return_ranks: what the task's result is: what rank 0 returned, or the list of what all returned.
-        path: entries for the ranks' `sys.path`, those of the submitting program.
+        path: the submitting program's, for the ranks'.
         max_bytes: largest result of one rank.
         task, attempt, seat: what `current_task` tells of the task.
     """
@@ -55,7 +56,7 @@ class RankCall:
     body: bytes
     arguments: Packed
     return_ranks: Literal["first", "all"] = "first"
-    path: tuple[str, ...] = ()
+    path: ImportPath = field(default_factory=ImportPath)
     max_bytes: int = 2 << 30
     task: int = 0
     attempt: int = 0

@@ -133,7 +133,8 @@ def main() -> int:
     found = read_arguments(sys.argv[1:])
     options, report = measured(found)
     connection = read_connection(options.connection)
-    sys.path += [entry for entry in connection.path if entry not in sys.path]
+    of_workers = connection.path.around(sys.path)
+    sys.path[:] = connection.path.after(sys.path)
     log = log_to(options.directory / f"manager-{options.node}.log", f"manager {options.node}")
     try:
         followers = _followers(found, options, log)
@@ -146,7 +147,7 @@ def main() -> int:
         log.info("%s", note)
     os.environ[RUN_DIRECTORY_VARIABLE] = connection.directory
     try:
-        zygote_ = zygote.start(connection.max_message_bytes, _tidy(connection.directory))
+        zygote_ = zygote.start(connection.max_message_bytes, _tidy(connection.directory), of_workers)
     except ConfigError as error:
         return _cannot_start(error, log)
     gc.freeze()

@@ -53,7 +53,7 @@ def main() -> None:
     try:
         call, frames = ranks_files.read_when_there(directory / "call", CallFile)
         every_rank = call.every_rank
-        sys.path += [entry for entry in call.path if entry not in sys.path]
+        sys.path[:] = call.path.around(sys.path)
         value = _call(call, frames, directory, rank)
         if every_rank or rank == 0:
             packed = _packed(value, call)

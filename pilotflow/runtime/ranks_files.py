@@ -32,6 +32,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from pilotflow.memfile import buffer_of, size_of
+from pilotflow.names import ImportPath
 from pilotflow.runtime.link import Sit
 from pilotflow.serialize import Packed
 
@@ -50,7 +51,7 @@ class CallFile(msgspec.Struct, frozen=True):
         body: the function, see `pilotflow.bodies.pack_function`.
         payload, layout: its arguments, as in `records.Task`.
         sizes: bytes of each frame.
-        path: entries for `sys.path`.
+        path: the submitting program's.
         every_rank: every rank leaves its result, not only rank 0.
         max_bytes: largest result.
         task, attempt, seat: what `current_task` tells of the task.
@@ -61,7 +62,7 @@ class CallFile(msgspec.Struct, frozen=True):
     payload: bytes
     layout: tuple[int, ...]
     sizes: tuple[int, ...]
-    path: tuple[str, ...]
+    path: ImportPath
     every_rank: bool
     max_bytes: int
     task: int = 0

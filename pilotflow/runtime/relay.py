@@ -181,7 +181,8 @@ def main() -> int:
     name_process("pf-relay")
     path, endpoint, name = sys.argv[1:]
     connection = read_connection(Path(path))
-    sys.path += [entry for entry in connection.path if entry not in sys.path]
+    of_worker = connection.path.around(sys.path)
+    sys.path[:] = connection.path.after(sys.path)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         packets.tune(end)
@@ -191,7 +192,7 @@ def main() -> int:
         os.setpgid(0, 0)
         ours.close()
         os.environ[WORKER_VARIABLE] = "0"
-        worker.main(theirs, connection.max_message_bytes)  # does not return
+        worker.main(theirs, connection.max_message_bytes, of_worker)  # does not return
     theirs.close()
     return Relay(connection, endpoint, name, ours, pid).run()
 

@@ -12,6 +12,7 @@ import pickle
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -198,10 +199,17 @@ def _path_of_here() -> str:
         return ""
 
 
-def main(channel: socket.socket, max_bytes: int) -> None:
-    """Run a worker in a freshly forked process; does not return."""
+def main(channel: socket.socket, max_bytes: int, path: Sequence[str] = ()) -> None:
+    """Run a worker in a freshly forked process; does not return.
+
+    Args:
+        channel, max_bytes: as of `Worker`.
+        path: where it imports from; nothing if that stays as it is.
+    """
     code = 1
     name_process("pf-worker")
+    if path:
+        sys.path[:] = path
     OWN_STDERR.set(OwnStderr())
     try:
         Worker(channel, max_bytes).run()

@@ -19,7 +19,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -106,12 +106,13 @@ class Zygote:
                 found.append(report)
 
 
-def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
+def start(max_bytes: int, tidy: Tidy | None = None, path: Sequence[str] = ()) -> Zygote:
     """Fork the zygote. Call it before anything opens threads or sockets.
 
     Args:
         max_bytes: largest result that the run's links carry.
         tidy: what is done about their files.
+        path: where workers import from, if not from where this process does.
 
     Raises:
         ConfigError: this node gives us no more processes.
@@ -132,7 +133,7 @@ def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
     ours.close()
     name_process("pf-zygote")
     try:
-        _Server(theirs, max_bytes, tidy).run()
+        _Server(theirs, max_bytes, tidy, path).run()
     finally:
         os._exit(0)
 
@@ -140,7 +141,7 @@ def start(max_bytes: int, tidy: Tidy | None = None) -> Zygote:
 class _Server:
     """The zygote's own side."""
 
-    def __init__(self, channel: socket.socket, max_bytes: int, tidy: Tidy | None) -> None:
+    def __init__(self, channel: socket.socket, max_bytes: int, tidy: Tidy | None, path: Sequence[str]) -> None:
         self._channel = channel
         self._max_bytes = max_bytes
         self._pids: dict[int, int] = {}  # worker number -> pid
@@ -151,6 +152,7 @@ class _Server:
         self._trim: list[int] = []  # living workers whose files are to be cut
         self._tidier = 0  # the process that does so now
         self._tidy = tidy
+        self._path = path
 
     def run(self) -> None:
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -224,7 +226,7 @@ class _Server:
             for other in inherited:
                 os.close(other)
             os.environ[WORKER_VARIABLE] = str(number)
-            worker.main(socket.socket(fileno=fd), self._max_bytes)
+            worker.main(socket.socket(fileno=fd), self._max_bytes, self._path)
         os.close(fd)
         self._pids[number] = pid
         self._numbers[pid] = number

@@ -310,3 +310,30 @@ def test_the_traceback_of_a_script_s_function_shows_its_file_and_its_lines_remot
         assert text.count('.py", line 7, in half') == 1
         assert "return helper(x)" in text
         assert "return x / 0  # as told" in text
+
+
+def test_a_module_beside_the_script_is_the_one_that_workers_import_whatever_is_installed(tmp_path: Path) -> None:
+    (installed := tmp_path / "installed").mkdir()
+    for directory, said in ((tmp_path, "mine"), (installed, "installed")):
+        (directory / "helpers.py").write_text(f"def whose(): return {said!r}\n", encoding="utf-8")
+    said = run_script(
+        tmp_path,
+        f"""
+        import sys
+
+        sys.path.append({str(installed)!r})
+        import helpers
+        import pilotflow as pf
+
+        @pf.python_app
+        def imported_there():
+            import helpers
+            return helpers.whose()
+
+        worker_init = "export PYTHONPATH={installed}"
+        provider = pf.LocalProvider(worker_init=worker_init)
+        with pf.load(pf.Config(executors=[pf.ExecutorConfig(label="cpu", max_workers_per_node=1, provider=provider)])):
+            print(helpers.whose(), pf.python_app(helpers.whose)().result(), imported_there().result())
+        """,
+    )
+    assert said.stdout == "mine mine mine\n"
