@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,7 @@ class Worker(Calls):
         self._seat = link.Sit((), (), None, {}, None, None)
         self._started_ns = 0  # of the running task; 0 while none runs
         self._home = WorkingDirectory()
+        self._masks: dict[int, set[int]] = {}  # of signals, of threads that fork
         self._others_cpu_s = 0.0  # CPU time of processes that tasks have started, at the last look
 
     def run(self) -> None:
@@ -58,7 +60,9 @@ class Worker(Calls):
         buffer = packets.new_buffer()
         channel, receive, decode = self._channel, packets.receive, link.decode_to_worker
         signal.signal(signal.SIGTERM, self._warned)
-        os.register_at_fork(after_in_child=self._be_no_worker)
+        os.register_at_fork(
+            before=self._hold_warnings, after_in_parent=self._let_warnings, after_in_child=self._be_no_worker
+        )
         self._send(link.Ready())
         while (packet := receive(channel, buffer)) is not None:
             header, frames = packet
@@ -146,11 +150,19 @@ class Worker(Calls):
         if limit is not None and started and time.perf_counter_ns() - started >= limit * 1e9 - EARLY_NS:
             raise TaskTimeout(f"it has run for longer than it may, {limit:g} s")
 
+    def _hold_warnings(self) -> None:
+        """Before a task forks: what a SIGTERM does to the new process is settled before it can get one."""
+        self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+    def _let_warnings(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident()))
+
     def _be_no_worker(self) -> None:
         """In a process that a task has forked: SIGTERM ends it, as `multiprocessing` expects, and it answers no manager."""
         if signal.getsignal(signal.SIGTERM) == self._warned:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._channel.close()
+        self._let_warnings()
 
     def _cpu_us_of_others(self) -> int:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -13,6 +13,7 @@ from pilotflow.bodies import pack_function
 from pilotflow.launchers.base import Launcher
 from pilotflow.launchers.rank_text import rank_command
 from pilotflow.launchers.steps import Step
+from pilotflow.names import ImportPath
 from pilotflow.remote_errors import unpack_exception
 from pilotflow.runtime.head_agent import RankCall, RunningStep, StepEnd, StepOutcome, StepRunner
 from pilotflow.runtime.loop import Loop
@@ -43,7 +44,7 @@ def call_of(
 ) -> RankCall:
     packed = arguments or pack_call(args, kwargs, [])
     name = function.__name__
-    path = (str(ROOT),)
+    path = ImportPath((), (str(ROOT),))
     return RankCall(name=name, body=pack_function(function), arguments=packed, return_ranks=return_ranks, path=path)
 
 

@@ -314,9 +314,9 @@ def test_the_traceback_of_a_script_s_function_shows_its_file_and_its_lines_remot
 
 def test_a_module_beside_the_script_is_the_one_that_workers_import_whatever_is_installed(tmp_path: Path) -> None:
     (installed := tmp_path / "installed").mkdir()
-    for directory, said in ((tmp_path, "mine"), (installed, "installed")):
-        (directory / "helpers.py").write_text(f"def whose(): return {said!r}\n", encoding="utf-8")
-    said = run_script(
+    for directory, whose in ((tmp_path, "mine"), (installed, "installed")):
+        (directory / "helpers.py").write_text(f"def whose(): return {whose!r}\n", encoding="utf-8")
+    done = run_script(
         tmp_path,
         f"""
         import sys
@@ -336,4 +336,4 @@ def test_a_module_beside_the_script_is_the_one_that_workers_import_whatever_is_i
             print(helpers.whose(), pf.python_app(helpers.whose)().result(), imported_there().result())
         """,
     )
-    assert said.stdout == "mine mine mine\n"
+    assert done.stdout == "mine mine mine\n"
