@@ -216,7 +216,7 @@ def test_what_cannot_be_pickled_fails_only_its_own_future(ex: PilotExecutor) -> 
         (ex.submit(call_tasks.same, {"k": leaving[1]()}), r"argument args\[0\]\['k'\] cannot be unp.*SystemExit: 3"),
         (ex.submit(leaving[1]), "the result of 'LeavesWhenUnpickled' cannot be read here: SystemExit: 3"),
         (bad_argument, r"in a call of 'same': argument args\[0\]\['key'\]\[0\] \(lock\)"),
-        (bad_result, r"the result \(lock\) cannot be sent back"),
+        (bad_result, r"the result of 'unpicklable' \(lock\) cannot be sent back"),
         (bad_unpickling, "OSError: cannot be unpickled"),
         (bad_home, "the result of 'bad_to_unpickle' cannot be read here"),
     ):
