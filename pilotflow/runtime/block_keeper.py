@@ -24,8 +24,6 @@ from pilotflow.core.blocks import (
     BlockInfo,
     BlockLimits,
     BlockScaler,
-    BlockState,
-    BlockStatus,
     CancelBlock,
     DrainBlock,
     DropBlock,
@@ -42,7 +40,6 @@ from pilotflow.messages.client import (
     DrainBlocks,
     DropBlocks,
     FailExecutor,
-    LiveBlocks,
     Load,
     ManagerDown,
     ManagerUp,
@@ -50,17 +47,16 @@ from pilotflow.messages.client import (
 from pilotflow.messages.records import BlockLoad
 from pilotflow.providers.base import Provider, SubmitLater, SubmitRefused
 from pilotflow.runtime import own_threads
+from pilotflow.runtime.block_announcer import Announcer
 from pilotflow.runtime.block_job import block_job
 from pilotflow.runtime.block_output import why_no_start
-from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, cancel_commands, live_blocks, log_changes
+from pilotflow.runtime.kept import Ask, Kept, KeptExecutor, log_changes
 from pilotflow.runtime.loop import Loop
 
 __all__ = ["BlockInfo", "BlockKeeper", "BlockLimits", "KeptExecutor"]
 
 LOOK_S: Final = 60.0
 """Longest time between two looks at what is due, though nothing is."""
-ANNOUNCE_S: Final = 0.5
-"""While many blocks are submitted, those that exist are announced this often."""
 SUBMIT_S: Final = 1.0
 """After so long in a provider's `submit` the other executors have their turn, and whoever wants to close."""
 CLOSE_POLL_S: Final = 0.05
@@ -105,26 +101,22 @@ class BlockKeeper:
         spare: bool = False,
     ) -> None:
         self._spare = spare
-        self._if_killed = if_killed
         self._run_id = run_id
         self._environment = environment or {}
         self._loop = Loop()
         self._kept = [Kept(each, BlockScaler(each.label, each.limits), self._loop, log) for each in executors]
-        self._known = known
         for kept in self._kept:
             kept.adopt([block for block in adopted if block.executor == kept.executor.label], run_dir / "blocks", log)
         self._planner = Planner()
         self._queue = Queue()
         self._run_dir = run_dir.absolute()
-        self._send = send
         self._log = log
+        self._announcer = Announcer(self._kept, send, known, if_killed, log, adopted=bool(adopted))
         self._events: deque[Event | _Close] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._bell)
         self._loop.add_bell(self._bell)
         self._closing: _Close | None = None
-        self._announced: frozenset[str] | None = None if adopted else frozenset()
-        self._announced_at = float("-inf")
         self._infos: tuple[BlockInfo, ...] = ()
         self._outlooks: tuple[Outlook, ...] = ()
         self._thread = threading.Thread(target=self._run, name="pilotflow-blocks", daemon=True)
@@ -247,7 +239,7 @@ class BlockKeeper:
         if not kept.broken:
             kept.broken = True
             reason = f"Keeping the blocks of executor '{kept.executor.label}' failed: {error!r}. Please report this."
-            self._say(FailExecutor(kept.executor.label, reason))
+            self._announcer.say(FailExecutor(kept.executor.label, reason))
 
     def _take_events(self) -> None:
         """Sleep until something is due or happens, then take in all that has happened."""
@@ -288,23 +280,9 @@ class BlockKeeper:
         return next((kept for kept in self._kept if kept.executor.label == label), None)
 
     def _poll(self, kept: Kept, now: float) -> None:
-        live = kept.scaler.live
-        kept.polled_at, kept.looks_soon = now, False
-        try:
-            statuses = kept.executor.provider.status(list(live.values()))
-        except Exception as error:  # noqa: BLE001  a plugin's code, which asks a batch system that may be away
-            if reason := kept.blind(error, now, self._log):
-                kept.broken = True
-                self._say(FailExecutor(kept.executor.label, reason))
-            return
-        kept.blind_since, kept.trouble = None, ""
-        news = {name: (s.state, s.reason) for name, i in live.items() if (s := statuses.get(i)) is not None}
-        kept.quiet = kept.quiet + 1 if news == kept.news else 0
-        kept.news = news
-        for name, batch_id in live.items():
-            unknown = BlockStatus(BlockState.MISSING, "its provider says nothing about it")
-            kept.scaler.on_status(name, statuses.get(batch_id, unknown), now)
-        kept.ends.keep_to(kept.scaler.live.values())
+        if reason := kept.poll(now, self._log):
+            kept.broken = True
+            self._announcer.say(FailExecutor(kept.executor.label, reason))
 
     # ---- doing what the core decides --------------------------------------------------------
 
@@ -329,14 +307,16 @@ class BlockKeeper:
                     drop.append((name, reason))
                 case GiveUp(reason, block):
                     self._log.error("executor '%s' is given up: %s", kept.executor.label, reason)
-                    self._say(FailExecutor(kept.executor.label, f"{reason}\n{why_no_start(self._run_dir, block)}"))
+                    self._announcer.say(
+                        FailExecutor(kept.executor.label, f"{reason}\n{why_no_start(self._run_dir, block)}")
+                    )
         if drain:
-            self._say(DrainBlocks(drain))
+            self._announcer.say(DrainBlocks(drain))
         if drop:
             self._log.info("managers of blocks that are over are sent away: %s", ", ".join(name for name, _ in drop))
-            self._say(DropBlocks(drop))
+            self._announcer.say(DropBlocks(drop))
         if ends := kept.scaler.take_ends(time.monotonic()):
-            self._say(BlocksEnd(ends))
+            self._announcer.say(BlocksEnd(ends))
         if cancel:
             live = kept.scaler.live
             self._cancel(provider, [live[name] for name in cancel if name in live])
@@ -357,7 +337,7 @@ class BlockKeeper:
             (self._run_dir / "blocks" / name).mkdir(parents=True, exist_ok=True)
             job = block_job(executor, name, self._run_dir, self._run_id, self._environment, request.exclude_nodes)
             kept.handing_in[name] = job
-            self._leave_word()
+            self._announcer.leave_word()
             batch_id = executor.provider.submit(job)
         except SubmitLater as later:
             self._postpone(kept, request, later)
@@ -371,8 +351,7 @@ class BlockKeeper:
             return
         del kept.handing_in[name]
         kept.scaler.on_submitted(name, batch_id, now())
-        if now() - self._announced_at > ANNOUNCE_S:
-            self._announce()
+        self._announcer.announce_now_and_then()
 
     def _postpone(self, kept: Kept, request: RequestBlock, later: SubmitLater) -> None:
         """Hand it in later, before what was wanted after it."""
@@ -390,40 +369,13 @@ class BlockKeeper:
         except Exception as error:  # noqa: BLE001  a plugin's code; the core asks for it again
             self._log.warning("blocks %s could not be cancelled: %r", ", ".join(ids), error)
 
-    # ---- telling others ---------------------------------------------------------------------
-
-    def _say(self, message: ClientMessage) -> None:
-        try:
-            self._send(message)
-        except Exception:  # noqa: BLE001  the link is the client's; without it there is still work here
-            self._log.exception("%s could not be sent", type(message).__name__)
-
     def _publish(self) -> None:
-        self._announce()
+        self._announcer.announce()
         self._describe()
 
     def _describe(self) -> None:
         self._infos = tuple(info for kept in self._kept for info in kept.scaler.describe())
         self._outlooks = tuple(kept.outlook() for kept in self._kept)
-
-    def _announce(self) -> None:
-        """Tell the interchange which blocks exist, if that has changed."""
-        names = frozenset(name for kept in self._kept for name in kept.scaler.live)
-        if names != self._announced:
-            self._announced = names
-            self._announced_at = time.monotonic()
-            live = [(kept.executor.label, *each) for kept in self._kept for each in kept.scaler.live.items()]
-            self._known([KnownBlock(*each) for each in live])
-            self._say(LiveBlocks([block for kept in self._kept for block in live_blocks(kept, self._log)]))
-            self._leave_word()
-
-    def _leave_word(self) -> None:
-        """Leave behind what cancels the batch jobs that there are, and the one that is being handed in."""
-        if self._if_killed is not None:
-            try:
-                self._if_killed([argv for kept in self._kept for argv in cancel_commands(kept, self._log)])
-            except OSError as error:
-                self._log.warning("batch jobs would be left if this process were killed now: %s", error)
 
     # ---- the end ----------------------------------------------------------------------------
 

@@ -6,23 +6,20 @@ import glob
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from pilotflow.core.block_records import KnownBlock
-from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, Outlook, Phase, RequestBlock
+from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, BlockStatus, Outlook, Phase, RequestBlock
 from pilotflow.errors import PilotflowError
 from pilotflow.launchers.base import Launcher
-from pilotflow.messages.client import LiveBlock
 from pilotflow.providers.base import BlockJob, Provider
 from pilotflow.runtime.end_watch import EndWatch
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.tails import tail
 
-CANCELS_MAX: Final = 500
-"""Blocks that one command cancels when this process is dead."""
 PATIENT: Final = 1.3
 """While a block starts or ends and nothing changes, each pause between two looks is so much longer than the last..."""
 QUIET_MAX: Final = 50
@@ -130,7 +127,25 @@ class Kept:
         next_at = self.polled_at + max(pause_s, provider.min_poll_s)
         return min(next_at, over_at) if self.polled_at < over_at else next_at
 
-    def blind(self, error: Exception, now: float, log: logging.Logger) -> str:
+    def poll(self, now: float, log: logging.Logger) -> str:
+        """Ask its provider how its blocks are; returns why it is given up, if the provider cannot tell for too long."""
+        live = self.scaler.live
+        self.polled_at, self.looks_soon = now, False
+        try:
+            statuses = self.executor.provider.status(list(live.values()))
+        except Exception as error:  # noqa: BLE001  a plugin's code, which asks a batch system that may be away
+            return self._blind(error, now, log)
+        self.blind_since, self.trouble = None, ""
+        news = {name: (s.state, s.reason) for name, i in live.items() if (s := statuses.get(i)) is not None}
+        self.quiet = self.quiet + 1 if news == self.news else 0
+        self.news = news
+        for name, batch_id in live.items():
+            unknown = BlockStatus(BlockState.MISSING, "its provider says nothing about it")
+            self.scaler.on_status(name, statuses.get(batch_id, unknown), now)
+        self.ends.keep_to(self.scaler.live.values())
+        return ""
+
+    def _blind(self, error: Exception, now: float, log: logging.Logger) -> str:
         """Its provider cannot tell the state of its blocks; returns why it is given up, if that has lasted too long."""
         label, provider = self.executor.label, self.executor.provider
         said = str(error).rstrip(".") if isinstance(error, PilotflowError) else repr(error)
@@ -151,39 +166,6 @@ def _is_unknown(provider: Provider, batch_id: str) -> bool:
         return provider.status([batch_id])[batch_id].state is BlockState.MISSING
     except Exception:  # noqa: BLE001  a plugin's code; the keeper will ask it again
         return False
-
-
-def live_blocks(kept: Kept, log: logging.Logger) -> list[LiveBlock]:
-    """The blocks of one executor. The command that cancels many is with the first of them, so that it runs once."""
-    label = kept.executor.label
-    return [
-        LiveBlock(label, name, () if index else argv)
-        for names, argv in _cancels(kept, log)
-        for index, name in enumerate(names)
-    ]
-
-
-def cancel_commands(kept: Kept, log: logging.Logger) -> list[tuple[str, ...]]:
-    """Commands that cancel the batch jobs of one executor, those that are being handed in by their names."""
-    provider = kept.executor.provider
-    if not provider.elsewhere:
-        return []
-    named = provider.cancel_named_argv(list(kept.handing_in.values())) if kept.handing_in else ()
-    return [argv for _, argv in _cancels(kept, log)] + ([named] if named else [])
-
-
-def _cancels(kept: Kept, log: logging.Logger) -> Iterator[tuple[list[str], tuple[str, ...]]]:
-    """Names of blocks, some hundreds at once, and the command that cancels these."""
-    live = list(kept.scaler.live.items())
-    for at in range(0, len(live), CANCELS_MAX):
-        some = live[at : at + CANCELS_MAX]
-        try:
-            argv = kept.executor.provider.cancel_argv([batch_id for _, batch_id in some])
-        except Exception as error:  # noqa: BLE001  a plugin's code; only the rescue from a dead client is lost
-            label = kept.executor.label
-            log.warning("blocks of '%s' cannot be cancelled when this process dies: %r", label, error)
-            continue
-        yield [name for name, _ in some], argv
 
 
 def log_changes(kept: Kept, run_dir: Path, log: logging.Logger) -> None:
