@@ -24,6 +24,7 @@ import cloudpickle
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _code_reduce, _get_or_create_tracker_id
 
 from pilotflow.errors import PilotflowError, SerializationError
+from pilotflow.made_anew import ANEW, reduce_anew
 from pilotflow.names import found, importable_function, resolve
 
 _VALUES_MAX = 1000
@@ -56,6 +57,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types of
             # Some versions of cloudpickle leave out the file's name, so that tracebacks show neither file nor lines.
             make, parts = _code_reduce(obj)
             return make, tuple(obj.co_filename if type(part) is str and part == _NO_FILE else part for part in parts)
+        if type(obj) in ANEW:
+            return reduce_anew(obj)
         return super().reducer_override(obj)
 
 

@@ -21,11 +21,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from pilotflow.errors import PilotflowError, SerializationError
+from pilotflow.made_anew import ANEW
 from pilotflow.memfile import MemoryFile, buffer_of, memory_by_value, size_of
 from pilotflow.names import found, importable_class, importable_function, resolve
 
@@ -98,11 +99,8 @@ class _Pickler(pickle.Pickler):
                 return obj.derivation()
             self.futures.append(obj)  # the pickler remembers objects, so each comes here once
             return _dependency, (len(self.futures) - 1,)
-        if kind is ModuleType:
-            return _module, (obj.__name__,)
-        if kind is memoryview:
-            return memory_by_value(obj)
-        return NotImplemented
+        reduce = _OTHERS.get(kind)
+        return NotImplemented if reduce is None else reduce(obj)
 
 
 # ---- packing --------------------------------------------------------------------------------
@@ -386,8 +384,15 @@ def _class_by_value(cls: type) -> Any:
     return reduce_class(cls)
 
 
+def _by_name(module: ModuleType) -> Any:
+    return _module, (module.__name__,)
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(name)
+
+
+_OTHERS: Final[dict[type, Callable[[Any], Any]]] = {ModuleType: _by_name, memoryview: memory_by_value, **ANEW}
 
 
 # ---- words for what failed ------------------------------------------------------------------
@@ -399,6 +404,10 @@ def remedy(error: BaseException) -> str:
         from pilotflow.missing import words  # only after a failure
 
         return f". {words(str(error.name), platform.node())}"
+    if isinstance(error, AttributeError) and "'__main__'" in str(error):
+        return (
+            ". It pickles as a name of the script, which workers do not run: define it in a module, which they import"
+        )
     if isinstance(error, AttributeError):
         return ". The worker imported another version of that module than the submitting program has"
     if type(error).__name__ == "AuthenticationError":  # of multiprocessing, which need not be imported for that

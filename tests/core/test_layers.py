@@ -41,6 +41,7 @@ LAYER_OF_MODULE = {
     "bodies": 0,
     "nested": 0,
     "byvalue": 0,
+    "made_anew": 0,
     "blame": 0,
     "damaged": 0,
     "remote_errors": 0,

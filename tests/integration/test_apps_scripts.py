@@ -337,3 +337,80 @@ def test_a_module_beside_the_script_is_the_one_that_workers_import_whatever_is_i
         """,
     )
     assert done.stdout == "mine mine mine\n"
+
+
+def test_a_script_uses_caches_dispatch_and_types_of_its_own_in_tasks(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import functools
+        from collections.abc import Callable
+        from typing import NewType, ParamSpec, TypeVar
+        import pilotflow as pf
+
+        Metres = NewType("Metres", float)
+        P = ParamSpec("P")
+        R = TypeVar("R")
+        calls = []
+
+        def traced(function: Callable[P, R]) -> Callable[P, R]:
+            @functools.wraps(function)
+            def call(*args: P.args, **kwargs: P.kwargs) -> R:
+                return function(*args, **kwargs)
+            return call
+
+        @functools.cache
+        def fibonacci(n):
+            calls.append(n)
+            return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+        @functools.singledispatch
+        def kind(value):
+            return "something"
+
+        @kind.register
+        def _(value: int):
+            return "a number"
+
+        class Sphere:
+            def __init__(self, radius): self.radius = radius
+            @functools.cached_property
+            def diameter(self): return 2 * self.radius
+            @functools.lru_cache(maxsize=3)
+            def scaled(self, by): return self.radius * by
+
+        @pf.python_app
+        def counted(n):
+            return fibonacci(n), len(calls)
+
+        @pf.python_app
+        def kinds(*values):
+            return [kind(value) for value in values]
+
+        @pf.python_app
+        def measure(sphere, length: Metres = Metres(2.0)) -> Metres:
+            return sphere.diameter, sphere.scaled(5), traced(lambda: length)()
+
+        class Missing:
+            def __reduce__(self): return "MISSING"
+        MISSING = Missing()
+
+        @pf.python_app
+        def given(value=MISSING):
+            return value is not MISSING
+
+        with pf.load(pf.Config.for_this_machine(max_workers=1)):
+            print(counted(20).result(), counted(20).result())
+            print(pf.python_app(fibonacci)(10).result(), pf.python_app(Sphere.scaled)(Sphere(2), 2).result())
+            print(kinds(1, "one").result(), measure(Sphere(1)).result())
+            try:
+                given().result()
+            except pf.SerializationError as error:
+                print(error)
+        """,
+    )
+    cached, called, measured, said = done.stdout.splitlines()
+    assert cached == "(6765, 21) (6765, 21)"  # the worker keeps what is cached, for its next tasks
+    assert (called, measured) == ("55 4", "['a number', 'something'] (2, 5, 2.0)")
+    assert "'MISSING'" in said
+    assert "define it in a module" in said
