@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pilotflow.core.blocks import BlockInfo
+from pilotflow.core.block_records import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
 from pilotflow.current import no_longer_current
 from pilotflow.display import Display, Look, Surface, executor_rows, waited_for

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pilotflow.core.addresses import endpoint_of, parse_ports
-from pilotflow.core.blocks import BlockLimits
+from pilotflow.core.block_records import BlockLimits
 from pilotflow.environments import node_environment
 from pilotflow.errors import ConfigError, PilotflowError
 from pilotflow.launchers.one_head import OneHeadLauncher

@@ -25,7 +25,6 @@ DRAIN_S: Final = 60.0
 """Managers that hold nothing and still do not leave a draining block are ended after this time."""
 CANCEL_AGAIN_S: Final = 30.0
 """A cancelled block that does not end is cancelled again after this time."""
-MAX_BACKOFF_S: Final = 60.0
 
 
 @dataclass(eq=False)
@@ -224,8 +223,3 @@ class Block:
         self.blamed.update(found)
         self.lost.clear()
         return found
-
-
-def backoff_s(times: int) -> float:
-    """Seconds to wait after something went wrong so many times in a row: 0, 1, 2, 4 ..."""
-    return 0.0 if times <= 1 else min(2.0 ** min(times - 2, 30), MAX_BACKOFF_S)

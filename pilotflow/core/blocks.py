@@ -45,36 +45,19 @@ from pilotflow.core.block_records import (
     RequestBlock,
     how_it_ended,
 )
-from pilotflow.core.block_state import LEAVE_S, LOST_S, STARTING, Block, backoff_s
+from pilotflow.core.block_state import LEAVE_S, LOST_S, STARTING, Block
 from pilotflow.core.node_losses import NodeLosses
 from pilotflow.core.scaling import IdleBlock, Queue, Supply
+from pilotflow.core.setbacks import Setbacks
 from pilotflow.core.shapes import Nodes
 from pilotflow.ids import UNREACHABLE
 from pilotflow.messages.records import BlockLoad
 from pilotflow.resources import Capacity, NodeShape
 
-__all__ = [
-    "Action",
-    "BlockInfo",
-    "BlockLimits",
-    "BlockScaler",
-    "BlockState",
-    "BlockStatus",
-    "CancelBlock",
-    "DrainBlock",
-    "DropBlock",
-    "GiveUp",
-    "Outlook",
-    "Phase",
-    "RequestBlock",
-]
-
 LOOK_S: Final = 1.0
 """While something is under way or waits, time may bring something to do this soon."""
 MISSING_S: Final = 10.0
 """A block that its provider does not know for this long has ended."""
-YOUNG_S: Final = 30.0
-"""A block lost within this time of its first manager is a sign that the next one will be lost as well."""
 KEEP_ENDED: Final = 200
 """Ended blocks that are remembered, for people."""
 
@@ -101,14 +84,10 @@ class BlockScaler:
         self._suspects: dict[str, Block] = {}  # blocks with managers that were lost
         self._haunted: dict[str, Block] = {}  # blocks that are over, and whose managers have not gone
         self._queue = Queue()
-        self._failures = 0  # start failures in a row
-        self._losses = 0  # blocks lost young, in a row
-        self._hold_until = -math.inf
-        self._last_failed = ""
+        self._setbacks = Setbacks()
         self._asked = 0  # blocks that somebody wants whatever the load, and that have not been requested
         self._more = 0  # blocks that may exist beyond the limit, because they were asked for
         self.given_up = False
-        self._hopeless = False  # no other try is worth it: managers cannot reach the run, or the provider says so
 
     # ---- what it tells ----------------------------------------------------------------------
 
@@ -126,7 +105,8 @@ class BlockScaler:
         """When `decide` may have something to do, if nothing is heard until then; never, if nothing is under way."""
         wanted = not self.given_up and (self._queue.classes or self._asked or self._below_floor() > 0)
         if wanted or self.changing or self._suspects or self._haunted:
-            return min(now + LOOK_S, self._hold_until if self._hold_until > now else math.inf)
+            hold_until = self._setbacks.hold_until
+            return min(now + LOOK_S, hold_until if hold_until > now else math.inf)
         limits = self._limits
         if len(self._live) <= limits.min_blocks:
             return math.inf
@@ -145,9 +125,10 @@ class BlockScaler:
 
     def outlook(self) -> Outlook:
         """What is to be expected."""
-        failed = self._ended.get(self._last_failed) if self._failures else None
+        setbacks = self._setbacks
+        failed = self._ended.get(setbacks.last_failed) if setbacks.failures else None
         name, how = (failed.name, failed.reason) if failed is not None else ("", "")
-        return Outlook(self.label, len(self._live), self._most, self._failures, name, how, self._hold_until)
+        return Outlook(self.label, len(self._live), self._most, setbacks.failures, name, how, setbacks.hold_until)
 
     def take_ends(self, now: float) -> list[tuple[str, float]]:
         """Blocks whose managers have not been told when they end, or that it has changed: seconds from now."""
@@ -187,7 +168,7 @@ class BlockScaler:
             coming=tuple(sorted(coming.items())),
             leased=leased,
             idle=tuple(idle.values()) if self._queue.classes else (),
-            failing=bool(self._failures or self._losses),
+            failing=self._setbacks.lasting,
         )
 
     # ---- what it is told --------------------------------------------------------------------
@@ -227,9 +208,9 @@ class BlockScaler:
             if self._bad_nodes.excluded(now):
                 self._bad_nodes.forgive()  # it may be that nothing is left without them
             elif hopeless and not self._nodes.kinds:
-                self._hopeless = True
+                self._setbacks.hopeless = True
             if not block.seen:
-                self._count_start_failure(block, now)
+                self._setbacks.on_not_started(block, now)
 
     def on_status(self, name: str, status: BlockStatus, now: float) -> None:
         """What the provider says about the block."""
@@ -245,7 +226,8 @@ class BlockScaler:
             block.missing_since = None
         block.heard(status, now)
         if status.state.terminal or status.state is BlockState.MISSING:
-            self._hopeless = self._hopeless or (status.hopeless and not self._nodes.kinds)
+            if status.hopeless and not self._nodes.kinds:
+                self._setbacks.hopeless = True
             self._on_end(block, status, now)
 
     def on_manager_up(self, name: str, node: str, capacity: Capacity, now: float) -> None:
@@ -264,9 +246,7 @@ class BlockScaler:
         block.lost.pop(node, None)
         block.left_planned = False
         self._nodes = self._nodes.learn(capacity)
-        self._failures = 0
-        if not self._losses:
-            self._hold_until = -math.inf
+        self._setbacks.on_joined()
         if block.phase in STARTING or block.phase is Phase.SUSPENDED:
             block.started = now if block.started is None else block.started
             block.enter(Phase.WORKING, now)
@@ -314,11 +294,10 @@ class BlockScaler:
         if self.given_up:
             return actions
         missing = max(wanted, self._below_floor(), self._asked)
-        tries = 1 if self._hopeless else max(1, self._limits.start_retries)
-        if not self._live and self._failures >= tries and missing > 0:
+        if not self._live and missing > 0 and self._setbacks.are_enough(self._limits.start_retries):
             self.given_up = True
-            why = self._ended[self._last_failed].why_given_up(self.label, self._failures)
-            return [*actions, GiveUp(why, self._last_failed)]
+            last = self._setbacks.last_failed
+            return [*actions, GiveUp(self._ended[last].why_given_up(self.label, self._setbacks.failures), last)]
         actions += self._scale_out(missing, now)
         actions += self._scale_in(now)
         return actions
@@ -328,9 +307,9 @@ class BlockScaler:
         for block in self._live.values():
             if why := block.why_end(self._limits.start_limit_s, now):
                 if block.phase is Phase.RUNNING:
-                    self._count_start_failure(block, now)
+                    self._setbacks.on_not_started(block, now)
                 elif block.deserted and block.phase is not Phase.ENDING:
-                    self._count_loss(block, now, planned=block.left_as_planned)
+                    self._setbacks.on_lost(block, now, planned=block.left_as_planned)
                 block.reason = why
                 block.enter(Phase.ENDING, now)
                 actions.append(CancelBlock(block.name))
@@ -353,9 +332,9 @@ class BlockScaler:
         return floor - sum(block.supplies for block in self._live.values())
 
     def _scale_out(self, missing: int, now: float) -> list[Action]:
-        if now < self._hold_until:
+        if now < self._setbacks.hold_until:
             return []
-        if self._failures:  # one try at a time until something joins
+        if self._setbacks.failures:  # one try at a time until something joins
             missing = min(missing, 0 if any(b.phase in STARTING for b in self._live.values()) else 1)
         requests = [self._request(now) for _ in range(min(missing, self._most - len(self._live)))]
         self._asked = max(0, self._asked - len(requests))
@@ -399,12 +378,12 @@ class BlockScaler:
         if asked:
             return
         if not block.seen:
-            self._count_start_failure(block, now)
+            self._setbacks.on_not_started(block, now)
             if status.exit_code == UNREACHABLE and not self._nodes.kinds:  # and none ever has: nor will the next
-                self._hopeless = True
+                self._setbacks.hopeless = True
         else:
             ended_well = status.state in {BlockState.COMPLETED, BlockState.TIMEOUT}
-            self._count_loss(block, now, planned=block.left_planned or ended_well)
+            self._setbacks.on_lost(block, now, planned=block.left_planned or ended_well)
 
     def _end(self, block: Block, reason: str, now: float) -> None:
         del self._live[block.name]
@@ -415,7 +394,7 @@ class BlockScaler:
         block.enter(Phase.ENDED, now)
         self._ended[block.name] = block
         if len(self._ended) > KEEP_ENDED:
-            del self._ended[next(name for name in self._ended if name != self._last_failed)]
+            del self._ended[next(name for name in self._ended if name != self._setbacks.last_failed)]
 
     def _judge_losses(self, now: float) -> None:
         """Hold lost managers against their nodes, when it is known what has become of the rest of their block."""
@@ -424,18 +403,3 @@ class BlockScaler:
             if over or now - max(block.lost.values(), default=-math.inf) >= LOST_S:
                 del self._suspects[name]
                 self._bad_nodes.on_lost(block.take_suspects(), now)
-
-    def _count_start_failure(self, block: Block, now: float) -> None:
-        if not block.counted:
-            block.counted = True
-            self._failures += 1
-            self._last_failed = block.name
-            self._hold_until = max(self._hold_until, now + backoff_s(self._failures))
-
-    def _count_loss(self, block: Block, now: float, *, planned: bool) -> None:
-        if block.counted:
-            return
-        block.counted = True
-        young = now - block.working_since < (LEAVE_S if planned else YOUNG_S)
-        self._losses = self._losses + 1 if young else 0
-        self._hold_until = max(self._hold_until, now + backoff_s(self._losses))

@@ -19,19 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from pilotflow.core.block_records import KnownBlock
-from pilotflow.core.blocks import (
+from pilotflow.core.block_records import (
     BlockInfo,
     BlockLimits,
-    BlockScaler,
     CancelBlock,
     DrainBlock,
     DropBlock,
     GiveUp,
+    KnownBlock,
     Outlook,
     Phase,
     RequestBlock,
 )
+from pilotflow.core.blocks import BlockScaler
 from pilotflow.core.scaling import Planner, Queue, Supply
 from pilotflow.errors import PilotflowError
 from pilotflow.messages.client import (

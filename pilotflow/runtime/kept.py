@@ -11,8 +11,8 @@ from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from pilotflow.core.block_records import KnownBlock
-from pilotflow.core.blocks import BlockLimits, BlockScaler, BlockState, BlockStatus, Outlook, Phase, RequestBlock
+from pilotflow.core.block_records import BlockLimits, BlockState, BlockStatus, KnownBlock, Outlook, Phase, RequestBlock
+from pilotflow.core.blocks import BlockScaler
 from pilotflow.errors import PilotflowError
 from pilotflow.launchers.base import Launcher
 from pilotflow.providers.base import BlockJob, Provider

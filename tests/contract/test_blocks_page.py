@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import msgpack
 
 from pilotflow.config.file import load_config
-from pilotflow.core import block_state, blocks, node_losses, scaling
+from pilotflow.core import node_losses, scaling, setbacks
 from pilotflow.core.block_records import BlockLimits
 from pilotflow.core.shapes import Nodes, why_nowhere
 from pilotflow.future_errors import error_of
@@ -43,8 +43,8 @@ def test_the_message_on_the_page_is_the_one_that_users_get() -> None:
 
 def test_the_numbers_on_the_page_are_those_of_the_code() -> None:
     assert f"a GPU counts as {scaling.GPU_CORES} cores" in PAGE
-    assert f"lost within {blocks.YOUNG_S:g} s" in PAGE
-    assert f"up to {block_state.MAX_BACKOFF_S:g} seconds" in PAGE
+    assert f"lost within {setbacks.YOUNG_S:g} s" in PAGE
+    assert f"up to {setbacks.MAX_BACKOFF_S:g} seconds" in PAGE
     assert (BlockLimits.start_retries, "after three in a row" in PAGE) == (3, True)
     assert (node_losses.LOSSES, node_losses.EXCLUDED_S) == (2, 3600.0)
     assert f"at most {node_losses.EXCLUDED_MAX} nodes" in PAGE

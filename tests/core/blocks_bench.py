@@ -7,16 +7,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from pilotflow.core.blocks import (
-    Action,
-    BlockLimits,
-    BlockScaler,
-    BlockState,
-    BlockStatus,
-    DropBlock,
-    Phase,
-    RequestBlock,
-)
+from pilotflow.core.block_records import Action, BlockLimits, BlockState, BlockStatus, DropBlock, Phase, RequestBlock
+from pilotflow.core.blocks import BlockScaler
 from pilotflow.core.scaling import Planner, Queue
 from pilotflow.messages.records import BlockLoad, ClassLoad
 from pilotflow.resources import BlockShape, Capacity, NodeShape, Request

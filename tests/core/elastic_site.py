@@ -7,9 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pilotflow.core.blocks import (
+from pilotflow.core.block_records import (
     BlockLimits,
-    BlockScaler,
     BlockState,
     BlockStatus,
     CancelBlock,
@@ -18,6 +17,7 @@ from pilotflow.core.blocks import (
     Phase,
     RequestBlock,
 )
+from pilotflow.core.blocks import BlockScaler
 from pilotflow.core.scaling import Planner, Queue
 from pilotflow.messages.client import DefineExecutors, DrainBlocks, FailExecutor, Load, ManagerDown, ManagerUp
 from pilotflow.resources import BlockShape, NodeShape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase
+from pilotflow.core.block_records import BlockState, BlockStatus, CancelBlock, GiveUp, Phase
 from tests.core.blocks_bench import FAILED, RUNNING, Bench
 
 PENDING_AGAIN = BlockStatus(BlockState.PENDING, "BeginTime")

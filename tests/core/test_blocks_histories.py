@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from pilotflow.core.blocks import (
+from pilotflow.core.block_records import (
     Action,
     BlockLimits,
-    BlockScaler,
     BlockState,
     BlockStatus,
     CancelBlock,
@@ -21,6 +20,7 @@ from pilotflow.core.blocks import (
     Phase,
     RequestBlock,
 )
+from pilotflow.core.blocks import BlockScaler
 from pilotflow.core.scaling import Planner, Queue
 from pilotflow.messages.records import BlockLoad, ClassLoad
 from pilotflow.resources import Capacity, Request

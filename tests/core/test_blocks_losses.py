@@ -6,8 +6,9 @@ import pytest
 
 from pilotflow.core import blocks as rules
 from pilotflow.core import node_losses
+from pilotflow.core.block_records import BlockState, BlockStatus, CancelBlock, GiveUp, Phase, RequestBlock
 from pilotflow.core.block_state import CANCEL_AGAIN_S, LOST_S
-from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, GiveUp, Phase, RequestBlock
+from pilotflow.core.setbacks import YOUNG_S
 from pilotflow.ids import UNREACHABLE
 from tests.core.blocks_bench import DONE, FAILED, RUNNING, Bench
 
@@ -68,7 +69,7 @@ def test_a_long_life_is_followed_by_a_prompt_replacement() -> None:
     bench = Bench(max_blocks=1)
     for _ in range(5):
         (name,) = bench.working()
-        bench.now += rules.YOUNG_S
+        bench.now += YOUNG_S
         bench.load(queued=1)
         bench.status(name, FAILED)
 

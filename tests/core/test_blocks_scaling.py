@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pilotflow.core.block_records import BlockState, BlockStatus, CancelBlock, DrainBlock, Phase, RequestBlock
 from pilotflow.core.block_state import DRAIN_S, LEAVE_S
-from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, DrainBlock, Phase, RequestBlock
 from pilotflow.resources import Request
 from tests.core.blocks_bench import DONE, FAILED, Bench
 

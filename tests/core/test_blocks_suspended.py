@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pilotflow.core.block_records import BlockState, BlockStatus, CancelBlock, Phase, RequestBlock
 from pilotflow.core.block_state import ASK_S, LOST_S
-from pilotflow.core.blocks import BlockState, BlockStatus, CancelBlock, Phase, RequestBlock
 from tests.core.blocks_bench import DONE, RUNNING, Bench
 
 SUSPENDED = BlockStatus(BlockState.SUSPENDED, "", None, 500.0)

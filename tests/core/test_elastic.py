@@ -7,7 +7,7 @@ from random import Random
 import msgspec
 import pytest
 
-from pilotflow.core.blocks import Phase
+from pilotflow.core.block_records import Phase
 from pilotflow.messages.records import Status
 from pilotflow.resources import NodeShape, Request
 from pilotflow.testing.simulator import Plan, SimFuture

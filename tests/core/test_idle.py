@@ -8,8 +8,9 @@ from math import inf
 import pytest
 
 from pilotflow.core.beats import beat_s, next_beat
+from pilotflow.core.block_records import DrainBlock
 from pilotflow.core.block_state import LOST_S
-from pilotflow.core.blocks import LOOK_S, DrainBlock
+from pilotflow.core.blocks import LOOK_S
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.providers.local import LocalProvider
 from pilotflow.runtime.kept import Kept, KeptExecutor

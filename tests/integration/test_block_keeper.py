@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from pilotflow.core.blocks import BlockLimits, BlockStatus, Phase
+from pilotflow.core.block_records import BlockLimits, BlockStatus, Phase
 from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.messages.client import ClientMessage, DrainBlocks, FailExecutor, LiveBlocks, Load, ManagerDown, ManagerUp
 from pilotflow.messages.records import BlockLoad, ClassLoad

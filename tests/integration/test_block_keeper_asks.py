@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from pilotflow.core.blocks import BlockStatus
+from pilotflow.core.block_records import BlockStatus
 from pilotflow.runtime.block_keeper import BlockKeeper
 from tests.integration.test_block_keeper import Client, Deaf, down, keeping, kept, manager_pid
 

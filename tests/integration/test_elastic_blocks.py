@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pilotflow import Config, ConfigError, ExecutorConfig, LocalProvider, Run, load, python_app
-from pilotflow.core.blocks import Phase
+from pilotflow.core.block_records import Phase
 from pilotflow.errors import RequestTooLarge
 from tests.integration import elastic_tasks as tasks
 from tests.integration.faults import nothing_left
