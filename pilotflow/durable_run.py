@@ -16,7 +16,7 @@ from pilotflow.runtime import leftovers, socket_directories
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import Connection, Keys, read_connection
+from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.durable import Durable
 from pilotflow.runtime.durable_client import DurableClient
 from pilotflow.runtime.interchange_process import TakenOver
@@ -69,7 +69,7 @@ class DurableRun(Run):
         made = super()._connection(config)
         with contextlib.suppress(ConfigError):  # the first life has none
             before = read_connection(self._connection_file)
-            if before.run_id == made.run_id and before.keys != Keys() and made.keys != Keys():
+            if before.run_id == made.run_id and before.encrypted and made.encrypted:
                 made = msgspec.structs.replace(made, keys=before.keys)  # links between nodes of a block use them, too
         return msgspec.structs.replace(made, epoch=durable.epoch, keep_s=durable.keep_s)
 

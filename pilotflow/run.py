@@ -39,7 +39,7 @@ from pilotflow.runtime import leftovers, node_files, rundir, socket_directories
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
-from pilotflow.runtime.connection import Connection, Keys, write_connection
+from pilotflow.runtime.connection import Connection, write_connection
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
@@ -115,7 +115,6 @@ class Run:
         self._connection_file = self.directory / "connection.json"
         mark = {RUN_VARIABLE: self._mark()}
         connection = self._find_interchange(config, mark, undo)
-        over_tcp = any(endpoint.startswith("tcp:") for endpoint in connection.managers)
         kept = kept_executors(config, self.directory, self._connection_file, mark)
         providers = [one.provider for one in kept if not connection.keep_s]  # else its jobs are for the next program
         self._guard = BlockGuard(self.directory, self._interchange.pid, providers)
@@ -133,7 +132,7 @@ class Run:
             self.client.say(DefineSetup(label, payload))
         self._prepare()
         self.client.start()
-        if not over_tcp:  # else the interchange chooses its port first
+        if not connection.over_tcp:  # else the interchange chooses its port first
             self._keeper.start()
         leftovers.end_those_of_dead_programs(self._log)
         socket_directories.remove_dead(self._sockets.parent, self._log)
@@ -143,7 +142,7 @@ class Run:
                 raise self._interchange.why_no_start()
         if self.client.failure is not None:
             raise self._interchange.why_no_start()
-        if over_tcp:
+        if connection.over_tcp:
             self._keeper.start()
         if config.cache is not None:
             _ = self.memo  # a directory that cannot be used is told now
@@ -169,7 +168,7 @@ class Run:
             write_connection(self._connection_file, connection)
         except OSError as error:
             raise rundir.cannot_write(self.directory, error) from None
-        if connection.keys == Keys() and any(endpoint.startswith("tcp:") for endpoint in connection.managers):
+        if connection.over_tcp and not connection.encrypted:
             self._log.warning(NOT_ENCRYPTED)
         self._interchange: InterchangeProcess | TakenOver = InterchangeProcess(connection, self._connection_file, mark)
         undo.callback(self._interchange.kill)

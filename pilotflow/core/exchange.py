@@ -71,18 +71,7 @@ GENERATION = 1 << 10
 
 
 class Exchange(Desk):
-    """State of one run's interchange.
-
-    Args:
-        run_id: the run it serves.
-        epoch: how often the run has been started or resumed, from 1.
-        version, python: ours; managers with another are refused.
-        heartbeat_limit_s: a manager silent for longer is lost.
-        resubmit_grace_s: after a restart, work that was handed out before waits this long for
-            the managers that hold it to come back.
-        pid: of its process.
-        sort_method: which of the tasks of equal priority come first.
-    """
+    """What the client says, and when everybody is answered. See `Ledger` for the arguments."""
 
     def on_client(self, key: Hashable, messages: Sequence[ClientMessage], frames: Sequence[Any], now: float) -> None:
         """What the client said.

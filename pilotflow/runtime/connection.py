@@ -61,6 +61,16 @@ class Connection(msgspec.Struct, frozen=True):
     scratch: str = ""
 
     @property
+    def over_tcp(self) -> bool:
+        """Whether managers may be on other hosts."""
+        return any(endpoint.startswith("tcp:") for endpoint in self.managers)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether links over TCP have keys."""
+        return self.keys != Keys()
+
+    @property
     def scratch_here(self) -> str:
         """Where tasks' scratch directories are made on this host; variables such as `$TMPDIR` are those of this process."""
         return os.path.expandvars(self.scratch) if self.scratch else os.path.join(self.directory, "scratch")
