@@ -20,7 +20,8 @@ from pilotflow.errors import ConfigError
 from pilotflow.files import File
 from pilotflow.futures import AppFuture, PartFuture
 from pilotflow.run import Run
-from pilotflow.runtime.tasks import AsyncCall, BashCall, InSetting, Output, PythonCall, Setting, second
+from pilotflow.runtime.task_output import Output
+from pilotflow.runtime.tasks import AsyncCall, BashCall, InSetting, PythonCall, Setting, second
 from pilotflow.units import kind, show
 
 CALL_WORDS: Final = ("stdout", "stderr", "inputs", "outputs", "label")

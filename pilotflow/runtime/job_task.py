@@ -22,9 +22,10 @@ import msgspec
 from pilotflow.context import RUNNING, Seated
 from pilotflow.damaged import damaged_module
 from pilotflow.errors import TaskTimeout
+from pilotflow.runtime.commands import plain_argv
 from pilotflow.runtime.spreading import spread_over
 from pilotflow.runtime.tails import tail
-from pilotflow.runtime.tasks import flush_output, plain_argv
+from pilotflow.runtime.task_output import flush_output
 from pilotflow.runtime.worker_files import NODES, of_worker
 
 MISSING_OUTPUT: Final = 1

@@ -26,7 +26,8 @@ from pilotflow.remote_errors import pack_exception
 from pilotflow.runtime import ranks_files
 from pilotflow.runtime.pythons import Python
 from pilotflow.runtime.ranks_files import CallFile, ResultFile
-from pilotflow.runtime.tasks import Output, Setting, flush_output
+from pilotflow.runtime.task_output import Output, flush_output
+from pilotflow.runtime.tasks import Setting
 from pilotflow.serialize import Packed, pack, unpack_call
 
 FAILED: Final = 1

@@ -5,38 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pilotflow.context import SCRATCH_VARIABLE, scratch_directory
 from pilotflow.errors import BashExitError, ConfigError, DependencyError, MissingOutputs, StagingError
 from pilotflow.launchers.nesting import refuse_nested
 from pilotflow.remote_errors import add_note
+from pilotflow.runtime.commands import run_command
 from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.tails import tail
-
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*")
-"""A command without anything that a shell would interpret."""
-_SHELL_WORDS = frozenset(
-    "alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare "  # noqa: SIM905  a line a word would hide the code below
-    "dirs disown do done echo elif else enable esac eval exec exit export fc fg fi for function getopts hash "
-    "help history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return "
-    "select set shift shopt source suspend test then time times trap type typeset ulimit umask unalias unset until "
-    "wait while".split()
-)
-"""Builtins and reserved words of bash: a command that begins with one needs the shell."""
-
-
-class Output(NamedTuple):
-    """Where a task's output goes: (path, mode) for each stream, or None to leave it."""
-
-    stdout: tuple[str, str] | None
-    stderr: tuple[str, str] | None
+from pilotflow.runtime.task_output import Output, redirected
 
 
 class AsyncCall:
@@ -60,7 +40,7 @@ class PythonCall:
 
     def __call__(self, output: Output, /, *args: Any, **kwargs: Any) -> Any:
         """Call it; raises what it raises."""
-        with _redirected(output):
+        with redirected(output):
             return self.function(*args, **kwargs)
 
 
@@ -312,119 +292,3 @@ def described(function: Callable[..., Any] | OtherForm) -> tuple[str, tuple[str,
     if function is invoke:
         return "call", ("function",)
     return getattr(function, "__name__", type(function).__name__), ()
-
-
-def run_command(command: str, output: Output, stderr: int = -1) -> int:
-    """Run a command in bash, or without it if it needs none; returns its exit code.
-
-    The code is minus the signal's number if a signal ended it.
-
-    Args:
-        command: what to run.
-        output: files for its streams.
-        stderr: what else is to be its stderr, an open file; -1 for ours.
-
-    Raises:
-        ConfigError: an output file cannot be opened.
-    """
-    with opened(output) as files:
-        actions = [(os.POSIX_SPAWN_DUP2, file, fd) for fd, file in files]
-        if stderr >= 0:
-            actions.append((os.POSIX_SPAWN_DUP2, stderr, 2))
-        flush_output()
-        argv = plain_argv(command)
-        try:
-            pid = _spawn(argv or in_bash(command), actions)
-        except OSError:  # gone since it was looked up, or a script without a first line: bash knows what to do
-            if argv is None:
-                raise
-            pid = _spawn(in_bash(command), actions)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def in_bash(command: str) -> list[str]:
-    """The argument list that has bash run a command."""
-    return ["/bin/bash", "-c", command]
-
-
-def _spawn(argv: list[str], actions: list[tuple[int, int, int]]) -> int:
-    return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGPIPE, signal.SIGINT])
-
-
-def plain_argv(command: str) -> list[str] | None:
-    """The argument list of a command that means the same with and without a shell, or None."""
-    command = command.strip(" ")
-    if not _PLAIN.fullmatch(command):
-        return None
-    argv = command.split()
-    if argv[0] in _SHELL_WORDS or "=" in argv[0] or argv[0].startswith("-"):
-        return None
-    program = _program(argv[0], os.environ.get("PATH", os.defpath))
-    return None if program is None else [program, *argv[1:]]
-
-
-@lru_cache(maxsize=256)
-def _program(name: str, path: str) -> str | None:
-    import shutil  # it takes a while, and only commands need it
-
-    return shutil.which(name, path=path)
-
-
-def flush_output() -> None:
-    """Bring what was printed to its file; a task may have closed or replaced the streams."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue
-
-
-@contextlib.contextmanager
-def opened(output: Output) -> Iterator[list[tuple[int, int]]]:
-    """(1 or 2, descriptor of its file) for each stream that has one; both may have the same.
-
-    Raises:
-        ConfigError: a file cannot be written to.
-    """
-    files: list[tuple[int, int]] = []
-    by_path: dict[str, int] = {}
-    try:
-        for fd, target in ((1, output.stdout), (2, output.stderr)):
-            if target is None:
-                continue
-            path, mode = target
-            if path not in by_path:
-                try:
-                    os.makedirs(os.path.dirname(path), exist_ok=True)
-                    by_path[path] = os.open(path, _flags(mode), 0o666)
-                except OSError as error:
-                    raise ConfigError(
-                        f"the task's {'stdout' if fd == 1 else 'stderr'} cannot go to {path} on {socket.gethostname()}: "
-                        f"{error}. Name a file in a directory where every node can write, or use AUTO_LOGNAME."
-                    ) from None
-            files.append((fd, by_path[path]))
-        yield files
-    finally:
-        for opened in by_path.values():
-            os.close(opened)
-
-
-@contextlib.contextmanager
-def _redirected(output: Output) -> Iterator[None]:
-    """Descriptors 1 and 2 go to files, so that C code and child processes write there too."""
-    with opened(output) as files:
-        flush_output()
-        saved = [(fd, os.dup(fd)) for fd, _ in files]
-        for fd, file in files:
-            os.dup2(file, fd)
-    try:
-        yield
-    finally:
-        flush_output()
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)
-
-
-def _flags(mode: str) -> int:
-    return os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if mode.startswith("w") else os.O_APPEND)

@@ -23,19 +23,10 @@ from pilotflow.errors import ConfigError
 from pilotflow.messages.records import Excess, Status, Task, encode_excess
 from pilotflow.resources import Request
 from pilotflow.runtime.calls import Calls
+from pilotflow.runtime.commands import in_bash
 from pilotflow.runtime.own_stderr import OWN_STDERR
-from pilotflow.runtime.tasks import (
-    BashCall,
-    InSetting,
-    OtherForm,
-    Output,
-    PythonCall,
-    Setting,
-    described,
-    in_bash,
-    is_command,
-    opened,
-)
+from pilotflow.runtime.task_output import Output, opened
+from pilotflow.runtime.tasks import BashCall, InSetting, OtherForm, PythonCall, Setting, described, is_command
 from pilotflow.serialize import Packed
 
 GRACE_S: Final = 5.0

@@ -28,7 +28,7 @@ from pilotflow.runtime.calls import Calls
 from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.process_name import name_process
 from pilotflow.runtime.set_up import call_setup
-from pilotflow.runtime.tasks import flush_output
+from pilotflow.runtime.task_output import flush_output
 
 MEASURED_FROM_US = 1_000
 """CPU time of a task's processes is asked for if it has run for so long; to ask takes a microsecond."""

@@ -19,7 +19,8 @@ from pilotflow.messages.records import Task
 from pilotflow.runtime.link import Sit
 from pilotflow.runtime.own_stderr import LOOK_EVERY, OWN_STDERR, OwnStderr
 from pilotflow.runtime.tails import LINE_CHARS, TAIL_BYTES, last_lines, tail
-from pilotflow.runtime.tasks import BashCall, Output
+from pilotflow.runtime.task_output import Output
+from pilotflow.runtime.tasks import BashCall
 from pilotflow.runtime.worker_files import KEPT_BYTES, MOST_BYTES, STDERR, of_worker, remove_left, shorten_left
 from tests.waiting import until
 
@@ -209,7 +210,8 @@ from pilotflow.context import RUNNING
 from pilotflow.messages.records import Task
 from pilotflow.runtime.link import Sit
 from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
-from pilotflow.runtime.tasks import BashCall, Output
+from pilotflow.runtime.task_output import Output
+from pilotflow.runtime.tasks import BashCall
 
 RUNNING.set((Task(1, 1, 1, 1, b""), 0, Sit((), (), None, {}, None, None, run_directory=sys.argv[1]), {}))
 OWN_STDERR.set(OwnStderr())

@@ -11,10 +11,12 @@ import pytest
 from pilotflow.context import RUNNING
 from pilotflow.errors import BashExitError, ConfigError
 from pilotflow.messages.records import Task
+from pilotflow.runtime.commands import plain_argv, run_command
 from pilotflow.runtime.link import Sit
 from pilotflow.runtime.own_stderr import OWN_STDERR, OwnStderr
 from pilotflow.runtime.tails import tail
-from pilotflow.runtime.tasks import BashCall, Output, PythonCall, plain_argv, run_command
+from pilotflow.runtime.task_output import Output
+from pilotflow.runtime.tasks import BashCall, PythonCall
 from pilotflow.runtime.worker_files import NODES, STDERR, of_worker, remove_left
 
 NOWHERE = Output(None, None)

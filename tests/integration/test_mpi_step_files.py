@@ -13,7 +13,8 @@ import pytest
 from pilotflow.bodies import pack_function
 from pilotflow.errors import MissingOutputs, RankError
 from pilotflow.runtime.head_agent import RankCall
-from pilotflow.runtime.tasks import BashCall, InSetting, Output, PythonCall, Setting
+from pilotflow.runtime.task_output import Output
+from pilotflow.runtime.tasks import BashCall, InSetting, PythonCall, Setting
 from tests.integration import mpi_tasks as tasks
 from tests.integration.step_tools import call_of, error_of, local, outcome, runner, value_of
 
