@@ -1,7 +1,7 @@
 """Blocks as batch jobs of Slurm: sbatch, squeue, sacct and scancel, each asked with a time limit.
 
-What the commands are given is made by `slurm_script`, what they answer is read by `slurm_text` and judged by
-`slurm_words`, all pure.
+`slurm_commands` runs them. What they are given is made by `slurm_script`, what they answer is read by `slurm_text`
+and judged by `slurm_words`, all pure.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
@@ -21,6 +20,7 @@ from pilotflow.launchers.single_node import SingleNodeLauncher
 from pilotflow.launchers.srun import SrunLauncher
 from pilotflow.providers import slurm_script, slurm_text, slurm_words
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider, SubmitLater, SubmitRefused
+from pilotflow.providers.slurm_commands import NoAnswer, by_cluster, cancel_commands, job_of, run, said_by
 from pilotflow.resources import NodeShape
 from pilotflow.typechecks import field_error
 
@@ -30,7 +30,6 @@ FULL_S: Final = 30.0
 """When Slurm takes no more jobs of ours, it is asked again after this time."""
 AWAY_S: Final = 5.0
 """And after this when it does not answer."""
-_MAX_ARGS: Final = 1000
 
 
 @dataclass
@@ -194,13 +193,13 @@ class SlurmProvider(Provider):
             done = self._call(
                 "sbatch", "--parsable", *clusters, str(job.script), environment=self._environment_of_sbatch(job)
             )
-        except _NoAnswer as error:
+        except NoAnswer as error:
             self._memory.unsure[slurm_script.job_name(job)] = 3
             raise SubmitLater(f"{error}; block {job.name} is handed in again", AWAY_S) from None
         batch_id = slurm_text.read_submitted(done.stdout) if done.returncode == 0 else None
         if batch_id is not None:
             return batch_id
-        said = _said(done)
+        said = said_by(done)
         if slurm_words.FULL.search(said):
             raise SubmitLater(f"Slurm takes no more jobs of yours now: {said}", FULL_S)
         if slurm_words.AWAY.search(said) and self.clusters is None:
@@ -214,7 +213,7 @@ class SlurmProvider(Provider):
         self._end_unsure()
         asked = [batch_id for batch_id in ids if batch_id not in memory.final]
         rows: dict[str, slurm_text.Row] = {}
-        for cluster, jobs in _by_cluster(asked).items():
+        for cluster, jobs in by_cluster(asked).items():
             for at in range(0, len(jobs), self.status_batch_size):
                 some = jobs[at : at + self.status_batch_size]
                 rows.update(self._look_up(cluster, some))
@@ -233,17 +232,17 @@ class SlurmProvider(Provider):
 
     def cancel(self, ids: Sequence[str]) -> None:
         """See `Provider.cancel`."""
-        wanted = [batch_id for batch_id in ids if batch_id not in self._memory.final and _job_of(batch_id).isdecimal()]
-        for argv in _cancel_commands(wanted):
+        wanted = [batch_id for batch_id in ids if batch_id not in self._memory.final and job_of(batch_id).isdecimal()]
+        for argv in cancel_commands(wanted):
             done = self._call(*argv)
-            said = _said(done)
+            said = said_by(done)
             if done.returncode and slurm_words.AWAY.search(said):
                 raise InfrastructureError(f"scancel: {said}")
         self._memory.cancelled.update(wanted)
 
     def cancel_argv(self, ids: Sequence[str]) -> tuple[str, ...]:
         """See `Provider.cancel_argv`."""
-        commands = _cancel_commands([batch_id for batch_id in ids if _job_of(batch_id).isdecimal()])
+        commands = cancel_commands([batch_id for batch_id in ids if job_of(batch_id).isdecimal()])
         if not commands:
             return ("true",)
         if len(commands) == 1:
@@ -282,7 +281,7 @@ class SlurmProvider(Provider):
         where = [f"--clusters={cluster}"] if cluster else []
         query = ("--noheader", "--states=all", f"--jobs={','.join(jobs)}", f"--Format={slurm_text.SQUEUE_FORMAT}")
         done = self._call("squeue", *where, *query, environment={**os.environ, "SLURM_TIME_FORMAT": "%s"})
-        said = _said(done)
+        said = said_by(done)
         if done.returncode and not slurm_words.UNKNOWN_JOB.search(said):
             raise InfrastructureError(f"squeue: {said}")
         rows = {row.job: row for row in slurm_text.read_squeue(done.stdout)}
@@ -301,7 +300,7 @@ class SlurmProvider(Provider):
         except InfrastructureError:  # a slow database must not hide what squeue has said
             return []
         if done.returncode:
-            if slurm_words.NO_ACCOUNTING.search(_said(done)):
+            if slurm_words.NO_ACCOUNTING.search(said_by(done)):
                 self._memory.accounting = False
             return []
         self._memory.accounting = True
@@ -348,33 +347,7 @@ class SlurmProvider(Provider):
         return sorted(set(done.stdout.split())) if done.returncode == 0 else []
 
     def _call(self, *argv: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command of Slurm.
-
-        Raises:
-            InfrastructureError: there is no such command, or it gave no answer in time.
-        """
-        try:
-            return subprocess.run(
-                argv,
-                env=None if environment is None else dict(environment),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=self.cmd_timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise _NoAnswer(f"{argv[0]} has not answered within {self.cmd_timeout_s:g} s (cmd_timeout)") from None
-        except FileNotFoundError:
-            raise InfrastructureError(
-                f"There is no {argv[0]} on PATH here. Run this where Slurm's commands are, such as a login node, or load "
-                "the module that has them."
-            ) from None
-
-
-class _NoAnswer(InfrastructureError):
-    """A command took too long."""
+        return run(argv, self.cmd_timeout_s, environment)
 
 
 def _parse_durations(provider: SlurmProvider) -> None:
@@ -389,34 +362,3 @@ def _parse_durations(provider: SlurmProvider) -> None:
         if seconds < least:
             raise field_error(provider, key, f"{show(getattr(provider, key))} is less than {least} s.")
         object.__setattr__(provider, key, seconds)
-
-
-def _job_of(batch_id: str) -> str:
-    return batch_id.partition(";")[0]
-
-
-def _by_cluster(ids: Iterable[str]) -> dict[str, list[str]]:
-    """Job ids by their cluster, "" for the default one."""
-    found = defaultdict[str, list[str]](list)
-    for batch_id in ids:
-        job, _, cluster = batch_id.partition(";")
-        if job.isdecimal():
-            found[cluster].append(job)
-    return found
-
-
-def _cancel_commands(ids: Sequence[str]) -> list[tuple[str, ...]]:
-    """The commands that cancel these jobs, some hundreds at once."""
-    commands: list[tuple[str, ...]] = []
-    for cluster, jobs in _by_cluster(ids).items():
-        where = (f"--clusters={cluster}",) if cluster else ()
-        commands += [("scancel", *where, *jobs[at : at + _MAX_ARGS]) for at in range(0, len(jobs), _MAX_ARGS)]
-    return commands
-
-
-def _said(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command has complained about, on one line and without its name."""
-    lines = [
-        line.removeprefix(f"{done.args[0]}: ").removeprefix("error: ").strip() for line in done.stderr.splitlines()
-    ]
-    return "; ".join(dict.fromkeys(line.rstrip(".") for line in lines if line)) or f"exit code {done.returncode}"

@@ -128,7 +128,9 @@ def test_async_functions_run_to_their_end_and_generators_are_refused() -> None:
     for decorator in decorators:
         with pytest.raises(ConfigError, match=r"cannot decorate 'count', which yields: .* Return a list"):
             decorator(count)
-    with pytest.raises(pf.SerializationError, match=r"the result of .* \(generator\) .* return a list of what it yields"):
+    with pytest.raises(
+        pf.SerializationError, match=r"the result of .* \(generator\) .* return a list of what it yields"
+    ):
         pf.python_app(lambda: (i for i in range(3)))().result()
 
 

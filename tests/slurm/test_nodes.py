@@ -231,7 +231,8 @@ def test_a_thousand_blocks_are_cancelled_by_few_commands(cluster: Cluster, tmp_p
 
 
 def cancel_many() -> None:
-    from pilotflow.providers.slurm import SlurmProvider, _cancel_commands
+    from pilotflow.providers.slurm import SlurmProvider
+    from pilotflow.providers.slurm_commands import cancel_commands
     from tests.core.test_slurm_script import job
 
     provider = SlurmProvider(submit_rate=1000, cores_per_node=1, scheduler_options="#SBATCH --hold")
@@ -242,4 +243,4 @@ def cancel_many() -> None:
     statuses = provider.status(ids)
     assert {status.state.value for status in statuses.values()} == {"pending"}
     provider.cancel(ids)
-    print(len(_cancel_commands(ids)))
+    print(len(cancel_commands(ids)))
