@@ -10,18 +10,18 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
+from pilotflow.core.planning_records import Allocations, Forecast, PlannedJob, Span, World
 from pilotflow.core.scheduler import Scheduler
 from pilotflow.core.supply import Manager, RequestClass
-from pilotflow.core.triggers import Moment, Trigger
-from pilotflow.core.workflow import JobGraph, JobLike
+from pilotflow.core.triggers import Trigger
+from pilotflow.core.workflow import JobGraph
 from pilotflow.messages.records import Task
-from pilotflow.resources import Capacity, Request, SortMethod
+from pilotflow.resources import Request
 
 CRASH_LIMIT: Final = 5
 PLANNED_ENDS: Final = 2
@@ -29,113 +29,6 @@ PLANNED_ENDS: Final = 2
 END_MARGIN_S: Final = 5.0
 END_SHARE: Final = 0.1
 """A manager leaves so long before its walltime is over, or this share of it, whichever is less."""
-
-
-class PlannedJob(JobLike, Protocol):
-    """What must be known of a job."""
-
-    @property
-    def request(self) -> Request:
-        """What it asks for, per node."""
-
-
-@dataclass(frozen=True)
-class Allocations:
-    """Batch jobs of one kind.
-
-    Attributes:
-        executor: the label that jobs are bound to.
-        capacity: what each node has.
-        nodes: of each batch job.
-        count: how many batch jobs.
-        walltime_s: how long each may live; infinite for no limit.
-        wait_s: how long each waits in the queue if there are nodes.
-        partition: batch jobs of one partition share its nodes.
-        after: they are asked for when all of these jobs are ready (or complete); None for at the start.
-        when: ready or complete.
-        one_head: one manager has all nodes of a batch job, see `BlockShape`.
-    """
-
-    executor: str
-    capacity: Capacity
-    nodes: int = 1
-    count: int = 1
-    walltime_s: float = inf
-    wait_s: float = 0.0
-    partition: str = ""
-    after: tuple[int, ...] | None = None
-    when: Moment = Moment.READY
-    one_head: bool = False
-
-
-@dataclass(frozen=True)
-class World:
-    """What holds for all allocations.
-
-    Attributes:
-        idle_s: a batch job without work for so long ends.
-        block_start_s: from the start of a batch job to its first task.
-        job_start_s: what each job takes beside its own time.
-        partition_nodes: how many nodes a partition has; no limit where it is not named.
-        sort_method: which jobs come first.
-    """
-
-    idle_s: float = 120.0
-    block_start_s: float = 0.0
-    job_start_s: float = 0.0
-    partition_nodes: tuple[tuple[str, int], ...] = ()
-    sort_method: SortMethod = SortMethod.GPUS_RUNTIME_MEMORY
-
-
-@dataclass
-class Span:
-    """The life of one batch job.
-
-    Attributes:
-        kind: its place in the list of allocations.
-        asked_s, start_s, end_s: when; the start is infinite if it never came.
-        last_s: when its last job ended.
-        needs_s: the walltime that would have been enough to start everything it started.
-    """
-
-    kind: int
-    asked_s: float
-    start_s: float = inf
-    end_s: float = inf
-    last_s: float = 0.0
-    needs_s: float = 0.0
-
-
-@dataclass
-class Forecast:
-    """What came of it.
-
-    Attributes:
-        makespan_s: from the start to the end of the last job.
-        node_s: the time of all nodes, from the start to the end of their batch jobs.
-        busy_s: of that, the share that jobs held: of a node that of its scarcest resource.
-        spans: the batch jobs.
-        unfinished: jobs that never ended well: nothing there takes them, or their allocation ended too soon.
-        starts, ends: of each job.
-    """
-
-    makespan_s: float = 0.0
-    node_s: float = 0.0
-    busy_s: float = 0.0
-    spans: list[Span] = field(default_factory=list)
-    unfinished: list[int] = field(default_factory=list)
-    starts: dict[int, float] = field(default_factory=dict)
-    ends: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def idle_share(self) -> float:
-        """Share of the nodes' time that no job held."""
-        return 1.0 - self.busy_s / self.node_s if self.node_s else 0.0
-
-    @property
-    def batch_jobs(self) -> int:
-        """Batch jobs that started."""
-        return sum(span.start_s < inf for span in self.spans)
 
 
 def forecast(

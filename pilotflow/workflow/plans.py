@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Final
 
 from pilotflow.core.job_states import JobState
-from pilotflow.core.planning import END_MARGIN_S, Forecast, World, forecast
+from pilotflow.core.planning import END_MARGIN_S, forecast
+from pilotflow.core.planning_records import Forecast, World
 from pilotflow.errors import ConfigError
 from pilotflow.units import counted
 from pilotflow.workflow.history import History

@@ -15,7 +15,7 @@ from typing import Final
 
 from pilotflow.config.policy import LocatedPolicy
 from pilotflow.config.site import Partition, Site
-from pilotflow.core.planning import Allocations
+from pilotflow.core.planning_records import Allocations
 from pilotflow.core.shapes import fits
 from pilotflow.core.triggers import Moment
 from pilotflow.resources import Capacity, NodeShape, Request

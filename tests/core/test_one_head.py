@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pilotflow.core.hope import Hope, Verdict
-from pilotflow.core.planning import Allocations, forecast
+from pilotflow.core.planning import forecast
+from pilotflow.core.planning_records import Allocations
 from pilotflow.core.scaling import IdleBlock, Planner, Queue, Supply
 from pilotflow.core.shapes import Nodes
 from pilotflow.core.supply import Manager, RequestClass

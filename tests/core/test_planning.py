@@ -8,7 +8,8 @@ from math import inf
 
 import pytest
 
-from pilotflow.core.planning import Allocations, Forecast, World, forecast
+from pilotflow.core.planning import forecast
+from pilotflow.core.planning_records import Allocations, Forecast, World
 from pilotflow.core.triggers import Moment
 from pilotflow.resources import DEFAULT_REQUEST, Capacity, Request
 
