@@ -104,6 +104,7 @@ class Client(ClientCalls):
         self._idle = threading.Condition()
         self._idlers = 0  # threads that wait for that
         self._outstanding = 0
+        self._taken = 0  # out of the inbox, perhaps not in the book yet
         self._has_ended = False  # the loop; nobody looks into the inbox any more
         self._beat_at = 0.0
         self._beat_s = beat_s(connection.heartbeat_limit_s)
@@ -282,12 +283,14 @@ class Client(ClientCalls):
         inbox, add = self._inbox, self._book.add
         count = len(inbox)
         self._outstanding = len(self._book) + count  # never too small, for those who wait until idle
+        self._taken = count
         for _ in range(count):
             item = inbox.popleft()
             if type(item) is tuple:
                 add(*item)
             else:
                 item()  # type: ignore[operator]
+        self._taken = 0
         self._settle_idle()
 
     def _dispatch(self, now: float) -> None:

@@ -63,6 +63,7 @@ class ClientCalls(ABC):
     _idle: threading.Condition
     _idlers: int
     _outstanding: int
+    _taken: int
     _has_ended: bool
 
     @abstractmethod
@@ -90,7 +91,8 @@ class ClientCalls(ABC):
 
     def pending(self) -> int:
         """Tasks that have not ended."""
-        return self._outstanding + len(self._inbox)
+        # The first is too many while results are taken, the second while the inbox is.
+        return min(self._outstanding, len(self._book) + self._taken) + len(self._inbox)
 
     def counts(self, leased: int) -> Counts:
         """How many tasks have ended and how, and how many have not, of which `leased` are with managers."""
