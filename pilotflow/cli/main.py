@@ -71,4 +71,4 @@ def _obey(words: list[str]) -> None:
 def _begin_anew_with_utf8() -> None:
     """In a locale of ASCII alone, names of files and jobs are bytes to Python; for us, and all that we start, they are UTF-8."""
     os.environ["PYTHONUTF8"] = "1"
-    os.execv(sys.executable, [sys.executable, "-m", "pilotflow", *sys.argv[1:]])  # noqa: S606  what we were started as
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  what we were started as

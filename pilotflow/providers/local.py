@@ -16,6 +16,7 @@ from typing import IO, ClassVar, Final
 from pilotflow.providers import processes
 from pilotflow.providers.base import BlockJob, BlockState, BlockStatus, Provider, script_text
 from pilotflow.runtime.process_end import ProcessEnd
+from pilotflow.runtime.pythons import this_python
 
 _RUNNING: Final = BlockStatus(BlockState.RUNNING)
 
@@ -121,7 +122,7 @@ class LocalProvider(Provider):
 
     def cancel_argv(self, ids: Sequence[str]) -> tuple[str, ...]:
         """See `Provider.cancel_argv`."""
-        return (sys.executable, "-m", "pilotflow.providers.local", "cancel", *ids)
+        return tuple(this_python().argv("pilotflow.providers.local", "cancel", *ids))
 
 
 def _start(job: BlockJob, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -182,8 +183,9 @@ def _end_stranger(batch_id: str, now: float) -> processes.Ending | None:
     return processes.Ending(name[0], now)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Cancel blocks by id, as `cancel_argv` asks. Exit code 0 when they are gone."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Cancel blocks by id, as `cancel_argv` and the command line ask. Exit code 0 when they are gone."""
+    argv = sys.argv[1:] if argv is None else argv
     if len(argv) < 2 or argv[0] != "cancel" or any(processes.parse(batch_id) is None for batch_id in argv[1:]):
         sys.stderr.write("usage: python -m pilotflow.providers.local cancel PID:START...\n")
         return 2
@@ -200,4 +202,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from pilotflow.ids import RUN_VARIABLE
 from pilotflow.providers import processes
 from pilotflow.providers.base import Provider
 from pilotflow.runtime import leftovers, rundir
+from pilotflow.runtime.pythons import this_python
 
 FILE: Final = "cancel.json"
 """In the run directory: argument lists of commands that cancel all blocks, those that are being handed in included, and
@@ -45,7 +45,7 @@ class BlockGuard:
         environment = {**os.environ, **rundir.import_path()}
         environment.pop(RUN_VARIABLE, None)  # what carries the mark is ended as a leftover
         names = [processes.name_of(pid) for pid in (os.getpid(), interchange_pid)]
-        argv = [sys.executable, "-m", "pilotflow.runtime.block_guard", str(self._file), *names]
+        argv = this_python().argv("pilotflow.runtime.block_guard", str(self._file), *names)
         null = subprocess.DEVNULL
         return subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=environment, start_new_session=True)
 

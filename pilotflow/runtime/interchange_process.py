@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pilotflow.errors import InterchangeLost
 from pilotflow.runtime import rundir
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.process_end import ProcessEnd
+from pilotflow.runtime.pythons import this_python
 from pilotflow.runtime.tails import tail
 
 EXIT_CODE_TIMEOUT_S = 1.0
@@ -39,7 +39,7 @@ class InterchangeProcess:
         endpoints = [e for e in (*connection.client, *connection.managers, *connection.control) if e[:5] == "unix:"]
         # Bound before it starts, so that everybody can connect at once.
         listeners = {endpoint: _listen(endpoint[5:]) for endpoint in endpoints}
-        argv = [sys.executable, "-m", "pilotflow.runtime.interchange", str(path)]
+        argv = this_python().argv("pilotflow.runtime.interchange", str(path))
         argv += [f"{endpoint}={listener.fileno()}" for endpoint, listener in listeners.items()]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(

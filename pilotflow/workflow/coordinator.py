@@ -31,6 +31,7 @@ from pilotflow.errors import ConfigError, InfrastructureError, PilotflowError, R
 from pilotflow.runtime import leftovers, rundir
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
+from pilotflow.runtime.pythons import this_python
 from pilotflow.runtime.store import cannot_make
 from pilotflow.runtime.tails import tail
 from pilotflow.workflow.deeds import Deeds
@@ -261,7 +262,7 @@ def detach(directory: Path) -> int:
     output = directory / LOG
     with output.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pilotflow.workflow.coordinator", str(directory)],
+            this_python().argv("pilotflow.workflow.coordinator", str(directory)),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -292,10 +293,10 @@ def _has_begun(directory: Path, pid: int) -> bool:
         return False
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Go on with a run in the background."""
     try:
-        return go_on(Path(argv[0]))
+        return go_on(Path(sys.argv[1]))
     except PilotflowError as error:
         sys.stderr.write(f"{error}\n")
         return INFRASTRUCTURE if isinstance(error, InfrastructureError) else 2
@@ -304,4 +305,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

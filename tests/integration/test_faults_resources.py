@@ -347,7 +347,7 @@ def test_a_start_that_fails_half_way_leaves_no_process_thread_or_socket(tmp_path
     shim = tmp_path / "shim"
     shim.mkdir()
     (shim / "sitecustomize.py").write_text(
-        "import sys\nif 'pilotflow.runtime.interchange' in sys.orig_argv: raise SystemExit('no interchange today')\n"
+        "import sys\nif 'pilotflow.runtime.interchange' in ' '.join(sys.orig_argv): raise SystemExit('no interchange today')\n"
     )
     from tests.integration.faults import ROOT
 
