@@ -59,7 +59,7 @@ class Manner:
     """
 
     def __init__(self, function: Callable[..., Any], name: str, is_command: bool, options: AppOptions) -> None:
-        self._function = function
+        self.function = function
         self._name = name
         self._is_command = is_command
         self._options = options
@@ -97,7 +97,7 @@ class Manner:
 
     def wrapped(self, shape: int) -> Callable[..., Any]:
         """The function as it travels in that shape."""
-        function: Callable[..., Any] = self._function
+        function: Callable[..., Any] = self.function
         if inspect.iscoroutinefunction(function):
             function = AsyncCall(function)
         if self._is_command:

@@ -69,6 +69,7 @@ class _Numbers:
         key = (shape, options.all_ranks)
         number = self._known.get(key)
         if number is None:
+            run.edited.look(manner.function)
             body = pack_function(manner.wrapped(shape))
             number = self._known[key] = run.define_function(name, body, all_ranks=options.all_ranks, owner=self)
         return number

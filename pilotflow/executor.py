@@ -293,6 +293,7 @@ class _Numbers:
             self._by_value += 1
             if self._by_value > BY_VALUE_MAX:  # a program that makes a lambda for each call
                 return None
+        self._run.edited.look(fn)
         try:
             number = known[fn] = self._run.define_function(name, pack_function(whole))
         except (TypeError, SerializationError):  # as an argument it gets an error with its future

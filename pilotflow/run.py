@@ -18,6 +18,7 @@ from pilotflow.core.block_records import BlockInfo
 from pilotflow.core.pace import Counts, parts_of
 from pilotflow.current import no_longer_current
 from pilotflow.display import Display, Look, Surface, executor_rows, waited_for
+from pilotflow.edited import EditedModules
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
@@ -99,6 +100,8 @@ class Run:
         self._asked: dict[str, int] = {}
         self._memo: Memo | None = None
         self._shelf: Shelf | None = None
+        self.edited = EditedModules()
+        """Is told of functions that are sent to workers."""
         self.broken: BaseException | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_log)

@@ -1,9 +1,11 @@
-"""A program that defines apps again and again does not make its run's processes grow."""
+"""A program that defines apps again and again: its run's processes do not grow, and what workers do not see is said."""
 
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,27 @@ def test_a_function_is_kept_while_a_task_of_it_waits_or_runs_and_for_as_long_as_
         assert [future.result(60) for future in (first, waits, *queued, late)] == [1, 2, 3, 3, 3, 4]
         assert other(None).result(60) == 4
         assert run.client.wait_idle(60)
+
+
+def test_a_module_that_is_edited_while_the_run_is_open_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "edited_physics.py"
+    file.write_text("def law():\n    return 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    physics = importlib.import_module("edited_physics")
+
+    def new_app() -> pf.App[int]:
+        return pf.python_app(lambda: physics.law() * 2)
+
+    try:
+        with pf.load(pf.Config.for_this_machine(max_workers=1, run_dir=tmp_path / "runs")):
+            assert new_app()().result(60) == 2
+            assert new_app()().result(60) == 2  # without a warning, which would be an error
+            file.write_text("def law():\n    return 'another'\n", encoding="utf-8")
+            with pytest.warns(
+                RuntimeWarning, match=r"'edited_physics' .* was edited at .* Close the run and load it again"
+            ):
+                assert new_app()().result(60) == 2
+    finally:
+        del sys.modules["edited_physics"]
