@@ -110,10 +110,11 @@ class Exchange(Desk):
             reason = f"this interchange serves run {self.run_id} with pilotflow {self.version}"
             self._send(key, Refused(f"{reason}; the client wants run {hello.run_id[:200]} with {hello.version[:50]}"))
             return
-        if key != self.client and self._program not in (0, hello.pid):
+        same = (hello.pid, hello.token) == (self._program, self._token)
+        if key != self.client and self._program and not same:
             self._send(key, Refused(f"run {self.run_id} belongs to the program with pid {self._program}"))
             return
-        self._program = hello.pid
+        self._program, self._token = hello.pid, hello.token
         again = self.client is not None or self._had_client
         if again:
             self._client_again()

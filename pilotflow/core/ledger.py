@@ -67,6 +67,7 @@ class Ledger:
         self.notices = Notices()
         self.client: Hashable | None = None
         self._program = 0  # process id of the client, 0 when its connection has closed
+        self._token = b""  # what that client alone knows
         self._had_client = False
         self._knows_all = epoch == 1  # whether managers of an earlier interchange may still come
         self._unheard: set[int] = set()  # managers that have results to tell once more, as the client has begun anew

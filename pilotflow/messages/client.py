@@ -24,13 +24,17 @@ from pilotflow.resources import BlockShape, Capacity, Request
 
 
 class Hello(Message, tag=1):
-    """First message of a client: who it is and which run it wants."""
+    """First message of a client: who it is and which run it wants.
+
+    `token` is known to that client alone: while it is there, nobody else who has its keys and says its `pid` is it.
+    """
 
     version: str
     python: str
     pid: int
     run_id: str
     epoch: int
+    token: bytes = b""
 
 
 class DefineFunction(Message, tag=2):

@@ -246,7 +246,7 @@ class Client(ClientCalls):
 
     def _run(self) -> None:
         run_id, epoch = self._connection.run_id, self._connection.epoch
-        self._mail.add(Hello(VERSION, platform.python_version(), os.getpid(), run_id, epoch))
+        self._mail.add(Hello(VERSION, platform.python_version(), os.getpid(), run_id, epoch, os.urandom(16)))
         try:
             while not self._stopping:
                 now = time.monotonic()

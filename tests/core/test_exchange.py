@@ -179,6 +179,22 @@ def test_nothing_is_taken_from_a_client_that_has_not_said_hello() -> None:
     assert bench.exchange.client == "client"
 
 
+def test_nobody_takes_over_from_a_program_that_is_there_by_saying_its_process_id() -> None:
+    bench = Bench()
+    ours, theirs = (Hello("1", "3.11.0", 1, "r", 1, token) for token in (b"known to us alone", b"a guess"))
+    bench.client(ours)
+    bench.exchange.on_client("stranger", [theirs], (), NOW)
+    (answer,) = bench.turn("stranger")
+    assert answer == Refused("run r belongs to the program with pid 1")
+    clients = [bench.exchange.client]
+    bench.exchange.on_client("our next connection", [ours], (), NOW)
+    clients.append(bench.exchange.client)
+    bench.exchange.on_hang_up("our next connection", NOW)
+    bench.exchange.on_client("next program", [theirs], (), NOW)
+    clients.append(bench.exchange.client)
+    assert clients == ["client", "our next connection", "next program"]
+
+
 def test_a_manager_that_is_not_known_is_asked_to_register() -> None:
     bench = Bench()
     assert bench.manager(ManagerAlive(None), key="m9") == [Reregister()]
