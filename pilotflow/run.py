@@ -36,15 +36,17 @@ from pilotflow.messages.client import (
     SetupFailed,
 )
 from pilotflow.notebook import table
-from pilotflow.runtime import leftovers, node_files, rundir, socket_directories
+from pilotflow.runtime import leftovers, rundir, socket_directories
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
 from pilotflow.runtime.client import Client
 from pilotflow.runtime.connection import Connection, write_connection
+from pilotflow.runtime.departure import leave
 from pilotflow.runtime.explaining import explain
 from pilotflow.runtime.guarding import BlockGuard
 from pilotflow.runtime.interchange_process import InterchangeProcess, TakenOver
 from pilotflow.runtime.limits import say_how_ends_are_seen
+from pilotflow.runtime.log_files import write_in_background
 from pilotflow.runtime.run_record import RunRecord
 from pilotflow.runtime.setups import setup_error
 from pilotflow.runtime.store import Store, open_store
@@ -92,6 +94,7 @@ class Run:
         self.directory, self.run_id = self._find_directory()
         self._pid = os.getpid()
         self._log, self._log_handler = rundir.open_log(self.directory)
+        self._writer = write_in_background([self._log])
         say_how_ends_are_seen(self._log)
         self._lock = threading.Lock()
         self._closed = False
@@ -289,16 +292,12 @@ class Run:
         gone = self._keeper.close(CLOSE_TIMEOUT_S / 2)  # first, or it would replace the blocks that end now
         self.client.close(RunClosed(f"run {self.run_id} was closed while the task was pending"), CLOSE_TIMEOUT_S / 2)
         self._interchange.end(max(0.1, deadline - time.monotonic()))
-        if gone:  # else it tries to end them when this program is gone
-            self._guard.end()
         if self.display is not None:
             self.display.close()
         if self._memo is not None:
             self._memo.close(CACHE_TIMEOUT_S)
-        node_files.end(self.directory / node_files.SHARED)
-        if self._store is not None:
-            self._store.end(self.counts())
-            self._store.close(2.0)
+        # A guard of blocks that are not gone tries to end them when this program is.
+        leave(self.directory, self._writer, self._store, self.counts(), self._guard if gone else None)
         socket_directories.remove(self._sockets)
         atexit.unregister(self._at_exit)
         self._log.info("run closed")
@@ -433,6 +432,8 @@ class Run:
     def _close_log(self) -> None:
         self._log.removeHandler(self._log_handler)
         self._log_handler.close()
+        if self._writer is not None:
+            self._writer.end()
 
     def _at_exit(self) -> None:
         self.close(wait=False)

@@ -186,6 +186,9 @@ class Memo:
         if self._thread is not None:
             self._work.put(None)
             self._thread.join(timeout_s)
+            if self._thread.is_alive():  # it waits for a file system that hangs, as would who closes the index
+                self._log.warning("the cache does not answer: some results are not kept")
+                return
         self.index.close()
 
     # ---- who runs ---------------------------------------------------------------------------

@@ -243,8 +243,8 @@ def _store(directory: Path) -> _Closing:
 class _Closing(JobStore):
     """A store that is closed without a limit."""
 
-    def close(self, timeout_s: float = 30.0) -> None:
-        super().close(timeout_s)
+    def close(self, timeout_s: float = 30.0) -> bool:
+        return super().close(timeout_s)
 
 
 def _console() -> Any:

@@ -19,6 +19,8 @@ from pilotflow.runtime.tails import tail
 
 EXIT_CODE_TIMEOUT_S = 1.0
 """How long an interchange that has hung up may take to end."""
+KILLED_S = 5.0
+"""A process that was killed is gone within this time, if it does not wait for a file system that hangs."""
 
 
 class InterchangeProcess:
@@ -70,7 +72,8 @@ class InterchangeProcess:
     def kill(self) -> None:
         """End it now."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a file system that hangs
+            self._process.wait(KILLED_S)
 
     def why_no_start(self) -> InterchangeLost:
         """The error of a run whose interchange does not come up, with what it has printed."""
@@ -112,7 +115,7 @@ class TakenOver:
         """End it now."""
         with contextlib.suppress(OSError):
             self._end.send(signal.SIGKILL)
-            self._end.has_come(5.0)
+            self._end.has_come(KILLED_S)
 
     def why_no_start(self) -> InterchangeLost:
         """The error of an interchange that does not let us take over."""

@@ -1,6 +1,6 @@
 """The log of a process: written by a thread, as soon as there is one, for which nobody waits long.
 
-A file server that hangs then delays the messages of a manager or an interchange once, by a moment.
+A file server that hangs then delays the messages of a manager or an interchange, and a program, once, by a moment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -52,23 +52,25 @@ class LogFile(logging.FileHandler):
         """Wait for the last lines, but not for long."""
         if self._writer is None or self._writer.flush():
             super().close()
+        else:
+            self._writer.add(super().close)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the standard library's name
         """Do nothing."""
 
 
 class LogWriter:
-    """A thread that writes lines into files, in the order in which it gets them.
+    """A thread that writes lines into files, in the order in which it gets them, and does what else may hang there.
 
     Raises:
         InfrastructureError: there can be no thread.
     """
 
     def __init__(self) -> None:
-        self._lines: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[tuple[int, bytes] | Callable[[], object] | None] = queue.SimpleQueue()
         self._late: threading.Event | None = None  # set when the lines are written that were waited for in vain
         self._given_up = False
-        start_thread(self._write, "pilotflow-log")
+        self._thread = start_thread(self._write, "pilotflow-log")
 
     def put(self, fd: int, line: str) -> None:
         """Have a line written into this file; as a rule it has been when this returns."""
@@ -77,23 +79,37 @@ class LogWriter:
             if self._late is None or self._late.is_set():
                 self._late = self._written_in(PATIENCE_S)
 
+    def add(self, work: Callable[[], object]) -> None:
+        """Have this done after what is there to write. It raises nothing."""
+        self._lines.put(work)
+
+    def do(self, work: Callable[[], object], seconds: float) -> bool:
+        """Have this done, and wait for it; whether it was, in this time."""
+        self.add(work)
+        return self._written_in(seconds) is None
+
     def flush(self) -> bool:
         """Whether everything has been written, soon."""
         if not self._given_up:
             self._given_up = self._written_in(FLUSH_S) is not None
         return not self._given_up
 
+    def end(self) -> None:
+        """There will be no more lines: the thread ends when it has written those that there are."""
+        self._lines.put(None)
+        if not self._given_up:
+            self._thread.join(FLUSH_S)
+
     def _written_in(self, seconds: float) -> threading.Event | None:
         """None if all lines have been written in this time; else what tells when they are."""
         done = threading.Event()
-        self._lines.put(done)
+        self._lines.put(done.set)
         return None if done.wait(seconds) else done
 
     def _write(self) -> None:
-        while True:
-            found = self._lines.get()
-            if isinstance(found, threading.Event):
-                found.set()
+        while (found := self._lines.get()) is not None:
+            if not isinstance(found, tuple):
+                found()
                 continue
             fd, line = found
             with contextlib.suppress(OSError):
@@ -115,13 +131,17 @@ def log_to(path: Path, who: str, name: str = "pilotflow") -> logging.Logger:
     return logger
 
 
-def write_in_background(logs: Iterable[logging.Logger]) -> None:
-    """Have a thread write these logs from now on. To be called when this process forks no more."""
+def write_in_background(logs: Iterable[logging.Logger]) -> LogWriter | None:
+    """Have a thread write these logs from now on; None if there can be no thread: then all is as without it.
+
+    A process that forks afterwards has no such thread in its children, which must not write these logs.
+    """
     try:
         writer = LogWriter()
     except InfrastructureError:
-        return  # then there is none, as without us
+        return None
     for log in logs:
         for handler in log.handlers:
             if isinstance(handler, LogFile):
                 handler.leave_to(writer)
+    return writer

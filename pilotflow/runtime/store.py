@@ -182,11 +182,12 @@ class Store:
                     self._database.execute("ROLLBACK")
                 raise
 
-    def close(self, timeout_s: float) -> None:
-        """Write what is left and close the file, within the timeout."""
+    def close(self, timeout_s: float) -> bool:
+        """Write what is left and close the file; whether that was done within the timeout."""
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._closing.is_set():

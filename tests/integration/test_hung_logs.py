@@ -1,13 +1,15 @@
-"""A file server that hangs, here a pipe that is full and that nobody reads, delays nothing but what is written there."""
+"""A file server that hangs, or a pipe that is full and that nobody reads, delays nothing but what is written there."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +71,8 @@ def test_the_last_lines_of_a_process_are_there_when_it_has_ended_and_in_their_or
 
 def test_who_logs_does_not_wait_and_what_waits_is_written_when_there_is_room(hung: HungFile, tmp_path: Path) -> None:
     log = log_to(tmp_path / "log", "somebody", "test of a hung log")
-    write_in_background([log])
+    writer = write_in_background([log])
+    assert writer is not None
     for n in range(MOST_WAITING + 100):
         log.info("line %d", n)
     found: list[bytes] = []
@@ -83,16 +86,19 @@ def test_who_logs_does_not_wait_and_what_waits_is_written_when_there_is_room(hun
     for handler in log.handlers[:]:
         log.removeHandler(handler)
         handler.close()
+    writer.end()
 
 
 def test_a_mistake_in_a_line_costs_that_line(tmp_path: Path) -> None:
     log = log_to(tmp_path / "log", "somebody", "test of a mistake in a log")
-    write_in_background([log])
+    writer = write_in_background([log])
+    assert writer is not None
     log.info("%d", "no number")
     log.info("next")
     for handler in log.handlers[:]:
         log.removeHandler(handler)
         handler.close()
+    writer.end()
     assert (tmp_path / "log").read_text().endswith("INFO next\n")
 
 
@@ -135,3 +141,71 @@ def test_a_manager_whose_log_hangs_reports_deaths_and_goes_on(tmp_path: Path) ->
             run.close(wait=False)
             os.close(fd)
     nothing_left(run)
+
+
+@contextlib.contextmanager
+def hung_file_system(directory: Path) -> Iterator[None]:
+    """A file system over a directory, whose server answers nobody."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        pytest.skip(f"no file systems can be made here: {error}")
+    options = f"fd={server},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}".encode()
+    try:
+        if libc.mount(b"hung", os.fsencode(directory), b"fuse", 0, options):
+            pytest.skip(f"no file systems can be mounted here: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            libc.umount2(os.fsencode(directory), 2)  # MNT_DETACH
+    finally:
+        os.close(server)  # whoever waits gets an error
+
+
+def closed_in_time(run: pf.Run) -> bool:
+    closing = threading.Thread(target=run.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    return not closing.is_alive()
+
+
+@pytest.mark.parametrize("where", ["shared", "."])
+def test_a_run_whose_directory_hangs_is_closed_and_says_which_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], where: str
+) -> None:
+    run = pf.load(config(tmp_path, workers=1))
+    shared = pf.share(b"x" * 100_000)
+    assert size(shared).result(timeout=60) == 100_000
+    with hung_file_system(run.directory / where):
+        in_time = closed_in_time(run)
+        said = capfd.readouterr().err
+    assert in_time
+    assert f"pilotflow: {run.directory} does not answer" in said
+    assert f"{run.directory}/shared/ is not removed" in said
+    nothing_left(run)
+
+
+def test_a_run_whose_log_hangs_is_closed(tmp_path: Path) -> None:
+    run = pf.load(config(tmp_path, workers=1))
+    assert double(1).result(timeout=60) == 2
+    hung = HungFile(tmp_path / "hung")
+    (log,) = [
+        fd for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd) == str(run.directory / "pilotflow.log")
+    ]
+    before = os.dup(int(log.name))
+    blocking = os.open(tmp_path / "hung", os.O_WRONLY)
+    os.dup2(blocking, int(log.name))
+    try:
+        assert closed_in_time(run)
+        assert not run.is_open
+    finally:
+        hung.read()
+        for fd in (before, blocking, hung.fd):
+            os.close(fd)
+    nothing_left(run)
+
+
+@pf.python_app
+def size(value: bytes) -> int:
+    return len(value)
