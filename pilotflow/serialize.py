@@ -13,7 +13,6 @@ plain `pickle.dumps`:
 from __future__ import annotations
 
 import importlib
-import io
 import pickle
 import platform
 import threading
@@ -25,17 +24,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from pilotflow.chunks import ChunkReader, coalesced
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.made_anew import ANEW
-from pilotflow.memfile import MemoryFile, buffer_of, memory_by_value, size_of
+from pilotflow.memfile import buffer_of, memory_by_value, size_of
 from pilotflow.names import found, importable_class, importable_function, resolve
 
 INLINE_BYTES = 32 * 1024
 """Payloads up to this size ride inside the message header."""
 BUFFER_BYTES = 16 * 1024
 """Buffers below this size stay inside the pickle stream."""
-LONG_BYTES = 128 * 1024
-"""Above the pickler's own frame size (64 KiB): a chunk as long as this is one long `bytes`."""
 SHARED_BYTES = 64 * 1024
 """Frames below this size may share a memory file (`pilotflow.runtime.packets`)."""
 BUFFERS_MAX = 1000
@@ -147,25 +145,8 @@ def pack(value: Any, futures: list[Future[Any]] | None = None, *, snapshot: bool
         chunks = [chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks]
         if not buffers and sum(map(len, chunks)) <= INLINE_BYTES:
             return Packed(b"".join(chunks))
-    chunks = _coalesced(chunks)
+    chunks = coalesced(chunks)
     return Packed(b"", (len(chunks), len(buffers)), (*chunks, *buffers))
-
-
-def _coalesced(chunks: list[Any]) -> list[Any]:
-    """The pickler's small chunks joined, long `bytes` left as they are."""
-    joined: list[Any] = []
-    run: list[Any] = []
-    for chunk in chunks:
-        if len(chunk) < LONG_BYTES:
-            run.append(chunk)
-            continue
-        if run:
-            joined.append(b"".join(run))
-            run = []
-        joined.append(chunk)
-    if run:
-        joined.append(b"".join(run))
-    return joined
 
 
 def pack_call(
@@ -305,7 +286,7 @@ def _load(payload: Any, layout: Sequence[int], frames: Sequence[Any], in_place: 
         outside = [_writable(buffer) for buffer in outside]
     if chunks == 1:
         return pickle.loads(buffer_of(frames[0]), buffers=outside)
-    return pickle.Unpickler(_ChunkReader(frames[:chunks]), buffers=outside).load()
+    return pickle.Unpickler(ChunkReader(frames[:chunks]), buffers=outside).load()
 
 
 def _writable(buffer: Any) -> Any:
@@ -315,44 +296,6 @@ def _writable(buffer: Any) -> Any:
     """
     view = memoryview(buffer)
     return bytearray(view) if view.readonly or view.nbytes < SHARED_BYTES else buffer
-
-
-class _ChunkReader:
-    """File over chunks, so that long bytes are read straight into their place."""
-
-    def __init__(self, chunks: Sequence[Any]) -> None:
-        self._chunks = list(reversed(chunks))
-        self._at = 0  # in the last one, which is the next
-
-    def readinto(self, target: Any) -> int:
-        view = memoryview(target).cast("B")
-        done = 0
-        while done < len(view) and self._chunks:
-            chunk = self._chunks[-1]
-            if type(chunk) is MemoryFile:
-                n = chunk.read_into(view[done:], self._at)
-            else:
-                part = memoryview(chunk).cast("B")[self._at : self._at + len(view) - done]
-                n = len(part)
-                view[done : done + n] = part
-            done += n
-            self._at += n
-            if not n or self._at >= size_of(chunk):
-                self._chunks.pop()
-                self._at = 0
-        return done
-
-    def read(self, size: int) -> bytes:
-        data = bytearray(size)
-        return bytes(data[: self.readinto(data)])
-
-    def readline(self) -> bytes:
-        line = io.BytesIO()
-        while (byte := self.read(1)) != b"":
-            line.write(byte)
-            if byte == b"\n":
-                break
-        return line.getvalue()
 
 
 def _dependency(index: int) -> Any:

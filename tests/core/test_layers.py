@@ -34,6 +34,7 @@ LAYER_OF_MODULE = {
     "requests": 0,
     "explanation": 0,
     "serialize": 0,
+    "chunks": 0,
     "memfile": 0,
     "framefile": 0,
     "missing": 0,
