@@ -21,11 +21,18 @@ from pilotflow.runtime.pythons import this_python
 _RUNNING: Final = BlockStatus(BlockState.RUNNING)
 
 
+class _Script(subprocess.Popen[bytes]):
+    """The process of a block. Nobody waits for one that does not end in time; Python's own class warns of that."""
+
+    def __del__(self) -> None:
+        super().__del__(_warn=lambda *_, **__: None)  # type: ignore[call-arg]  # it is reaped with the next process
+
+
 @dataclass
 class _Started:
     """A block that this provider has started; `final` is set when it and all its processes have ended."""
 
-    process: subprocess.Popen[bytes]
+    process: _Script
     deadline: float | None
     walltime_s: float | None
     ending: processes.Ending | None = None
@@ -125,8 +132,8 @@ class LocalProvider(Provider):
         return tuple(this_python().argv("pilotflow.providers.local", "cancel", *ids))
 
 
-def _start(job: BlockJob, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def _start(job: BlockJob, stdout: IO[bytes], stderr: IO[bytes]) -> _Script:
+    return _Script(
         ["bash", str(job.script)],
         env={**os.environ, **job.environment},
         stdin=subprocess.DEVNULL,

@@ -219,6 +219,28 @@ def test_ended_blocks_leave_no_zombies_and_no_warnings(tmp_path: Path) -> None:
     gc.collect()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_provider_that_is_let_go_of_before_its_block_has_ended_gives_no_warning_and_leaves_no_zombie(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a run's end does not wait any longer for a block."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    provider = LocalProvider()
+    pid = int(provider.submit(job(tmp_path, "sleep 600")).partition(":")[0])
+    del provider
+    gc.collect()
+    assert not unraisable
+    assert not recwarn.list
+    os.killpg(pid, signal.SIGKILL)
+
+    def reaped() -> bool:
+        subprocess.run(["true"], check=True)
+        return processes.read(pid) is None
+
+    until(reaped)
+
+
 # ---- other people's blocks ------------------------------------------------------------------
 
 
