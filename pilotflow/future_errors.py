@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _CHAIN_MAX: Final = 9
 """Tasks that a `DependencyError` names."""
+NOT_THERE_YET: Final = "it stands for a part of a result that is not there yet"
 _HAS_RUN: Final = (Status.LOST, Status.EXCEEDED)
 """How tasks end that have run, and of which we say how they ended."""
 

@@ -18,7 +18,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotflow.errors import SerializationError
-from pilotflow.future_errors import TaskFuture, dependency_failed, failure_of
+from pilotflow.future_errors import NOT_THERE_YET, TaskFuture, dependency_failed, failure_of
 from pilotflow.messages.records import Status
 from pilotflow.notebook import table
 from pilotflow.runtime.tasks import part
@@ -421,10 +421,10 @@ class PartFuture(AppFuture[T], Derived):
         """Not to be called: the result is not there yet."""
         meant = nearest(self.name.rpartition(".")[2], [name for name in dir(AppFuture) if not name.startswith("_")])
         hint = f" Did you mean .{meant}()?" if meant is not None else ""
-        raise TypeError(
-            f"{self.name} cannot be called: it stands for a part of a result that is not there yet.{hint} Call it "
-            "in an app, or after .result()."
-        )
+        raise TypeError(f"{self.name} cannot be called: {NOT_THERE_YET}.{hint} Call it in an app, or after .result().")
+
+    def __bool__(self) -> bool:  # else `if fit(x).converged:` would always hold
+        raise TypeError(f"whether {self.name} is true is not known: {NOT_THERE_YET}. Ask in an app, or its .result().")
 
     def _whole_done(self, whole: Future[Any]) -> None:
         self._end(CANCELLED_AND_NOTIFIED if whole.cancelled() else FINISHED)

@@ -202,6 +202,14 @@ def test_parts_of_a_result_are_taken_where_they_are_needed() -> None:
         add(fail("the root")[0], 1).result()
 
 
+def test_whether_a_part_of_a_result_is_true_is_not_known() -> None:
+    part = same({"converged": False})["converged"]
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"whether same\['converged'\] is true is not known: .* its \.result\(\)"):
+            assert not part
+        assert part.result() is False
+
+
 def test_the_failure_of_a_dependency_shows_the_stderr_of_the_first_failure(run: pf.Run) -> None:
     first = shell("echo the compiler says no >&2; exit 2", stderr=AUTO_LOGNAME)
     last = same(same(first))
