@@ -68,13 +68,14 @@ def _unless_importable(value: Any, make: Callable[..., Any], parts: tuple[Any, .
     return NotImplemented if module != "__main__" and found(module, name) is value else (make, parts)
 
 
-_CACHE: Final = type(functools.lru_cache(lambda: None))
+CACHE: Final = type(functools.lru_cache(lambda: None))
+"""The kind of what `functools.cache` and `lru_cache` make."""
 _LATER: Final = {"TypeVarTuple": _parameters, "TypeAliasType": _alias}
 """Kinds that Python 3.10 does not have yet."""
 
 ANEW: Final[Mapping[type, Callable[[Any], Any]]] = MappingProxyType(
     {
-        _CACHE: _cache,
+        CACHE: _cache,
         functools.cached_property: _property,
         typing.NewType: _new_type,
         typing.ParamSpec: _parameters,

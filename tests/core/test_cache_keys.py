@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import importlib
 import subprocess
 import sys
 import threading
@@ -235,6 +236,40 @@ def test_functions_classes_and_constants_of_the_same_package_count(monkeypatch: 
         patch.setattr(cache_functions.Scale, "apply", lambda self, x: x * 3)
         assert differing(by_class, key(cache_functions.uses_class, 1)) == {"the code of 'Scale'"}
     assert key(cache_functions.uses_helper, 1) == before
+
+
+def test_modules_beside_the_functions_own_count_and_installed_ones_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = "import statistics, keyed_helpers\nfrom keyed_helpers import total, Model\n"
+    main += "def by_module(x): return keyed_helpers.total(x)\ndef by_name(x): return total(x)\n"
+    main += "def by_class(x): return Model().run(x)\ndef by_import(x):\n    import keyed_helpers as h\n    return h.total(x)\n"
+    main += "def installed(x): return statistics.mean(x)\n"
+    helpers = "import functools\nSTEP = 1\n@functools.cache\ndef total(x): return x + STEP\n"
+    helpers += "class Base:\n    def run(self, x): return total(x) * self.scale\nclass Model(Base):\n    scale = 2\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "keyed_main.py").write_text(main, encoding="utf-8")
+
+    def keys(text: str) -> dict[str, CallKey]:
+        (tmp_path / "keyed_helpers.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+        for name in ("keyed_main", "keyed_helpers"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        module = importlib.import_module("keyed_main")
+        return {
+            name: key(getattr(module, name), 1)
+            for name in ("by_module", "by_name", "by_class", "by_import", "installed")
+        }
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = keys(helpers)
+    assert keys(helpers) == before
+    step = keys(helpers.replace("STEP = 1", "STEP = 5"))
+    assert {name for name in before if step[name] != before[name]} == {"by_module", "by_name", "by_class", "by_import"}
+    assert differing(before["by_module"], step["by_module"]) == {"the code of 'keyed_helpers.total'"}
+    for old, new in (("scale = 2", "scale = 3"), ("* self", "+ self")):
+        edited = keys(helpers.replace(old, new))
+        assert {name for name in before if edited[name] != before[name]} == {"by_class"}
 
 
 def test_what_a_function_uses_and_cannot_be_keyed_does_not_count() -> None:
