@@ -382,8 +382,17 @@ def _place(
         if runtime_s is not None:
             numbers.append(Number("runtime_s", runtime_s))
             text += f" of at most {format_duration(runtime_s)}"
-        text += f" on {where}, in worker {place.worker}." if place.worker is not None else f" on {where}."
-        return State.RUNNING, _at(manager, Kind.RUNS, text, tuple(numbers))
+        text += f" on {where}"
+        if place.worker is not None:
+            text += f", in worker {place.worker}"
+        if place.pid is None:
+            return State.RUNNING, _at(manager, Kind.RUNS, f"{text}.", tuple(numbers))
+        numbers.append(Number("pid", place.pid))
+        text += f" (pid {place.pid})."
+        if not place.stopped:
+            return State.RUNNING, _at(manager, Kind.RUNS, text, tuple(numbers))
+        advice = f"It goes on when somebody on {manager.node} says: kill -CONT {place.pid}"
+        return State.RUNNING, _at(manager, Kind.RUNS, f"{text} That process is stopped.", tuple(numbers), advice)
     if not place.held:
         return State.LEASED, _at(manager, Kind.SENT, f"It is on its way to {where}, or back from there.")
     text = f"It was sent ahead to {where}. "

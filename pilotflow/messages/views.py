@@ -107,9 +107,13 @@ class Whereabouts(msgspec.Struct, frozen=True, array_like=True):
         worker: number of the worker that has it, or None.
         running_s: for how long it has been running, or None if it has not started.
         ahead: tasks that its worker runs first, or that wait with the manager before it.
+        pid: of its worker's process, if it runs and that is known; on the manager's node.
+        stopped: whether that process has been stopped (SIGSTOP), and waits to be told to go on.
     """
 
     held: bool
     worker: int | None = None
     running_s: float | None = None
     ahead: int = 0
+    pid: int | None = None
+    stopped: bool = False

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
 from pilotflow.core.pool import Pool
 from pilotflow.core.watch import LOOK_PERIOD_S
+from pilotflow.messages.views import Whereabouts
 from pilotflow.runtime import link
 from pilotflow.runtime.connection import Connection
 from pilotflow.runtime.loop import Loop
@@ -62,6 +63,10 @@ class Crew(ABC):
     def trouble(self, now: float, limit_s: float) -> str:
         """Why no workers can be had any more, if so; `limit_s` is for those who do not answer."""
         return ""
+
+    def seen(self, place: Whereabouts) -> Whereabouts:
+        """The same, with what can be seen of the worker's process."""
+        return place
 
     def close(self) -> None:  # noqa: B027  there may be nothing to do
         """All is over."""

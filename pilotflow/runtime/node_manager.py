@@ -150,7 +150,7 @@ class NodeManager:
                 self.leave(message.reason)
             elif isinstance(message, WhereIs):
                 place = place_of(self._pool, message.task, message.attempt, time.monotonic())
-                self._uplink.note(IsAt(message.token, place))
+                self._uplink.note(IsAt(message.token, self._crew.seen(place)))
             else:
                 assert isinstance(message, AliveReply)
 

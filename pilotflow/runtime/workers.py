@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import structs
+
 from pilotflow.core.orders import Give, Worker
 from pilotflow.core.placement import Seat
 from pilotflow.core.pool import Pool
 from pilotflow.launchers.steps import LOCALHOST
 from pilotflow.memfile import buffer_of
 from pilotflow.messages.records import Status, Task
+from pilotflow.messages.views import Whereabouts
 from pilotflow.node.environment import THREAD_VARIABLES, task_affinity, task_environment
 from pilotflow.node.report import NodeReport
 from pilotflow.runtime import link, packets, zygote
@@ -24,7 +27,7 @@ from pilotflow.runtime.last_words import LastWords
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options
-from pilotflow.runtime.worker_watch import WorkerWatch
+from pilotflow.runtime.worker_watch import WorkerWatch, is_stopped
 
 if TYPE_CHECKING:
     from pilotflow.runtime.steps import Steps
@@ -102,6 +105,12 @@ class Workers(Crew):
             return ""
         zygote.kill_tree(self._zygote.pid)  # its channel then says that all workers are dead
         return f"its zygote (pid {self._zygote.pid}) has answered nothing for {deaf_s:.0f} s"
+
+    def seen(self, place: Whereabouts) -> Whereabouts:
+        """See `Crew.seen`."""
+        worker = None if place.running_s is None else self._pool.workers.get(place.worker or 0)
+        pid = None if worker is None else self._watch.pid_of(worker)
+        return place if pid is None else structs.replace(place, pid=pid, stopped=is_stopped(pid))
 
     def close(self) -> None:
         """All is over: the zygote ends when its channel closes."""

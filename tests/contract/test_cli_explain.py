@@ -121,7 +121,7 @@ def test_a_task_that_needs_others_shows_the_chain_to_what_runs(tmp_path: Path, g
         last = pf.python_app(add)(middle, first)
         until_running(run, first)
         text = re.sub(r"running for \S+", "running for 1s", said("3", cwd=tmp_path))
-        text = re.sub(r"worker \d", "worker 1", text)
+        text = re.sub(r"worker \d \(pid \d+\)", "worker 1 (pid 7)", text)
         assert text.splitlines() == [
             "Task 3 (add) waits for task 1 (wait_for).",
             "",
@@ -130,7 +130,7 @@ def test_a_task_that_needs_others_shows_the_chain_to_what_runs(tmp_path: Path, g
             "  The chain: 3 (add) <- 2 (add) <- 1 (wait_for)",
             "",
             "  Task 1 (wait_for) is running.",
-            f"    local  It has been running for 1s on node {os.uname().nodename} (block local-0), in worker 1.",
+            f"    local  It has been running for 1s on node {os.uname().nodename} (block local-0), in worker 1 (pid 7).",
         ]
         gate.touch()
         assert last.result() == 2

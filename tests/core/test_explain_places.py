@@ -185,6 +185,16 @@ def leased(place: Whereabouts | None, **facts: Any) -> Explanation:
             "It has been running for 12.3s on node n1 (block cpu-0), in worker 3.",
         ),
         (
+            Whereabouts(True, 3, 12.34, pid=4711),
+            State.RUNNING,
+            "It has been running for 12.3s on node n1 (block cpu-0), in worker 3 (pid 4711).",
+        ),
+        (
+            Whereabouts(True, 3, 12.34, pid=4711, stopped=True),
+            State.RUNNING,
+            "It has been running for 12.3s on node n1 (block cpu-0), in worker 3 (pid 4711). That process is stopped.",
+        ),
+        (
             Whereabouts(True, 3, None, 2),
             State.LEASED,
             "It was sent ahead to node n1 (block cpu-0). Worker 3 runs it after 2 tasks.",
