@@ -50,6 +50,7 @@ LAYER_OF_MODULE = {
     "context": 0,
     "notebook": 0,
     "future_errors": 2,
+    "lazy_future": 2,
     "futures": 2,  # what the client loop settles; apps and executors only hand it out
     "__main__": 5,
 }
