@@ -97,6 +97,11 @@ class BlockScaler:
         return {block.name: block.batch_id for block in self._live.values() if block.batch_id is not None}
 
     @property
+    def suspended(self) -> list[str]:
+        """Names of blocks that their batch system has suspended."""
+        return [block.name for block in self._live.values() if block.phase is Phase.SUSPENDED]
+
+    @property
     def changing(self) -> bool:
         """Whether some block is on its way from one state to another."""
         return any(block.phase is not Phase.WORKING or block.deserted for block in self._live.values())

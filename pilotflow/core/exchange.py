@@ -49,6 +49,7 @@ from pilotflow.messages.client import (
     Obeyed,
     Reunited,
     Submit,
+    SuspendedBlocks,
     TaskView,
     Welcome,
 )
@@ -209,6 +210,12 @@ class Exchange(Desk):
                 self.scheduler.release(manager, task)  # no manager knows of it yet
                 self._drop_payload(id)
                 self.cancels.answer(token, id, ended=True)
+            elif manager is not None and task is not None and self.by_id[manager.id].still_until is not None:
+                if message.running:  # it stands still and cannot answer: it will be told when it goes on
+                    self.scheduler.release(manager, task)
+                    self._drop_payload(id)
+                    self._send_cancel(self.by_id[manager.id], [(id, task.attempt)])
+                self.cancels.answer(token, id, ended=message.running)
             elif manager is not None and task is not None:
                 asked.setdefault(self.by_id[manager.id].key, []).append((id, task.attempt))
                 self.cancels.ask(id, Asked(token, message.running, manager.id, task.attempt))
@@ -234,6 +241,8 @@ class Exchange(Desk):
             self._setups[message.executor] = message.payload
         elif isinstance(message, LiveBlocks):
             self.live_blocks = message.blocks
+        elif isinstance(message, SuspendedBlocks):
+            self._suspend(message.blocks, now)
         elif isinstance(message, DrainBlocks):
             self._drain(set(message.blocks))
         elif isinstance(message, BlocksEnd):

@@ -15,9 +15,9 @@ from pilotflow.core.checks import (
     tell_passed_over,
     why_not_join,
 )
-from pilotflow.core.ledger import Ledger
 from pilotflow.core.peers import Peer, up, where
 from pilotflow.core.recovery import Verdict
+from pilotflow.core.standstill import Standstill
 from pilotflow.core.supply import Manager
 from pilotflow.messages.client import ManagerDown, SetupFailed, Started
 from pilotflow.messages.codec import BadMessage
@@ -51,7 +51,7 @@ WALLTIME_ENDS_MAX = 2
 """A task without a runtime that was running at so many planned ends is not tried again."""
 
 
-class Fleet(Ledger):
+class Fleet(Standstill):
     """What managers say, and what follows from it."""
 
     def on_manager(self, key: Hashable, messages: Sequence[ManagerMessage], frames: Sequence[Any], now: float) -> None:
@@ -96,6 +96,8 @@ class Fleet(Ledger):
     def _take_news(self, peer: Peer, message: ManagerMessage, now: float) -> None:
         if isinstance(message, ManagerAlive):
             check_time_left(message.time_left_s)
+            if peer.still_until is not None:
+                self._goes_on(peer)
             if peer.manager.set_time_left(message.time_left_s, now):
                 self.scheduler.reopen(peer.manager)
             said = self._letter(peer.key).messages
@@ -387,10 +389,12 @@ class Fleet(Ledger):
             return
         limit_s, since = self.heartbeat_limit_s, now - self._checked
         self._checked = now
-        silent = [peer for peer in self.peers.values() if peer.last_seen + limit_s <= now]
+        silent = self._silent(now)
         if silent and since > limit_s / 4:
             self._check_at = now + limit_s / 8
             return
         for peer in silent:
-            self._lose(peer, f"not heard of for {now - peer.last_seen:.0f} s", planned=False, silent=True)
-        self._check_at = min((peer.last_seen for peer in self.peers.values()), default=now) + limit_s
+            reason = f"not heard of for {now - peer.last_seen:.0f} s"
+            if peer.still_until is not None or not self._stands_still(peer, reason, now):
+                self._lose(peer, reason, planned=False, silent=True)
+        self._check_at = self._next_silence(now)

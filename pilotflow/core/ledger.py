@@ -90,6 +90,7 @@ class Ledger:
         self._cut: dict[int, list[float]] = {}  # seconds that a task ran before each end of a block's walltime
         self._crashes: list[tuple[int, int, str]] = []  # of which the client has not been told
         self._draining: set[str] = set()
+        self._suspended: frozenset[str] = frozenset()  # blocks
         self._dropped: dict[str, str] = {}  # blocks that are over for their provider, and why
         self._hope = Hope()
         self._hopeless: dict[int, Verdict] = {}
@@ -201,20 +202,27 @@ class Ledger:
                 self.cancels.settle(task.id, ended=True)
             elif planned or unstarted:
                 self._queue(task, first=True)
+            elif silent:
+                self._miss(peer, task, reason)
             else:
                 self._crashed(task, f"{where(manager)} lost: {reason}")
-                if silent and task.id in self._history:
-                    self._missed.setdefault(peer.session, []).append((task.id, self._history[task.id][-1]))
         while len(self._missed) > MISSED_MAX:
             del self._missed[next(iter(self._missed))]
         for id in asked:
             if id in self.cancels:
                 self._resolve(id)
         who = manager.executor, manager.block, manager.node
-        self._send_client(ManagerDown(*who, reason, planned, follows=manager.capacity.follows))
+        if peer.still_until is None:  # else it was said when it fell silent
+            self._send_client(ManagerDown(*who, reason, planned, follows=manager.capacity.follows))
         if not was_closed and self._hope.part(manager):
             self._fail_hopeless()
         self._load_changed = True
+
+    def _miss(self, peer: Peer, task: Task, reason: str) -> None:
+        """A task is taken from a manager that is silent; should that come back it was no harm."""
+        self._crashed(task, f"{where(peer.manager)} lost: {reason}")
+        if task.id in self._history:
+            self._missed.setdefault(peer.session, []).append((task.id, self._history[task.id][-1]))
 
     def _excuse(self, session: str) -> None:
         """A manager that was silent for too long is back: what it had held did it no harm."""

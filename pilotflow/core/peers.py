@@ -13,13 +13,17 @@ from pilotflow.messages.records import BlockLoad, ClassLoad, ExecutorLoad
 
 @dataclass(eq=False)
 class Peer:
-    """A registered manager beyond what the scheduler needs to know of it."""
+    """A registered manager beyond what the scheduler needs to know of it.
+
+    `still_until`: it is silent, and kept until then for what must not run twice.
+    """
 
     key: Hashable
     session: str
     manager: Manager
     last_seen: float
     idle_since: float
+    still_until: float | None = None
     functions: set[int] = field(default_factory=set)
     classes: set[int] = field(default_factory=set)
 
@@ -51,7 +55,7 @@ def load_of(
     blocks: dict[str, BlockLoad] = {}
     for peer in peers:
         m = peer.manager
-        leased, slots = len(m.leases), m.capacity.slots_of_one_core
+        leased, slots = len(m.leases), 0 if peer.still_until is not None else m.capacity.slots_of_one_core
         idle_s = 0.0 if leased else max(0.0, now - peer.idle_since)
         block = blocks.get(m.block)
         if block is None:

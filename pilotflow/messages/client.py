@@ -133,6 +133,12 @@ class DropBlocks(Message, tag=16):
     blocks: list[tuple[str, str]]
 
 
+class SuspendedBlocks(Message, tag=18):
+    """All blocks that their batch system has suspended, replacing what was said before."""
+
+    blocks: list[str]
+
+
 class FailExecutor(Message, tag=10):
     """No block of this executor will come any more: fail what can run nowhere else."""
 
@@ -301,6 +307,7 @@ ClientMessage: TypeAlias = (
     | DrainBlocks
     | BlocksEnd
     | DropBlocks
+    | SuspendedBlocks
     | FailExecutor
     | ClientAlive
     | Close

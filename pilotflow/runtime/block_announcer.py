@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pilotflow.core.block_records import KnownBlock
-from pilotflow.messages.client import ClientMessage, LiveBlock, LiveBlocks
+from pilotflow.messages.client import ClientMessage, LiveBlock, LiveBlocks, SuspendedBlocks
 from pilotflow.runtime.kept import Kept
 
 ANNOUNCE_S: Final = 0.5
@@ -46,6 +46,7 @@ class Announcer:
         self._log = log
         self._announced: frozenset[str] | None = None if adopted else frozenset()
         self._announced_at = float("-inf")
+        self._suspended: tuple[str, ...] = ()
 
     def say(self, message: ClientMessage) -> None:
         """Tell the interchange this."""
@@ -64,6 +65,10 @@ class Announcer:
             self._known([KnownBlock(*each) for each in live])
             self.say(LiveBlocks([block for kept in self._kept for block in _live_blocks(kept, self._log)]))
             self.leave_word()
+        suspended = tuple(name for kept in self._kept for name in kept.scaler.suspended)
+        if suspended != self._suspended:
+            self._suspended = suspended
+            self.say(SuspendedBlocks(list(suspended)))
 
     def announce_now_and_then(self) -> None:
         """The same, if it was not done just now; called after each of many changes."""

@@ -28,6 +28,13 @@ def work(tasks: int, seconds: float, provider: dict[str, object], worker_init: s
         print("blocks", *(f"{block.block}:{block.phase.value}" for block in run.blocks()), flush=True)
 
 
+def work_once(tasks: int, heartbeat_s: float) -> None:
+    """Run tasks that must not run twice, for about as long as they are suspended."""
+    with pilotflow.load(config(SHAPE, heartbeat_limit=heartbeat_s, crash_limit=1)):
+        futures = [noted(number, 10.0) for number in range(tasks)]
+        print("ended", sorted(future.result(200) for future in futures), flush=True)
+
+
 def suspended_s(cluster: Cluster, folder: Path) -> float:
     """For how long the block has been suspended, as people see it."""
     (block,) = json.loads(cluster.pilotflow("blocks", "--json", cwd=folder).stdout)["blocks"]
@@ -89,6 +96,23 @@ def test_a_block_that_is_suspended_before_its_first_manager_outlasts_start_limit
         cluster.run("scontrol", "resume", job)
         assert program.until("blocks", 60) == "blocks slurm-0:working"
         program.finish()
+
+
+@pytest.mark.soak  # tests/core/test_standstill.py has the rules
+@pytest.mark.timeout(300)
+def test_tasks_that_must_not_run_twice_wait_for_a_suspended_block_and_go_on_with_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    heartbeat_s = 6.0
+    with Program(cluster, f"{HERE}:work_once", 6, heartbeat_s, cwd=tmp_path) as program:
+        wait_for(lambda: len(nodes_of_tasks(tmp_path)) >= 4, "four tasks have begun", 60)
+        (job,) = cluster.jobs()
+        cluster.run("scontrol", "suspend", job)
+        wait_for(lambda: suspended_s(cluster, tmp_path) > 4 * heartbeat_s, "its manager was missed", 120, 0.5)
+        cluster.run("scontrol", "resume", job)
+        assert program.until("ended", 120) == "ended [0, 1, 2, 3, 4, 5]"
+        program.finish()
+    assert all(len(begun) == 1 for begun in starts(tmp_path).values()), "each of them has begun once"
 
 
 @pytest.mark.soak

@@ -1,0 +1,84 @@
+"""Managers that have fallen silent while they have what must not run twice, such as those of suspended blocks.
+
+What may run elsewhere does so once such a manager has been silent for as long as any. What must not run again waits:
+until the manager is heard of again, or has been silent for as long once more while its block was not suspended. In that
+time the program asks the batch system, which it does when it hears that the manager is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import inf
+
+from pilotflow.core.ledger import Ledger
+from pilotflow.core.peers import Peer, up
+from pilotflow.messages.client import ManagerDown
+from pilotflow.messages.records import Task
+
+
+class Standstill(Ledger):
+    """Who stands still, and what waits for that."""
+
+    def _suspend(self, blocks: Collection[str], now: float) -> None:
+        """These blocks are suspended, and no others: those that were have been resumed, or have ended."""
+        self._wait_for_suspended(now)
+        self._suspended = frozenset(blocks)
+        self._check_at = min(self._check_at, self._next_silence(now))
+
+    def _stands_still(self, peer: Peer, reason: str, now: float) -> bool:
+        """Whether a silent manager is kept, as it has what must not run twice; everything else is taken from it."""
+        manager, scheduler = peer.manager, self.scheduler
+        gang = manager.gang  # all of its nodes are in this block
+        held = scheduler.leased(manager) if gang is None else [scheduler.gangs.by_task[gang].task]
+        if not any(map(self._runs_for_the_last_time, held)):
+            return False
+        peer.still_until = now + self.heartbeat_limit_s
+        if not manager.closed:
+            manager.closed = True
+            if self._hope.part(manager):
+                self._fail_hopeless()
+        others = [task for task in held if not self._runs_for_the_last_time(task)]
+        self._send_cancel(peer, [(task.id, task.attempt) for task in others])
+        for task in reversed(others):
+            scheduler.release(manager, task)
+            self._miss(peer, task, reason)
+        who = manager.executor, manager.block, manager.node
+        self._send_client(ManagerDown(*who, reason, planned=False, follows=manager.capacity.follows))
+        self._load_changed = True
+        return True
+
+    def _runs_for_the_last_time(self, task: Task) -> bool:
+        lost = len(self._history.get(task.id, ()))
+        return lost + 1 >= self.scheduler.classes[task.cls].crash_limit and task.id not in self.cancels
+
+    def _goes_on(self, peer: Peer) -> None:
+        """A manager that stood still is heard of again."""
+        manager = peer.manager
+        peer.still_until = None
+        self._excuse(peer.session)
+        if not self.closing and manager.block not in self._draining and manager.block not in self._dropped:
+            manager.closed = False
+            self.scheduler.reopen(manager)
+            if self._hope.meet(manager, None):
+                self._fail_hopeless()
+        self._send_client(up(manager))
+        self._load_changed = True
+
+    def _wait_for_suspended(self, now: float) -> None:
+        """Time in which a block is suspended is not counted."""
+        for peer in self.peers.values():
+            if peer.still_until is not None and peer.manager.block in self._suspended:
+                peer.still_until = now + self.heartbeat_limit_s
+
+    def _silent(self, now: float) -> list[Peer]:
+        """Who has not been heard of for too long."""
+        self._wait_for_suspended(now)
+        return [peer for peer in self.peers.values() if self._given_up_at(peer) <= now]
+
+    def _next_silence(self, now: float) -> float:
+        """When the first of all has been silent for too long."""
+        first = min(map(self._given_up_at, self.peers.values()), default=inf)
+        return now + self.heartbeat_limit_s if first == inf else first
+
+    def _given_up_at(self, peer: Peer) -> float:
+        return peer.last_seen + self.heartbeat_limit_s if peer.still_until is None else peer.still_until
