@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final, Generic, TypeVar
 
@@ -53,6 +54,9 @@ class TaskFuture(Future[T], Generic[T]):
     label: str | None = None
     stdout: str | None = None
     stderr: str | None = None
+    # Only of those that failed: whether somebody has asked why, and who is told of that.
+    is_seen: bool = False
+    when_seen: Callable[[], None] | None = None
 
 
 def failure_of(future: TaskFuture[Any], status: Status, packed: Packed) -> BaseException:
@@ -61,6 +65,9 @@ def failure_of(future: TaskFuture[Any], status: Status, packed: Packed) -> BaseE
     What the task raised stays as it is, and has that as a note. In what we say ourselves it is the last line.
     """
     error = error_of(status, packed, future.name)
+    future.is_seen = True
+    if future.when_seen is not None:
+        future.when_seen()
     output = _output_of(future, error)
     if output and status is Status.ERROR:
         add_note(error, output)

@@ -22,6 +22,7 @@ from pilotflow.edited import EditedModules
 from pilotflow.errors import ConfigError, InterchangeLost, RunClosed
 from pilotflow.futures import AppFuture
 from pilotflow.ids import RUN_VARIABLE
+from pilotflow.last_sentences import say_given_up, say_unseen
 from pilotflow.messages.client import (
     DefineExecutors,
     DefineSetup,
@@ -323,11 +324,13 @@ class Run:
         from pilotflow.aio import in_thread  # as above
 
         await in_thread(lambda: self.close(wait=kind is None), lambda: self.close(wait=False))
+        say_unseen(self, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(wait=kind is None)
+        say_unseen(self, error)
 
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""
@@ -436,4 +439,6 @@ class Run:
             self._writer.end()
 
     def _at_exit(self) -> None:
+        say_given_up(self)
         self.close(wait=False)
+        say_unseen(self)

@@ -98,6 +98,11 @@ class ClientCalls(ABC):
         """How many tasks have ended and how, and how many have not, of which `leased` are with managers."""
         return self._book.counts(self.pending(), leased)
 
+    @property
+    def unseen_failure(self) -> str:
+        """The first failure, in words, if the program has asked for the error of no task; else empty."""
+        return self._book.ends.unseen
+
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no task is pending; False if it takes longer than the timeout in seconds.
 

@@ -33,12 +33,27 @@ class Ends:
         self.cancelled = 0
         self.by_result = 0
         self._left = ENDS_MAX
+        self._first = ""  # failure, in words
+        self._seen = False
+
+    @property
+    def unseen(self) -> str:
+        """The first failure, in words, if the program has not asked for the error of any; else empty."""
+        return "" if self._seen else self._first
+
+    def _see(self) -> None:
+        self._seen = True
 
     def of_result(self, future: Any, status: Status, packed: Packed) -> None:
         """The task's last attempt has ended with this."""
         self.by_result += 1
         if status is Status.ERROR:
             self.failed += 1
+            future.when_seen = self._see
+            if future.is_seen:  # before we could know
+                self._see()
+            if not self._first:
+                self._first = f"'{future.name}' (task {future.task_id}): {_cut(summary(packed))}"
             if self._left > 0:
                 self._add(future, "failed", summary(packed))
         else:

@@ -414,3 +414,55 @@ def test_a_script_uses_caches_dispatch_and_types_of_its_own_in_tasks(tmp_path: P
     assert (called, measured) == ("55 4", "['a number', 'something'] (2, 5, 2.0)")
     assert "'MISSING'" in said
     assert "define it in a module" in said
+
+
+def test_failures_that_nothing_has_asked_for_are_said_at_the_end_of_the_run(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import concurrent.futures
+        import sys
+        import pilotflow as pf
+
+        @pf.python_app
+        def measure(i):
+            raise ValueError(f"no sample {i}")
+
+        config = pf.Config.for_this_machine(max_workers=1)
+        with pf.load(config):
+            measure(1), measure(2)
+        for ask in (lambda future: future.exception(), lambda future: concurrent.futures.wait([future]) and future.exception(0)):
+            with pf.load(config):
+                asked, _ = measure(3), measure(4)
+                ask(asked)
+        with pf.load(config):
+            try:
+                measure(5).result()
+            except ValueError:
+                pass
+        with pf.PilotExecutor(1) as pool:  # as the standard library's pools do
+            pool.submit(int, "x")
+        """,
+    )
+    assert done.stderr == (
+        "pilotflow: run runs/0001: 2 tasks have failed, and nothing has asked for a result of theirs. "
+        "The first: 'measure' (task 1): ValueError: no sample 1\n"
+    )
+
+
+def test_a_program_that_ends_before_its_tasks_says_that_they_are_given_up(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import pilotflow as pf
+
+        @pf.bash_app
+        def simulate(i):
+            return f"sleep 100"
+
+        pf.load(pf.Config.for_this_machine(max_workers=1))
+        for i in range(3):
+            simulate(i)
+        """,
+    )
+    assert "run runs/0001: 3 tasks have not ended, and the program ends: given up. Leave `with " in done.stderr
