@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pilotflow.run import Run
 
+SETTLED_S: Final = 0.2
+"""What has ended just now is counted by then."""
+
 
 def say_given_up(run: Run) -> None:
     """Say that the program ends without having waited for its tasks."""
-    counts = run.counts()
-    if pending := counts.running + counts.waiting:
-        tasks = "1 task has" if pending == 1 else f"{pending:,} tasks have"
-        _say(run, f"{tasks} not ended, and the program ends: given up. Leave `with pilotflow.load():` to wait for all.")
+    if not run.client.wait_idle(SETTLED_S):
+        _say(
+            run, "the program ends, and tasks that have not ended are given up. Leave `with pilotflow.load():` to wait."
+        )
 
 
 def say_unseen(run: Run, error: BaseException | None = None) -> None:

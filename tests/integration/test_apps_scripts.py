@@ -458,11 +458,18 @@ def test_a_program_that_ends_before_its_tasks_says_that_they_are_given_up(tmp_pa
 
         @pf.bash_app
         def simulate(i):
-            return f"sleep 100"
+            return "sleep 100"
 
         pf.load(pf.Config.for_this_machine(max_workers=1))
         for i in range(3):
             simulate(i)
         """,
     )
-    assert "run runs/0001: 3 tasks have not ended, and the program ends: given up. Leave `with " in done.stderr
+    quiet = """
+        import pilotflow as pf
+
+        pf.load(pf.Config.for_this_machine(max_workers=1))
+        print([future.result() for future in pf.python_app(abs).map(range(-2, 1))])
+    """
+    assert run_script(tmp_path, quiet).stderr == ""
+    assert "run runs/0001: the program ends, and tasks that have not ended are given up. Leave `with " in done.stderr
