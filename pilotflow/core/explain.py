@@ -374,7 +374,7 @@ def _place(
     if place is None:
         text = f"It was handed to {where}. The manager there has not answered; it was last heard of "
         text += f"{format_duration(round(heard_s, 1))} ago."
-        advice = "If it stays silent it is given up, and its tasks run elsewhere."
+        advice = "If it stays silent it is given up, and what may run again runs elsewhere."
         return State.LEASED, _at(manager, Kind.SILENT, text, (Number("heard_s", heard_s),), advice)
     if place.running_s is not None:
         numbers = [Number("running_s", place.running_s)]
