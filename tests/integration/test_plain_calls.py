@@ -22,7 +22,7 @@ OF_A_SUBMIT = {
     "current.py:current_run",
     "run.py:is_open",
     "runtime/client.py:new_id",
-    "futures.py:__init__",
+    "lazy_future.py:__init__",
     "apps.py:_submit",
     "serialize.py:pack_call",
     "runtime/client.py:submit",
