@@ -436,7 +436,7 @@ class Run:
         self._log.removeHandler(self._log_handler)
         self._log_handler.close()
         if self._writer is not None:
-            self._writer.end()
+            self._writer.end([self._log])  # of a workflow, whose program goes on
 
     def _at_exit(self) -> None:
         say_given_up(self)

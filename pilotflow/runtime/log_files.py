@@ -10,7 +10,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +32,8 @@ class LogFile(logging.FileHandler):
         super().__init__(path)
         self._writer: LogWriter | None = None
 
-    def leave_to(self, writer: LogWriter) -> None:
-        """Have this write it from now on."""
+    def leave_to(self, writer: LogWriter | None) -> None:
+        """Have this write it from now on; without one it writes itself."""
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -94,11 +94,18 @@ class LogWriter:
             self._given_up = self._written_in(FLUSH_S) is not None
         return not self._given_up
 
-    def end(self) -> None:
-        """There will be no more lines: the thread ends when it has written those that there are."""
+    def end(self, logs: Iterable[logging.Logger] = ()) -> None:
+        """The thread ends when it has written what there is.
+
+        Args:
+            logs: which go on without it, since others have opened them too.
+        """
         self._lines.put(None)
         if not self._given_up:
             self._thread.join(FLUSH_S)
+        if not self._thread.is_alive():  # else it waits for a file system that hangs, as they would
+            for handler in _files_of(logs):
+                handler.leave_to(None)
 
     def _written_in(self, seconds: float) -> threading.Event | None:
         """None if all lines have been written in this time; else what tells when they are."""
@@ -140,8 +147,11 @@ def write_in_background(logs: Iterable[logging.Logger]) -> LogWriter | None:
         writer = LogWriter()
     except InfrastructureError:
         return None
-    for log in logs:
-        for handler in log.handlers:
-            if isinstance(handler, LogFile):
-                handler.leave_to(writer)
+    for handler in _files_of(logs):
+        handler.leave_to(writer)
     return writer
+
+
+def _files_of(logs: Iterable[logging.Logger]) -> Iterator[LogFile]:
+    for log in logs:
+        yield from (handler for handler in log.handlers if isinstance(handler, LogFile))

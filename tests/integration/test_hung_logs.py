@@ -89,6 +89,20 @@ def test_who_logs_does_not_wait_and_what_waits_is_written_when_there_is_room(hun
     writer.end()
 
 
+def test_a_log_that_goes_on_after_its_thread_is_written_at_once(tmp_path: Path) -> None:
+    log = log_to(tmp_path / "log", "a workflow", "a workflow's")
+    writer = write_in_background([log])
+    assert writer is not None
+    log.info("the run is closed")
+    writer.end([log])
+    log.info("the workflow has succeeded")
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert [line.partition("INFO ")[2] for line in lines] == ["the run is closed", "the workflow has succeeded"]
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+
+
 def test_a_mistake_in_a_line_costs_that_line(tmp_path: Path) -> None:
     log = log_to(tmp_path / "log", "somebody", "test of a mistake in a log")
     writer = write_in_background([log])
