@@ -27,9 +27,9 @@ class Worker:
         told: the seat and class that it was last told of.
         peak_bytes: the most memory that its running task was seen to use.
         excess: what its running task has taken too much of; it is to end.
-        setting_up: it has been told to call the executor's setup, and has not said that this is done.
-    placed: its task has a place and no process yet: the batch system starts one.
         kill_at: when it is killed for that, if it has not ended.
+        setting_up: it has been told to call the executor's setup, and has not said that this is done.
+        placed: its task has a place and no process yet: the batch system starts one.
     """
 
     id: int
