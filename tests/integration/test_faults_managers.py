@@ -22,7 +22,7 @@ from pilotflow.runtime.manager_options import Offer, manager_argv
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import PATIENCE, ROOT, frozen, managers_of, pids_in, running, status_of, took, within
 from tests.processes import is_alive
-from tests.waiting import until
+from tests.waiting import logged, until
 
 
 def test_tasks_of_a_killed_manager_run_again_on_the_block_that_replaces_it(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_frozen_manager_is_given_up_and_its_late_results_are_dropped(tmp_path:
         assert not future.done()
         Path(f"{go}.2").touch()
         assert future.result(60)[1] == pids_in(path)[1] != pid
-        assert re.search(r"not heard of for \d+ s", log.read_text())
+        logged(run.directory, "not heard of for ")
         assert [tasks.square(i).result(60) for i in range(50)] == [i * i for i in range(50)]
         until(lambda: delivered)  # who waits for a future goes on before its callbacks are called
         assert delivered == [future]
@@ -231,7 +231,5 @@ def test_a_manager_of_another_version_is_refused_with_both_versions(
         assert done.returncode == 1
         assert theirs in done.stderr
         assert ours in done.stderr
-        log = run.directory / "pilotflow.log"
-        until(lambda: theirs in log.read_text())
-        assert ours in log.read_text()
+        logged(run.directory, theirs, ours)
         assert [tasks.square(i).result(60) for i in range(10)] == [i * i for i in range(10)]

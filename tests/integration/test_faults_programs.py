@@ -15,7 +15,7 @@ from pilotflow.runtime.connection import read_connection
 from tests.integration import fault_tasks as tasks
 from tests.integration.faults import Program, parent_of, pids_in, processes_of, running, took, within
 from tests.processes import is_alive
-from tests.waiting import until
+from tests.waiting import logged, until
 
 BUSY = """
     run = pf.load(config(HERE, **WORDS))
@@ -109,7 +109,7 @@ def test_the_next_start_leaves_a_dead_programs_run_to_its_interchange(tmp_path: 
             within(15.0, "a block that was not announced is gone", lambda: not is_alive(script))
             assert "left over" not in (run.directory / "pilotflow.log").read_text()
         (directory,) = program.run_directories()
-        assert f"ending process {script}, left over" in (directory / "pilotflow.log").read_text()
+        logged(directory, f"ending process {script}, left over")
 
 
 def test_a_block_that_nobody_had_been_told_of_is_ended_by_the_next_start(tmp_path: Path) -> None:
@@ -121,8 +121,7 @@ def test_a_block_that_nobody_had_been_told_of_is_ended_by_the_next_start(tmp_pat
         assert is_alive(script)
         with running(tmp_path / "next") as run:
             within(5.0, "the next start ends a block that was not announced", lambda: not is_alive(script))
-            log = (run.directory / "pilotflow.log").read_text()
-            assert f"ending process {script}, left over from run 0001-" in log
+            logged(run.directory, f"ending process {script}, left over from run 0001-")
 
 
 def _knows_blocks(program: Program, number: int) -> bool:
@@ -184,9 +183,8 @@ def test_what_detached_itself_is_ended_and_reported_by_the_next_start(tmp_path: 
     with running(tmp_path / "next") as run:
         assert not sockets.exists()
         within(5.0, "the next start ends what detached itself", lambda: not is_alive(detached))
-        log = (run.directory / "pilotflow.log").read_text()
-        pid = program.process.pid
-        assert f"ending process {detached}, left over from run {run_id} whose program (pid {pid}) is gone" in log
+        whose = f"left over from run {run_id} whose program (pid {program.process.pid}) is gone"
+        logged(run.directory, f"ending process {detached}, {whose}")
         assert tasks.square(3).result(60) == 9
 
 

@@ -29,7 +29,7 @@ from tests.integration.faults import (
     report,
     running,
 )
-from tests.waiting import until
+from tests.waiting import logged, until
 
 MIB = 1 << 20
 
@@ -327,9 +327,11 @@ def test_without_encryption_a_run_works_and_says_what_that_means(tmp_path: Path)
     with running(tmp_path, tcp=True, encrypted=False) as run:
         assert tasks.square(2).result(60) == 4
         assert not connection_of(run).keys.server_secret
-        log = (run.directory / "pilotflow.log").read_text()
-        assert "encrypted=False: the TCP links of this run are neither encrypted nor checked" in log
-        assert "run code as you" in log
+        logged(
+            run.directory,
+            "encrypted=False: the TCP links of this run are neither encrypted nor checked",
+            "run code as you",
+        )
 
 
 def test_a_start_that_fails_half_way_leaves_no_process_thread_or_socket(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pilotflow.runtime import socket_directories
 from pilotflow.runtime.connection import Connection, read_connection
 from pilotflow.runtime.control import ask_status
 from tests.integration import elastic_tasks as tasks
-from tests.waiting import until
+from tests.waiting import logged, until
 
 nothing = python_app(tasks.nothing)
 
@@ -46,7 +46,7 @@ def test_a_run_listens_again_for_new_blocks_and_for_other_terminals(tmp_path: Pa
         assert (after == before) is not all_gone
         assert ask_status(read_connection(file), 60.0).run_id == run.run_id
         assert all(path.is_socket() and path.parent.stat().st_mode & 0o777 == 0o700 for path in after)
-        assert "were removed by somebody; it listens again in" in (run.directory / "pilotflow.log").read_text()
+        logged(run.directory, "were removed by somebody; it listens again in")
     assert not after[0].parent.exists()
 
 

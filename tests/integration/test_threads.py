@@ -28,7 +28,7 @@ from pilotflow.errors import (
     TaskTimeout,
 )
 from pilotflow.explanation import State
-from tests.waiting import until
+from tests.waiting import logged, until
 
 THREADS = pf.ThreadExecutorConfig(max_threads=2)
 LOCAL = pf.ExecutorConfig(label="cpu", max_workers_per_node=1)
@@ -287,7 +287,7 @@ def test_a_function_that_runs_in_a_thread_is_not_cancelled_and_that_is_said(run:
     until(lambda: all(future.running() for future in running), "both to run")
     waiting = add(1)
     assert not running[0].cancel()
-    assert "threads of the program cannot be killed" in (run.directory / "pilotflow.log").read_text()
+    logged(run.directory, "threads of the program cannot be killed")
     assert waiting.cancel(), "what waits can be cancelled"
     assert not running[0].done()
     go.touch()
@@ -307,10 +307,8 @@ def test_cancelling_everything_ends_all_but_functions_that_run_and_says_so(run: 
             future.result(0)
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the command")
-    log = (run.directory / "pilotflow.log").read_text()
-    assert "not cancelled: what runs in threads of the program cannot be killed" in log
-    assert f"These go on: task {function.task_id} (wait_for)\n" in log
-    assert "(ExecutorConfig)" in log, "the remedy"
+    what = "not cancelled: what runs in threads of the program cannot be killed"
+    logged(run.directory, what, f"These go on: task {function.task_id} (wait_for)\n", "(ExecutorConfig)")
     assert function.running(), "it is not said to be cancelled while it runs"
     until(lambda: run.counts() == Counts(running=1, cancelled=5), "all to be counted")
     assert run.cancel_all() == 0
@@ -354,9 +352,8 @@ def test_closing_without_waiting_ends_what_can_be_ended(tmp_path: Path) -> None:
             future.result(0)
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the command")
-    log = (run.directory / "pilotflow.log").read_text()
-    assert "not ended: what runs in threads of the program cannot be killed" in log
-    assert f"These go on: task {function.task_id} (wait_for)\n" in log
+    what = "not ended: what runs in threads of the program cannot be killed"
+    logged(run.directory, what, f"These go on: task {function.task_id} (wait_for)\n")
     (tmp_path / "go").touch()
 
 
