@@ -49,9 +49,9 @@ TITLES = {
 }
 LIMIT_S = 900.0
 ONCE = {"million", "idle"}
-OFTEN = {"throughput": 3, "chain": 3}
-"""What differs by a third from one run to the next, as two busy cores fall out, is measured so often in a round."""
 """Measures that take long and are steady: taken in the first round only."""
+OFTEN = {"throughput": 3, "chain": 3}
+"""Rates that differ by a third from one run to the next, as two busy cores fall out: taken so often in a round."""
 
 Figures = dict[str, dict[str, dict[str, float]]]
 """Medians: system, measure, name of the figure."""
@@ -206,7 +206,9 @@ def sitting(python: Path, systems: list[str], measures: list[str], rounds: int, 
     records: list[dict[str, Any]] = []
     nothing: set[tuple[str, str]] = set()
     for turn in range(rounds):
-        for measure in [m for m in measures if turn == 0 or m not in ONCE for _ in range(OFTEN.get(m, 1))]:
+        for measure in [
+            m for m in measures if turn == 0 or m not in ONCE for _ in range(1 if quick else OFTEN.get(m, 1))
+        ]:
             for system in systems if turn % 2 == 0 else systems[::-1]:
                 if (system, measure) in nothing:
                     continue
@@ -358,7 +360,9 @@ def main(argv: list[str]) -> int:
     now = datetime.now(timezone.utc)
     about = f"{now:%Y-%m-%d %H:%M} UTC, {machine()}. 2 workers. {versions(python, args.extras)}."
     once = " (many at once: one; idle: three windows of 20 s in one)" if args.rounds > 1 else ""
-    load = f"Medians of {args.rounds} alternating rounds, no-ops and chains three times in each{once}; load average at the start {os.getloadavg()[0]:.2f}."
+    often = "" if args.quick else ", no-ops and chains three times in each"
+    load = f"Medians of {args.rounds} alternating rounds{often}{once}; "
+    load += f"load average at the start {os.getloadavg()[0]:.2f}."
     print(about, load, sep="\n")
     records = sitting(python, args.systems, args.measures, args.rounds, quick=args.quick)
     cost = scheduler(python) if not args.only or "scheduler" in args.only else []

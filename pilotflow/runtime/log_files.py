@@ -31,6 +31,7 @@ class LogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._writer: LogWriter | None = None
+        self._is_closed = False
 
     def leave_to(self, writer: LogWriter | None) -> None:
         """Have this write it from now on; without one it writes itself."""
@@ -49,11 +50,15 @@ class LogFile(logging.FileHandler):
                 self._writer.put(self.stream.fileno(), f"{line}\n")
 
     def close(self) -> None:
-        """Wait for the last lines, but not for long."""
-        if self._writer is None or self._writer.flush():
+        """Wait for the last lines, but not for long, and once: `logging` closes at exit what has been closed."""
+        if self._writer is None:
             super().close()
-        else:
-            self._writer.add(super().close)
+        elif not self._is_closed:
+            self._is_closed = True
+            if self._writer.flush():
+                super().close()
+            else:
+                self._writer.add(super().close)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the standard library's name
         """Do nothing."""
