@@ -32,6 +32,8 @@ MISSING_OUTPUT: Final = 1
 """Exit code of a job that ended well without a file that it had promised."""
 CANNOT_START: Final = 126
 FUNCTION_FAILED: Final = 1
+JUST_BEGUN_S: Final = 1.0
+"""A command that began earlier was there when its manager looked whom to tell."""
 
 
 class Stdio(msgspec.Struct, frozen=True, array_like=True):
@@ -111,6 +113,10 @@ class JobFailed(Exception):
         self.outcome = Outcome(*outcome)
 
 
+class _Over(TaskTimeout):
+    """The job's own `timeout` is over, of which its manager knows nothing."""
+
+
 class JobTask:
     """The function that workers know: calls with an encoded `JobCall` return what is in an `Outcome`, or raise `JobFailed`.
 
@@ -179,6 +185,7 @@ class JobTask:
 
     def _command(self, command: str, env: dict[str, str], stdin: str | None, out: int, err: int) -> tuple[int, bool]:
         """Run a command; returns its exit code, and whether its time was over."""
+        began = time.monotonic()
         source = os.open(stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             actions = [(os.POSIX_SPAWN_DUP2, opened, fd) for fd, opened in ((0, source), (1, out), (2, err))]
@@ -187,13 +194,16 @@ class JobTask:
             os.close(source)
         try:
             return _exit_code(os.waitpid(pid, 0)[1]), False
-        except TaskTimeout:
-            code = self._end(pid)
+        except TaskTimeout as error:
+            # Its manager has told it as well, unless it had just begun. Twice, it would be hit while it obeys.
+            told = not isinstance(error, _Over) and time.monotonic() - began > JUST_BEGUN_S
+            code = self._end(pid, told=told and self.first_signal == signal.SIGTERM)
             return (code if code == 0 else self.timeout_exit_code), code != 0
 
-    def _end(self, pid: int) -> int:
-        """End a command whose time is over: ask, wait, kill."""
-        _signal_group(pid, self.first_signal)
+    def _end(self, pid: int, *, told: bool) -> int:
+        """End a command whose time is over: ask, unless it was told, wait, kill."""
+        if not told:
+            _signal_group(pid, self.first_signal)
         deadline = time.monotonic() + self.lead_s
         while time.monotonic() < deadline:
             with contextlib.suppress(TaskTimeout):
@@ -325,7 +335,7 @@ def _limited(left_s: float | None) -> Iterator[None]:
         return
 
     def over(*_: object) -> None:
-        raise TaskTimeout("its timeout is over")
+        raise _Over("its timeout is over")
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, max(0.001, left_s))

@@ -275,3 +275,29 @@ def test_the_summary_warns_of_a_node_that_ran_more_than_it_has(cli: Cli, tmp_pat
     (said,) = json.loads(cli("status", "--json").stdout)["warnings"]
     assert warning in said
     assert "Warning" not in cli("run", file).stdout
+
+
+OBEYS = """
+import os, signal, sys, time
+
+def obey(*_):
+    with open("told", "a") as file:
+        file.write("told\\n")
+    os.kill(os.getppid(), signal.SIGCONT)
+    time.sleep(0.5)  # a second signal, which may come within this time, would be told as well
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, obey)
+os.kill(os.getppid(), signal.SIGSTOP)  # its worker hears later that the time is over, as on a busy machine
+while True:
+    time.sleep(10)
+"""
+
+
+def test_a_job_whose_time_is_over_is_told_once_and_has_ended_well_if_it_obeys(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "obeys.py").write_text(OBEYS)
+    resources = "resource_requirements: [{name: short, num_cpus: 1, runtime: PT2S}]\n"
+    command = f"{shlex.quote(sys.executable)} obeys.py"
+    jobs = f"jobs: [{{name: a, command: {command!r}, resource_requirements: short}}]\n"
+    cli("run", _file(tmp_path, f"name: obeys\n{resources}{jobs}"))
+    assert (tmp_path / "told").read_text() == "told\n"
