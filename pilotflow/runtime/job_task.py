@@ -25,7 +25,7 @@ from pilotflow.errors import TaskTimeout
 from pilotflow.runtime.commands import plain_argv
 from pilotflow.runtime.spreading import spread_over
 from pilotflow.runtime.tails import tail
-from pilotflow.runtime.task_output import flush_output
+from pilotflow.runtime.task_output import pointed
 from pilotflow.runtime.worker_files import NODES, of_worker
 
 MISSING_OUTPUT: Final = 1
@@ -218,7 +218,7 @@ class JobTask:
     def _function(self, call: JobCall, env: dict[str, str], out: int, err: int) -> tuple[int, bool, str | None]:
         """Call a function; returns an exit code, whether its time was over, and its result as JSON."""
         before = dict(os.environ)
-        with _redirected(out, err):
+        with pointed([(1, out), (2, err)]):
             os.environ.update(env)
             try:
                 args, kwargs = json.loads(call.arguments)
@@ -344,21 +344,6 @@ def _limited(left_s: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def _redirected(out: int, err: int) -> Iterator[None]:
-    flush_output()
-    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    try:
-        yield
-    finally:
-        flush_output()
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)
 
 
 def _load(target: str, cwd: str) -> Any:

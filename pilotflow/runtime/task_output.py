@@ -60,12 +60,20 @@ def opened(output: Output) -> Iterator[list[tuple[int, int]]]:
 
 @contextlib.contextmanager
 def redirected(output: Output) -> Iterator[None]:
-    """Descriptors 1 and 2 go to files, so that C code and child processes write there too."""
-    with opened(output) as files:
-        flush_output()
-        saved = [(fd, os.dup(fd)) for fd, _ in files]
-        for fd, file in files:
-            os.dup2(file, fd)
+    """The task's output goes to its files, which are closed as soon as descriptors 1 and 2 lead there."""
+    with contextlib.ExitStack() as stack:
+        with opened(output) as files:
+            stack.enter_context(pointed(files))
+        yield
+
+
+@contextlib.contextmanager
+def pointed(files: list[tuple[int, int]]) -> Iterator[None]:
+    """Descriptors 1 and 2 go to files, as `opened` gives them, so that C code and child processes write there too."""
+    flush_output()
+    saved = [(fd, os.dup(fd)) for fd, _ in files]
+    for fd, file in files:
+        os.dup2(file, fd)
     try:
         yield
     finally:
