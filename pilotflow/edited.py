@@ -10,8 +10,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
+
+from pilotflow.names import names_used
 
 _INSTALLED: Final = (os.path.dirname(os.__file__), sys.prefix, sys.base_prefix)
 """Nobody edits what is in these directories while a program runs."""
@@ -77,7 +79,7 @@ def used_modules(function: Callable[..., Any]) -> set[ModuleType]:
 
 def _values(function: FunctionType) -> Iterator[Any]:
     """What its code names: of globals and enclosing variables their values, of all else, such as what it imports, the name."""
-    for name in _names(function.__code__):
+    for name in names_used(function.__code__):
         yield function.__globals__.get(name, name)
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not assigned yet
@@ -87,12 +89,3 @@ def _values(function: FunctionType) -> Iterator[Any]:
 def _home(value: Any) -> str:
     """The module of a function or class, or that of an object's class."""
     return value.__module__ if isinstance(value, (FunctionType, type)) else type(value).__module__
-
-
-def _names(code: CodeType) -> set[str]:
-    """Every name that a function's code, or a function within it, looks up or imports."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names(constant)
-    return names

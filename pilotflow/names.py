@@ -1,4 +1,4 @@
-"""What a worker can import: functions and classes by module and qualified name."""
+"""What a worker can import: functions and classes by module and qualified name; and which names code looks up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import msgspec
@@ -100,3 +101,12 @@ def resolve(module: str, qualname: str) -> Callable[..., Any]:
         value = getattr(value, name)
     function: Callable[..., Any] = getattr(value, "__pilotflow_function__", value)
     return function
+
+
+def names_used(code: CodeType) -> set[str]:
+    """Every name that a function's code, or a function within it, looks up or imports."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= names_used(constant)
+    return names

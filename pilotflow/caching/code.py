@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 from pilotflow.caching.text import KeyWriter
 from pilotflow.errors import CacheKeyError
 from pilotflow.made_anew import CACHE
+from pilotflow.names import names_used
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), tuple, list, dict, set, frozenset})
 """Kinds of global values that are part of the key of a function that uses them."""
@@ -23,6 +24,8 @@ _HELD_AS = ("__func__", "fget", "func", "__wrapped__")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Directories of what somebody else has written."""
 _LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
+_NOTHING: Final = object()
+"""The value of a name that is neither a global's nor a module's, such as a builtin's: it does not count."""
 
 
 def put_function(writer: KeyWriter, function: FunctionType) -> None:
@@ -72,9 +75,9 @@ def used(function: FunctionType) -> Iterator[tuple[str, Any]]:
     script; also those that it takes from such a module (`helpers.mean`). What others have written changes with their
     version, not while you work.
     """
-    names = _names(function.__code__)
+    names = names_used(function.__code__)
     for name in sorted(names):
-        value = function.__globals__.get(name, sys.modules.get(name, _names))
+        value = function.__globals__.get(name, sys.modules.get(name, _NOTHING))
         if isinstance(value, ModuleType):
             if _is_own(value.__name__, function):
                 inside = vars(value)
@@ -142,15 +145,6 @@ def _is_known(writer: KeyWriter, function: FunctionType) -> bool:
 
 def _top(module: str | None) -> str:
     return (module or "").partition(".")[0]
-
-
-def _names(code: CodeType) -> set[str]:
-    """Every name that a function's code, or a function within it, looks up."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names(constant)
-    return names
 
 
 def _plain(code: CodeType, doc: str | None = None) -> tuple[Any, ...]:
