@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pilotflow.core.block_records import BlockStatus
 from pilotflow.runtime.block_keeper import BlockKeeper
-from tests.integration.test_block_keeper import Client, Deaf, down, keeping, kept, manager_pid
+from tests.integration.block_keeping import Client, Deaf, down, keeping, kept, manager_pid
 
 
 @dataclass(frozen=True, kw_only=True)
