@@ -18,20 +18,26 @@ def double(x: Any, log: str) -> Any:
     return x * 2
 
 
-def fail_once(x: int, log: str) -> int:
+def fail_once(x: int, log: str, cue: str | None = None) -> int:
+    """Fails the first time, and not before that file is there."""
     first = not Path(log).exists()
     noted(log, x)
     if first:
+        _await(cue)
         raise ValueError("not yet")
     return x
 
 
 def wait_for(path: str, log: str) -> str:
     noted(log, "waits")
-    deadline = time.monotonic() + 60
-    while not Path(path).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _await(path)
     return "seen"
+
+
+def _await(path: str | None) -> None:
+    deadline = time.monotonic() + 60
+    while path is not None and not Path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def writes(log: str, stdout: str = "") -> str:

@@ -118,13 +118,14 @@ def test_one_that_waits_can_be_cancelled_alone(log: str, tmp_path: Path) -> None
     assert first.result() == "seen"
 
 
-def test_a_call_that_failed_runs_again_and_those_with_it_fail_alike(log: str) -> None:
-    app = pf.python_app(cache=True)(cache_tasks.fail_once)
-    futures = [app(1, log) for _ in range(3)]
+def test_a_call_that_failed_runs_again_and_those_with_it_fail_alike(log: str, tmp_path: Path) -> None:
+    app, cue = pf.python_app(cache=True)(cache_tasks.fail_once), tmp_path / "cue"
+    futures = [app(1, log, str(cue)) for _ in range(3)]
+    cue.touch()  # now that all have been called
     for future in futures:
         with pytest.raises(ValueError, match="not yet"):
             future.result()
-    assert app(1, log).result() == 1
+    assert app(1, log, str(cue)).result() == 1
     assert len(lines(log)) == 2
 
 
