@@ -76,7 +76,7 @@ class DurableRun(Run):
     def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
         send, blocks, known = self._from_keeper, self._durable.blocks, self._durable.known
         parts = (kept, self.directory, send, self._log, mark, self.run_id, blocks, known)
-        return BlockKeeper(*parts, spare=self._durable.spare)
+        return BlockKeeper(*parts, spare=self._durable.spare, is_over=lambda: self._interchange.has_ended)
 
     def _make_client(self, connection: Connection) -> Client:
         return DurableClient(connection, self._interchange.pid, self._hear, self._log, self._durable.journal)

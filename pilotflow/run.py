@@ -186,7 +186,7 @@ class Run:
 
     def _make_keeper(self, kept: list[KeptExecutor], mark: dict[str, str]) -> BlockKeeper:
         parts = (kept, self.directory, self._from_keeper, self._log, mark, self.run_id)
-        return BlockKeeper(*parts, if_killed=self._guard.write)
+        return BlockKeeper(*parts, if_killed=self._guard.write, is_over=lambda: self._interchange.has_ended)
 
     def _make_client(self, connection: Connection) -> Client:
         parts = (connection, self._interchange.pid, self._hear, self._store, self._log)

@@ -85,6 +85,7 @@ class BlockKeeper:
         known: told which blocks exist, whenever that has changed, in the keeper's thread.
         spare: whether there is another try if the run cannot be started.
         if_killed: told the commands that would cancel all batch jobs, before there may be another one.
+        is_over: whether the run's interchange has ended. Its managers end with it, and new ones could not work.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class BlockKeeper:
         known: Callable[[list[KnownBlock]], object] = len,
         if_killed: Callable[[list[tuple[str, ...]]], object] | None = None,
         spare: bool = False,
+        is_over: Callable[[], bool] = bool,
     ) -> None:
         self._spare = spare
+        self._is_over = is_over
         self._run_id = run_id
         self._environment = environment or {}
         self._loop = Loop()
@@ -324,6 +327,9 @@ class BlockKeeper:
     def _submit_some(self, kept: Kept) -> None:
         now = time.monotonic()
         while kept.to_submit and kept.submit_at <= time.monotonic() < now + SUBMIT_S:
+            if self._is_over():  # the client will say so, when it has failed what was pending
+                kept.submit_at = now + LOOK_S
+                break
             kept.postponed = ""
             self._submit(kept, kept.to_submit.popleft())
         log_changes(kept, self._run_dir, self._log)

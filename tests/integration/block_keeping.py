@@ -78,9 +78,11 @@ def kept(folder: Path, manager: str = SLEEPER, label: str = "cpu", **changes: An
 
 
 @contextmanager
-def keeping(run_dir: Path, *executors: KeptExecutor) -> Iterator[tuple[BlockKeeper, Client]]:
+def keeping(
+    run_dir: Path, *executors: KeptExecutor, is_over: Callable[[], bool] = bool
+) -> Iterator[tuple[BlockKeeper, Client]]:
     client = Client()
-    keeper = BlockKeeper(executors, run_dir, client.send, logging.getLogger("test.blocks"))
+    keeper = BlockKeeper(executors, run_dir, client.send, logging.getLogger("test.blocks"), is_over=is_over)
     keeper.start()
     try:
         yield keeper, client

@@ -102,6 +102,20 @@ def test_a_killed_manager_has_its_block_replaced_at_once_while_work_waits(tmp_pa
 
 
 @pytest.mark.soak  # the time that it takes is that of core.blocks, whose tests show the same
+def test_no_block_is_submitted_for_an_interchange_that_has_ended(tmp_path: Path) -> None:
+    """Its managers, and with them its blocks, may end before the run's program has heard of it."""
+    over = threading.Event()
+    with keeping(tmp_path / "run", kept(tmp_path), is_over=over.is_set) as (keeper, client):
+        pid = manager_pid(client, tmp_path, "cpu-0")
+        keeper.on_manager_up(up("cpu-0"))
+        keeper.on_load(load(queued=2))
+        client.until(lambda: phases(keeper) == {"cpu-0": Phase.WORKING})
+        over.set()
+        os.kill(pid, signal.SIGKILL)
+        client.until(lambda: keeper._kept[0].to_submit)
+    assert [script.name for script in (tmp_path / "run/scripts").iterdir()] == ["cpu-0.sh"]
+
+
 def test_a_block_whose_managers_are_lost_but_which_lives_on_is_ended_and_replaced(tmp_path: Path) -> None:
     with keeping(tmp_path / "run", kept(tmp_path)) as (keeper, client):
         pid = manager_pid(client, tmp_path, "cpu-0")
