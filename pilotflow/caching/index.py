@@ -18,7 +18,7 @@ import msgspec
 
 from pilotflow.caching.entries import CacheFiles, Entry
 from pilotflow.caching.keys import CallKey, Part
-from pilotflow.runtime.filesystems import is_local
+from pilotflow.runtime.filesystems import close_database, is_local
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, app TEXT, created REAL, parts BLOB) WITHOUT ROWID;
@@ -87,7 +87,7 @@ class CacheIndex:
         """Close the file."""
         with self._lock:
             if self._database is not None:
-                self._database.close()
+                close_database(self._database, self._path)
                 self._database = None
 
     def _nearest(self, app: str, key: CallKey, before: float) -> Nearest | None:

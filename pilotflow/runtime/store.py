@@ -25,7 +25,7 @@ from pilotflow.core.pace import Counts
 from pilotflow.errors import ConfigError
 from pilotflow.messages.client import ManagerUp
 from pilotflow.runtime import own_threads
-from pilotflow.runtime.filesystems import is_local
+from pilotflow.runtime.filesystems import close_database, is_local
 from pilotflow.runtime.leftovers import mark
 
 FLUSH_PERIOD_S = 0.5
@@ -196,7 +196,7 @@ class Store:
             self._write()
             self._closing.wait(FLUSH_PERIOD_S)  # so that rows come together; nobody waits for them
         self._write()
-        self._database.close()
+        close_database(self._database, self.path)
 
     def _write(self) -> None:
         with self._lock:
