@@ -16,13 +16,14 @@ from tests.slurm.test_losses import nodes_of_tasks, starts
 
 HERE = "tests.slurm.test_suspended"
 HEARTBEAT_S = 2.0
+START_S = 20.0  # a manager needs some of it on a busy machine
 SHAPE = {"cores_per_node": 4, "init_blocks": 1, "max_blocks": 1}
 
 
 def work(tasks: int, seconds: float, provider: dict[str, object], worker_init: str = "") -> None:
     """Run tasks that note where they begin; say what becomes of the blocks."""
     given = {**SHAPE, "worker_init": worker_init, **provider}
-    with pilotflow.load(config(given, heartbeat_limit=HEARTBEAT_S, start_limit="5s", crash_limit=2)) as run:
+    with pilotflow.load(config(given, heartbeat_limit=HEARTBEAT_S, start_limit=START_S, crash_limit=2)) as run:
         futures = [noted(number, seconds) for number in range(tasks)]
         assert [future.result(200) for future in futures] == list(range(tasks))
         print("blocks", *(f"{block.block}:{block.phase.value}" for block in run.blocks()), flush=True)
@@ -92,7 +93,7 @@ def test_a_block_that_is_suspended_before_its_first_manager_outlasts_start_limit
         cluster.run("scontrol", "suspend", job)
         wait_for(lambda: "is suspended" in log_of(tmp_path), "it is seen", 60)
         go.touch()
-        wait_for(lambda: suspended_s(cluster, tmp_path) > 6, "more than start_limit is over", 60)
+        wait_for(lambda: suspended_s(cluster, tmp_path) > START_S + 1, "more than start_limit is over", 60)
         cluster.run("scontrol", "resume", job)
         assert program.until("blocks", 60) == "blocks slurm-0:working"
         program.finish()
