@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from pilotflow.core.beats import beat_s, next_beat
+from pilotflow.core.beats import beat_s, next_beat, rest_s
 from pilotflow.core.block_records import BlockInfo, Outlook
 from pilotflow.core.retry import Policy
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
@@ -107,7 +107,9 @@ class Client(ClientCalls):
         self._taken = 0  # out of the inbox, perhaps not in the book yet
         self._has_ended = False  # the loop; nobody looks into the inbox any more
         self._beat_at = 0.0
+        self._asked_at = 0.0  # the first sign of life since the interchange was heard
         self._beat_s = beat_s(connection.heartbeat_limit_s)
+        self._rest_s = rest_s(connection.heartbeat_limit_s)
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
@@ -330,14 +332,17 @@ class Client(ClientCalls):
 
     def _beat(self, now: float) -> None:
         if now < self._beat_at:
+            if self._outstanding and self._beat_at - now > self._beat_s:  # there was nothing until now
+                self._beat_at = next_beat(now, self._beat_s)
             return
         late = now - self._beat_at > self._beat_s  # this process was stopped: hear first, then judge
-        self._beat_at = next_beat(now, self._beat_s)
+        self._beat_at = next_beat(now, self._beat_s if self._outstanding else self._rest_s)
         if self.welcome.is_set():
             self._mail.send_sign_of_life()
-            silent_s = now - self._mail.heard_at
-            if not late and silent_s > self._connection.heartbeat_limit_s:
-                self._interchange_lost(f"it has not answered for {silent_s:.0f} s")
+            if self._mail.heard_at >= self._asked_at:
+                self._asked_at = now
+            elif not late and now - self._asked_at > self._connection.heartbeat_limit_s - self._beat_s / 2:
+                self._interchange_lost(f"it has not answered for {now - self._asked_at:.0f} s")
 
     # ---- from the interchange ---------------------------------------------------------------
 

@@ -120,3 +120,27 @@ def test_the_end_of_a_run_whose_interchange_is_frozen_takes_seconds(tmp_path: Pa
     took(5.0, "a run whose interchange is frozen is closed", time.monotonic() - begun)
     nothing_left(run)
     assert not processes_of(run.directory, run.run_id)
+
+
+def test_tasks_of_a_run_whose_interchange_froze_while_there_was_nothing_to_do_fail(tmp_path: Path) -> None:
+    """An idle run's program asks seldom whether the interchange is there; with something pending, as often as ever."""
+    with running(tmp_path, heartbeat_limit=3) as run:
+        assert tasks.square(2).result(60) == 4
+        idle = time.monotonic()
+        until(lambda: time.monotonic() - idle > 4)  # it rests
+        os.kill(interchange_of(run), signal.SIGSTOP)
+        begun = time.monotonic()
+        error = tasks.square(3).exception(60)
+        took(7.0, "a task fails whose interchange froze while idle", time.monotonic() - begun)
+        assert isinstance(error, InterchangeLost)
+        assert "it has not answered for " in str(error)
+    nothing_left(run)
+
+
+def test_a_run_rests_for_longer_than_the_heartbeat_limit(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=1) as run:
+        managers = {tasks.square(2).result(60): managers_of(run)}[4]
+        idle = time.monotonic()
+        until(lambda: time.monotonic() - idle > 6)
+        assert tasks.square(3).result(60) == 9
+        assert managers_of(run) == managers
