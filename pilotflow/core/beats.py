@@ -8,20 +8,12 @@ BEATS: Final = 3
 """Signs of life within the time after which a silent process is given up."""
 SHORTEST_S: Final = 0.05
 REST: Final = 10
-"""A program with nothing pending, which could wait in vain, lets so many of those times pass between two questions."""
+"""A program with nothing pending asks once in so many times the limit."""
 
 
 def beat_s(limit_s: float) -> float:
     """Seconds between two signs of life of a process that is given up when it is silent for `limit_s`."""
     return max(SHORTEST_S, limit_s / BEATS)
-
-
-def rest_s(limit_s: float) -> float:
-    """Seconds between two questions of a program with nothing pending whether its interchange is there.
-
-    That one is on its host, and its death is seen at once; if it froze, only what is pending would wait in vain.
-    """
-    return REST * limit_s
 
 
 def next_beat(now: float, period_s: float) -> float:
@@ -32,3 +24,38 @@ def next_beat(now: float, period_s: float) -> float:
     """
     due = (now // period_s + 1) * period_s
     return due if due > now else due + period_s  # it was that moment, which is not quite a multiple
+
+
+class InterchangeWatch:
+    """When a program asks whether its interchange is there, and whether it has waited for an answer for too long.
+
+    The interchange is on its host, so that its death is seen at once. If it froze, only what is pending would wait in
+    vain; a program with nothing pending asks seldom, and wakes as seldom.
+
+    Attributes:
+        due_at: when `ask` is to be called, by the monotonic clock.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.due_at = 0.0
+        self._limit_s = limit_s
+        self._period_s = beat_s(limit_s)
+        self._asked_at = 0.0  # first, since something was heard
+
+    def hurry(self, now: float) -> None:
+        """Something is pending, perhaps since just now: it is not to wait for a question at rest."""
+        if self.due_at - now > self._period_s:
+            self.due_at = next_beat(now, self._period_s)
+
+    def ask(self, now: float, heard_at: float, *, pending: bool) -> float:
+        """A question is due, and sent. Returns for how many seconds there was no answer, if those are too many, else 0.
+
+        Counted from a question, not from when something was last heard (`heard_at`), which at rest is long ago.
+        """
+        late = now - self.due_at > self._period_s  # this process was stopped: hear first, then judge
+        self.due_at = next_beat(now, self._period_s if pending else REST * self._limit_s)
+        if heard_at >= self._asked_at:
+            self._asked_at = now
+        elif not late and now - self._asked_at > self._limit_s - self._period_s / 2:
+            return now - self._asked_at
+        return 0.0

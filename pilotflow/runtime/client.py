@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from pilotflow.core.beats import beat_s, next_beat, rest_s
+from pilotflow.core.beats import InterchangeWatch
 from pilotflow.core.block_records import BlockInfo, Outlook
 from pilotflow.core.retry import Policy
 from pilotflow.errors import InterchangeLost, RunClosed, SerializationError
@@ -106,10 +106,7 @@ class Client(ClientCalls):
         self._outstanding = 0
         self._taken = 0  # out of the inbox, perhaps not in the book yet
         self._has_ended = False  # the loop; nobody looks into the inbox any more
-        self._beat_at = 0.0
-        self._asked_at = 0.0  # the first sign of life since the interchange was heard
-        self._beat_s = beat_s(connection.heartbeat_limit_s)
-        self._rest_s = rest_s(connection.heartbeat_limit_s)
+        self._watch = InterchangeWatch(connection.heartbeat_limit_s)
         self._stopping = False
         self._loop = Loop()
         self._mail = Mailbox(self._loop, connection, self._take, lambda: self._interchange_lost("it has hung up"), log)
@@ -263,7 +260,7 @@ class Client(ClientCalls):
                 if self._inbox:
                     self._asleep = False
                     continue
-                due_at = min(self._beat_at, self._mail.due_at, self._book.tries.due_at, self._threads.due_at)
+                due_at = min(self._watch.due_at, self._mail.due_at, self._book.tries.due_at, self._threads.due_at)
                 self._loop.turn(due_at - now)
                 self._asleep = False
         except BaseException as error:  # noqa: BLE001  the loop's top: everything pending must still end
@@ -331,18 +328,15 @@ class Client(ClientCalls):
             self._book.ends.rows = []
 
     def _beat(self, now: float) -> None:
-        if now < self._beat_at:
-            if self._outstanding and self._beat_at - now > self._beat_s:  # there was nothing until now
-                self._beat_at = next_beat(now, self._beat_s)
+        if self._outstanding:
+            self._watch.hurry(now)
+        if now < self._watch.due_at:
             return
-        late = now - self._beat_at > self._beat_s  # this process was stopped: hear first, then judge
-        self._beat_at = next_beat(now, self._beat_s if self._outstanding else self._rest_s)
+        silent_s = self._watch.ask(now, self._mail.heard_at, pending=self._outstanding > 0)
         if self.welcome.is_set():
             self._mail.send_sign_of_life()
-            if self._mail.heard_at >= self._asked_at:
-                self._asked_at = now
-            elif not late and now - self._asked_at > self._connection.heartbeat_limit_s - self._beat_s / 2:
-                self._interchange_lost(f"it has not answered for {now - self._asked_at:.0f} s")
+            if silent_s:
+                self._interchange_lost(f"it has not answered for {silent_s:.0f} s")
 
     # ---- from the interchange ---------------------------------------------------------------
 

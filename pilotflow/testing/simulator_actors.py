@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilotflow.core.beats import beat_s, next_beat, rest_s
+from pilotflow.core.beats import InterchangeWatch, beat_s, next_beat
 from pilotflow.core.exchange import Exchange
 from pilotflow.core.graph import Graph
 from pilotflow.core.post import Letter, Post
@@ -163,7 +163,7 @@ class SimClient:
         self._letter = Letter([Hello(VERSION, PYTHON, 1, RUN_ID, 1)])
         self._acks: list[tuple[int, int]] = []
         self._limit_s = heartbeat_limit_s
-        self._rests_until = 0.0
+        self._watch = InterchangeWatch(heartbeat_limit_s)
         self._stalled = False
         self._mailbox: deque[tuple[str, bytes, Sequence[bytes]]] = deque()
         self._token = 0
@@ -235,9 +235,11 @@ class SimClient:
 
     def _beat(self) -> None:
         now = self.clock.now
-        if not self._stalled and (self.graph.pending or now >= self._rests_until):
+        if self.graph.pending:
+            self._watch.hurry(now)
+        if not self._stalled and now >= self._watch.due_at - 1e-6:  # a multiple of both periods may differ by less
+            self._watch.ask(now, now, pending=bool(self.graph.pending))
             self.network.send(CLIENT, INTERCHANGE, self._post.sign_of_life(INTERCHANGE, [ClientAlive()]), ())
-            self._rests_until = next_beat(now, rest_s(self._limit_s)) - 1e-6  # multiples of both may differ by less
         self.clock.at(next_beat(now, beat_s(self._limit_s)), self._beat)
 
     def _hear(self, sender: str, header: bytes, frames: Sequence[bytes]) -> None:

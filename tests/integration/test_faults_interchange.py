@@ -135,12 +135,3 @@ def test_tasks_of_a_run_whose_interchange_froze_while_there_was_nothing_to_do_fa
         assert isinstance(error, InterchangeLost)
         assert "it has not answered for " in str(error)
     nothing_left(run)
-
-
-def test_a_run_rests_for_longer_than_the_heartbeat_limit(tmp_path: Path) -> None:
-    with running(tmp_path, heartbeat_limit=1) as run:
-        managers = {tasks.square(2).result(60): managers_of(run)}[4]
-        idle = time.monotonic()
-        until(lambda: time.monotonic() - idle > 6)
-        assert tasks.square(3).result(60) == 9
-        assert managers_of(run) == managers
