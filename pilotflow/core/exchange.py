@@ -362,7 +362,7 @@ class Exchange(Desk):
 
     def next_deadline(self) -> float:
         """When `turn` must be called even if nothing arrives."""
-        deadline = self._check_at
+        deadline = min(self._check_at, self._look_at) if self._sees_any else self._check_at
         if self.client is not None:
             deadline = min(deadline, self._load_due())
         if self.scheduler.any_ahead:

@@ -382,19 +382,3 @@ class Fleet(Standstill):
         peer = self.peers.get(key)
         if peer is not None:
             self._lose(peer, "its process has ended", planned=False)
-
-    def _check_liveness(self, now: float) -> None:
-        """Give up who is silent for too long; at the second look, as this process may have been stopped and hears late."""
-        if now < self._check_at:
-            return
-        limit_s, since = self.heartbeat_limit_s, now - self._checked
-        self._checked = now
-        silent = self._silent(now)
-        if silent and since > limit_s / 4:
-            self._check_at = now + limit_s / 8
-            return
-        for peer in silent:
-            reason = f"not heard of for {now - peer.last_seen:.0f} s"
-            if peer.still_until is not None or not self._stands_still(peer, reason, now):
-                self._lose(peer, reason, planned=False, silent=True)
-        self._check_at = self._next_silence(now)

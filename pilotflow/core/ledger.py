@@ -100,6 +100,8 @@ class Ledger:
         self._load_stays = False  # until something happens
         self._checked = 0.0
         self._check_at = 0.0  # somebody may be silent for too long
+        self._look_at = 0.0  # managers of this host that hold nothing are looked at...
+        self._sees_any = False  # ...if there are any
         self._balanced = 0.0
 
     def tables(self) -> list[Iterable[int]]:

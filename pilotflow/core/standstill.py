@@ -1,4 +1,6 @@
-"""Managers that have fallen silent while they have what must not run twice, such as those of suspended blocks.
+"""Managers that have fallen silent, and what becomes of what must not run twice, such as that of suspended blocks.
+
+A manager on the interchange's host that holds nothing says nothing: there it is looked at whether its process goes on.
 
 What may run elsewhere does so once such a manager has been silent for as long as any. What must not run again waits:
 until the manager is heard of again, or has been silent for as long once more while its block was not suspended. In that
@@ -7,17 +9,56 @@ time the program asks the batch system, which it does when it hears that the man
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from math import inf
 
+from pilotflow.core.beats import beat_s, next_beat
 from pilotflow.core.ledger import Ledger
 from pilotflow.core.peers import Peer, up
 from pilotflow.messages.client import ManagerDown
+from pilotflow.messages.manager import Reregister
 from pilotflow.messages.records import Task
 
 
 class Standstill(Ledger):
-    """Who stands still, and what waits for that."""
+    """Who says nothing, who stands still, and what waits for that."""
+
+    def to_look_at(self, now: float) -> list[Hashable]:
+        """Managers that hold nothing: those of this host say nothing either, so their processes are to be looked at.
+
+        That is due as often as the others send signs of life, and before any manager is given up as silent.
+        """
+        if now < min(self._look_at, self._check_at):
+            return []
+        self._look_at = next_beat(now, beat_s(self.heartbeat_limit_s))
+        self._sees_any = False
+        return [key for key, peer in self.peers.items() if _rests(peer)]
+
+    def on_sight(self, key: Hashable, now: float) -> None:
+        """A manager at rest has been seen to go on, which is a sign of life of its process."""
+        peer = self.peers[key]
+        peer.last_seen = now
+        self._sees_any = True
+        if peer.still_until is not None:
+            self._goes_on(peer)
+
+    def _check_liveness(self, now: float) -> None:
+        """Give up who is silent for too long; at the second look, as this process may have been stopped and hears late."""
+        if now < self._check_at:
+            return
+        limit_s, since = self.heartbeat_limit_s, now - self._checked
+        self._checked = now
+        silent = self._silent(now)
+        if silent and since > limit_s / 4:
+            self._check_at = now + limit_s / 8
+            return
+        for peer in silent:
+            reason = f"not heard of for {now - peer.last_seen:.0f} s"
+            if peer.still_until is not None or not self._stands_still(peer, reason, now):
+                if _rests(peer):
+                    self._send(peer.key, Reregister())  # once it goes on it would not say so by itself
+                self._lose(peer, reason, planned=False, silent=True)
+        self._check_at = self._next_silence(now)
 
     def _suspend(self, blocks: Collection[str], now: float) -> None:
         """These blocks are suspended, and no others: those that were have been resumed, or have ended."""
@@ -82,3 +123,8 @@ class Standstill(Ledger):
 
     def _given_up_at(self, peer: Peer) -> float:
         return peer.last_seen + self.heartbeat_limit_s if peer.still_until is None else peer.still_until
+
+
+def _rests(peer: Peer) -> bool:
+    """Whether a manager holds nothing, and is not to leave either."""
+    return not peer.manager.leases and (not peer.manager.closed or peer.still_until is not None)

@@ -62,7 +62,7 @@ class CancelOutcome(Message, tag=5):
 
 
 class ManagerAlive(Message, tag=6):
-    """Sent regularly. `time_left_s` is what is left of the block's walltime, if it has one."""
+    """Sent regularly, by a manager of the interchange's host that holds nothing seldom. `time_left_s` is what is left of the block's walltime, if it has one."""
 
     time_left_s: float | None
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from pilotflow.memfile import size_of
-from pilotflow.runtime import packets
+from pilotflow.runtime import packets, process_state
 from pilotflow.runtime.loop import Loop
 
 Hear: TypeAlias = Callable[[Hashable, Any, Sequence[Any]], None]
@@ -38,6 +38,9 @@ class Server(Protocol):
 
     def send(self, peer: Hashable, header: bytes, frames: Sequence[Any]) -> None:
         """Send to a peer; if it is gone, nothing happens."""
+
+    def goes_on(self, peer: Hashable) -> bool:
+        """Whether it is seen, without a letter, that a peer's process is neither stopped nor gone."""
 
     def close(self) -> None:
         """Send what waits, if it goes at once, and close."""
@@ -80,8 +83,9 @@ def connect(
 class _Connection:
     """One Unix connection: packets in, packets out, and those that wait for room."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, max_bytes: int) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, max_bytes: int, pid: int = 0) -> None:
         self.sock = sock
+        self.pid = pid
         self._loop = loop
         self._max_bytes = max_bytes
         self._waiting: deque[tuple[bytes, Sequence[Any]]] = deque()
@@ -247,14 +251,14 @@ class UnixServer:
                 self._garbage(f"a connection could not be accepted: {error}")
                 time.sleep(SHORTAGE_PAUSE_S)  # it still waits, and would keep this process busy
                 return
-            _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.getuid():
                 self._garbage(f"a connection of user {uid}")
                 sock.close()
                 continue
             self._next += 1
             peer = self._next
-            connection = self._connections[peer] = _Connection(self._loop, sock, self._max_bytes)
+            connection = self._connections[peer] = _Connection(self._loop, sock, self._max_bytes, pid)
             self._loop.add(sock.fileno(), lambda peer=peer, connection=connection: self._read(peer, connection))  # type: ignore[misc]
 
     def _read(self, peer: int, connection: _Connection) -> None:
@@ -273,6 +277,11 @@ class UnixServer:
                 del self._connections[peer]
                 connection.drop()
                 self._hang_up(peer)
+
+    def goes_on(self, peer: Hashable) -> bool:
+        """Whether it is seen, without a letter, that a peer's process is neither stopped nor gone."""
+        connection = self._connections.get(peer)
+        return connection is not None and process_state.goes_on(connection.pid)
 
     def close(self) -> None:
         """Send what waits, briefly, and close."""

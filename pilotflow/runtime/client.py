@@ -332,7 +332,7 @@ class Client(ClientCalls):
             self._watch.hurry(now)
         if now < self._watch.due_at:
             return
-        silent_s = self._watch.ask(now, self._mail.heard_at, pending=self._outstanding > 0)
+        silent_s = self._watch.ask(now, self._mail.heard_at, at_stake=self._outstanding > 0)
         if self.welcome.is_set():
             self._mail.send_sign_of_life()
             if silent_s:

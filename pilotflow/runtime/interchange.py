@@ -188,6 +188,12 @@ class Interchange:
         except (OSError, ConfigError) as error:
             self._log.error("nobody else will find this run: %s cannot be written: %s", self._path, error)
 
+    def _look_at_managers(self, now: float) -> None:
+        """Managers of this host that hold nothing send no signs of life: their processes are looked at instead."""
+        for key in self._exchange.to_look_at(now):
+            if self._servers[key[0]].goes_on(key[1]):  # type: ignore[index]
+                self._exchange.on_sight(key, now)
+
     def _watch_client(self) -> None:
         if self._programs.program > 0:
             try:
@@ -308,6 +314,7 @@ class Interchange:
         exchange = self._exchange
         while True:
             now = time.monotonic()
+            self._look_at_managers(now)
             self._dispatch(exchange.turn(now))
             exchange.tidy()
             deadline = exchange.next_deadline()

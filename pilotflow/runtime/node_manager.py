@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
-from pilotflow.core.beats import beat_s, next_beat
+from pilotflow.core.beats import InterchangeWatch
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.ids import VERSION
@@ -87,14 +87,13 @@ class NodeManager:
         self._manager_id = 0
         self._started = started
         self._ends = None if options.walltime_s is None else started + options.walltime_s
-        self._beat_at = time.monotonic()
+        self._watch = InterchangeWatch(connection.heartbeat_limit_s, due_at=time.monotonic())
         self._announce_at = 0.0
         self._exit: int | None = None
         self._leave_at: float | None = None
         self._warned = False
         self._warn_s = min(WARN_S, (options.walltime_s or 0.0) / 20)
         self._limit_s = connection.heartbeat_limit_s
-        self._heartbeat_s = beat_s(connection.heartbeat_limit_s)
         self._session = f"{options.node}-{os.getpid()}-{time.time_ns()}"
         self._uplink = Uplink(
             loop,
@@ -233,15 +232,21 @@ class NodeManager:
         return None
 
     def _watch_time(self, now: float) -> None:
-        if now >= self._beat_at:
-            late = now - self._beat_at > self._heartbeat_s  # this process was stopped: hear first, then judge
+        busy, watch = self._pool.busy, self._watch
+        at_stake = (
+            busy or not self._uplink.is_local
+        )  # an interchange on this host sees by itself that this process goes on
+        if at_stake:
+            watch.hurry(now)
+        if now >= watch.due_at:
+            late = watch.is_late(now)
             if late and self._ends is not None:  # the block's clock may have stood still as well: wait to be told
                 self._ends = max(self._ends, now + self._limit_s + END_MARGIN_S)
-            self._beat_at = next_beat(now, self._heartbeat_s)
+            silent_s = watch.ask(now, self._uplink.heard_at, at_stake=at_stake)
             if not self._manager_id:
-                self._beat_at = min(self._beat_at, now + CONNECT_LOOK_S)
-            self._beat(now, late)
-        if self._pool.busy and now >= self._announce_at:
+                watch.due_at = min(watch.due_at, now + CONNECT_LOOK_S)
+            self._beat(now, silent_s, late)
+        if busy and now >= self._announce_at:
             self._announce_at = now + 1.0
             self._pool.announce_long_runs(now)
         self._crew.look(now)
@@ -263,11 +268,11 @@ class NodeManager:
             self._warned = True
             self._pool.warn_of_end()
 
-    def _beat(self, now: float, late: bool) -> None:
+    def _beat(self, now: float, silent_s: float, late: bool) -> None:
         if not late:
             if trouble := self._crew.trouble(now, self._limit_s):
                 self.end(trouble, 1)
-            gone = self._uplink.silent(now, max(self._limit_s, 2 * self._heartbeat_s))
+            gone = self._uplink.silent(now, silent_s)
             if gone is not None:
                 self.end(*gone)
                 return
@@ -276,7 +281,7 @@ class NodeManager:
 
     def due_at(self, now: float) -> float:
         """When `turn` must be called again, if nothing happens until then."""
-        deadline = min(self._beat_at, self._crew.due_at, self._uplink.due_at)
+        deadline = min(self._watch.due_at, self._crew.due_at, self._uplink.due_at)
         if self._pool.busy:
             deadline = min(deadline, self._announce_at)
         if self._leave_at is not None:

@@ -93,6 +93,11 @@ class Uplink:
         return self._endpoints[self._at]
 
     @property
+    def is_local(self) -> bool:
+        """Whether the interchange is on this host, and reached by a Unix socket."""
+        return self.endpoint.startswith("unix:")
+
+    @property
     def due_at(self) -> float:
         """When `lost` must be called again, if nothing is heard until then."""
         if self._hung_up_at is None:
@@ -136,25 +141,24 @@ class Uplink:
             self._gone = Gone("the interchange is gone", 1)
         return self._gone
 
-    def silent(self, now: float, patience_s: float) -> Gone | None:
+    def silent(self, now: float, silent_s: float) -> Gone | None:
         """Whether the interchange is silent for too long; tries another way, if this one has never answered.
 
         Args:
             now: monotonic clock.
-            patience_s: a registered manager's interchange may be silent for so long.
+            silent_s: for how long it has not answered a registered manager, if that is too long, else 0.
         """
-        silent = now - self.heard_at
         if self._hung_up_at is not None and self._waits:
             return None
         if self._registered:
-            if silent > patience_s:
+            if silent_s:
                 if self._waits:
                     self._hung_up_at = now
                     return None
-                return Gone(f"the interchange ({self.endpoint}) answered no heartbeat for {silent:.0f} s", 1)
+                return Gone(f"the interchange ({self.endpoint}) answered no heartbeat for {silent_s:.0f} s", 1)
         elif now - self._started > self._connection.connect_timeout_s:
             return self._unreachable(now - self._started)
-        elif len(self._endpoints) > 1 and now - self._tried_at > ATTEMPT_S and silent > ATTEMPT_S:
+        elif len(self._endpoints) > 1 and now - self._tried_at > ATTEMPT_S and now - self.heard_at > ATTEMPT_S:
             self._try_next(now)
         return None
 

@@ -7,7 +7,6 @@ had when the task began.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from pilotflow.core.orders import Worker
 from pilotflow.core.pool import Pool
@@ -87,11 +86,3 @@ class WorkerWatch:
     def system_killed(self) -> bool:
         """Whether the system has killed processes here for lack of memory since the last call."""
         return self._memory.oom_kills() > 0
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal (SIGSTOP), as proc_pid_stat(5) says."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
-    except OSError:  # it has just ended
-        return False

@@ -27,7 +27,8 @@ from pilotflow.runtime.last_words import LastWords
 from pilotflow.runtime.link import WorkerLink
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.manager_options import Options
-from pilotflow.runtime.worker_watch import WorkerWatch, is_stopped
+from pilotflow.runtime.process_state import is_stopped
+from pilotflow.runtime.worker_watch import WorkerWatch
 
 if TYPE_CHECKING:
     from pilotflow.runtime.steps import Steps

@@ -62,7 +62,10 @@ class Simulation:
         self._classes: dict[tuple[Request, tuple[str, ...], int], int] = {}
         self._functions: dict[str, int] = {}
         self._next_task = 1
-        self.interchange = SimInterchange(self.clock, self.network, heartbeat_limit_s, self._check_exchange)
+        self._neighbours: dict[str, SimManager] = {}
+        self.interchange = SimInterchange(
+            self.clock, self.network, heartbeat_limit_s, self._check_exchange, self._neighbours
+        )
         self.client = SimClient(self.clock, self.network, heartbeat_limit_s)
 
     # ---- building ---------------------------------------------------------------------------
@@ -78,8 +81,9 @@ class Simulation:
         gpus: Sequence[str] = (),
         depth_limited: bool = False,
         walltime_s: float | None = None,
+        local: bool = False,
     ) -> SimManager:
-        """A manager starts; without `cpus` it has one for each slot."""
+        """A manager starts; without `cpus` it has one for each slot. A `local` one is on the interchange's host."""
         name = f"m{len(self.managers) + 1}"
         cpus_milli = 1000 * (slots if cpus is None else cpus)
         capacity = Capacity(cpus_milli, memory_bytes, tuple(gpus), slots, depth_limited)
@@ -95,7 +99,10 @@ class Simulation:
             self._observe,
             self._check_pool,
             walltime_s,
+            local,
         )
+        if local:
+            self._neighbours[name] = manager
         return manager
 
     def submit_many(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pilotflow.core.beats import InterchangeWatch, beat_s, next_beat
 from pilotflow.core.exchange import Exchange
@@ -36,14 +36,31 @@ VERSION, PYTHON, RUN_ID = "0.0.0", "3.10.0", "sim"
 CLIENT, INTERCHANGE = "client", "interchange"
 
 
+class Neighbour(Protocol):
+    """A manager on the interchange's host: each sees by itself whether the other is there."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its process is neither stopped nor gone."""
+
+    def hung_up(self) -> None:
+        """The interchange's process has ended; another one takes its place."""
+
+
 class SimInterchange:
-    """One life after the other of an interchange process."""
+    """One life after the other of an interchange process; `neighbours` are on its host."""
 
     def __init__(
-        self, clock: Clock, network: Network, heartbeat_limit_s: float, check: Callable[[Exchange], None]
+        self,
+        clock: Clock,
+        network: Network,
+        heartbeat_limit_s: float,
+        check: Callable[[Exchange], None],
+        neighbours: Mapping[str, Neighbour],
     ) -> None:
         self.clock = clock
         self.network = network
+        self._neighbours = neighbours
         self.heartbeat_limit_s = heartbeat_limit_s
         self.epoch = 0
         self.frozen = False
@@ -62,6 +79,8 @@ class SimInterchange:
         self.post = Post(self.epoch * 1_000_000_000)
         self.network.join(INTERCHANGE, self._hear)
         self._wake_at = 0.0
+        for neighbour in list(self._neighbours.values()):
+            neighbour.hung_up()
         self.turn()
 
     def _hear(self, sender: str, header: bytes, frames: Sequence[bytes]) -> None:
@@ -90,6 +109,7 @@ class SimInterchange:
 
     def turn(self) -> None:
         """What the process's loop does after something has happened."""
+        self._look_at_neighbours()
         self._see_results()
         letters = self.exchange.turn(self.clock.now)
         self._see_leases(letters)
@@ -104,6 +124,13 @@ class SimInterchange:
             self._wake_at = deadline
             exchange = self.exchange
             self.clock.at(deadline, lambda: self.turn() if self.exchange is exchange else None)
+
+    def _look_at_neighbours(self) -> None:
+        now = self.clock.now
+        for key in self.exchange.to_look_at(now):
+            neighbour = self._neighbours.get(str(key))
+            if neighbour is not None and neighbour.goes_on:
+                self.exchange.on_sight(key, now)
 
     def _see_results(self) -> None:
         """No result of a superseded attempt goes to the client."""
@@ -238,7 +265,7 @@ class SimClient:
         if self.graph.pending:
             self._watch.hurry(now)
         if not self._stalled and now >= self._watch.due_at - 1e-6:  # a multiple of both periods may differ by less
-            self._watch.ask(now, now, pending=bool(self.graph.pending))
+            self._watch.ask(now, now, at_stake=bool(self.graph.pending))
             self.network.send(CLIENT, INTERCHANGE, self._post.sign_of_life(INTERCHANGE, [ClientAlive()]), ())
         self.clock.at(next_beat(now, beat_s(self._limit_s)), self._beat)
 

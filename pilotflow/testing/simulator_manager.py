@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pilotflow.core.beats import beat_s, next_beat
+from pilotflow.core.beats import InterchangeWatch, beat_s, next_beat
 from pilotflow.core.pool import Give, Kill, Pool, Recall, Spawn, Worker
 from pilotflow.core.post import Post
 from pilotflow.messages.manager import (
@@ -84,6 +84,7 @@ class SimManager:
     Args:
         name: unique; the interchange knows it by this name.
         patience_s: it ends when it has heard nothing for so long.
+        local: whether it is on the interchange's host.
         observe: called with (manager, task) when a task begins.
         check: called after each turn.
         gone: called when it has ended.
@@ -102,6 +103,7 @@ class SimManager:
         observe: Callable[[SimManager, Task], None],
         check: Callable[[SimManager], None],
         walltime_s: float | None = None,
+        local: bool = False,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -117,7 +119,9 @@ class SimManager:
         self.refused = ""
         self._frozen = False
         self._leaving = False
+        self.local = local
         self._beat_s = beat_s(heartbeat_limit_s)
+        self._watch = InterchangeWatch(heartbeat_limit_s, clock.now)
         self._patience_s = patience_s
         self._end_at = None if walltime_s is None else clock.now + walltime_s
         self._heard_at = clock.now
@@ -126,6 +130,8 @@ class SimManager:
         self._decode = to_manager()
         self._mailbox: deque[Callable[[], None]] = deque()
         network.join(name, self._hear)
+        if local:
+            network.sure.add(name)
         self._register()
         self.turn()
         self._beat()
@@ -136,6 +142,21 @@ class SimManager:
     def frozen(self) -> bool:
         """Whether it is stopped, as by SIGSTOP; its workers are not."""
         return self._frozen
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is neither stopped nor gone."""
+        return self.alive and not self._frozen
+
+    def hung_up(self) -> None:
+        """The interchange has ended, and another one has taken its place: begin anew with that."""
+
+        def begin_anew() -> None:
+            if not self._leaving:
+                self.post.forget(INTERCHANGE)
+                self._register()
+
+        self._when_awake(begin_anew)
 
     def freeze(self) -> None:
         """Stop the process."""
@@ -239,16 +260,24 @@ class SimManager:
         self.clock.at(next_beat(self.clock.now, self._beat_s), self._beat)
         if self._frozen:
             return
-        if self.clock.now - self._heard_at > self._patience_s:
+        if not self.local and self.clock.now - self._heard_at > self._patience_s:
             self.die()
             return
         self.pool.announce_long_runs(self.clock.now)
-        sign = self.post.sign_of_life(INTERCHANGE, [ManagerAlive(self._time_left())])
-        if self.registered:
-            self.network.send(self.name, INTERCHANGE, sign, ())
+        self._send_sign_of_life(self.clock.now)
         if self._time_left() == 0.0:
             self.leave("its block's walltime is over", self.clock.now)
         self.turn()
+
+    def _send_sign_of_life(self, now: float) -> None:
+        at_stake = self.pool.busy or not self.local
+        if at_stake:
+            self._watch.hurry(now)
+        if now >= self._watch.due_at - 1e-6:  # a multiple of both periods may differ by less
+            self._watch.ask(now, now, at_stake=at_stake)
+            sign = self.post.sign_of_life(INTERCHANGE, [ManagerAlive(self._time_left())])
+            if self.registered:
+                self.network.send(self.name, INTERCHANGE, sign, ())
 
     # ---- workers ----------------------------------------------------------------------------
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from pilotflow.runtime.connection import Keys, make_keys
 from pilotflow.runtime.loop import Loop
 from pilotflow.runtime.zmq_channels import ZmqServer, answer_key_questions
 from pilotflow.testing.channels import check_channels
+from tests.waiting import until
 
 LIMIT = 1 << 30
 
@@ -63,6 +67,52 @@ def test_zeromq_channels_keep_the_contract(keys: Keys) -> None:
     finally:
         for context in contexts:
             context.destroy(linger=0)
+
+
+def test_a_unix_server_sees_which_of_its_peers_are_stopped(tmp_path: Path) -> None:
+    path, loop = tmp_path / "s", Loop()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    listener.listen()
+    heard: list[Hashable] = []
+    server = UnixServer(loop, listener, LIMIT, lambda peer, _, __: heard.append(peer), _nothing_heard, _no_garbage)
+    channel = connect(loop, f"unix:{path}", b"", ("", "", ""), LIMIT, _nothing_heard, _nothing_heard)
+    channel.send(b"from this process", ())
+    with subprocess.Popen(
+        [sys.executable, "-c", _SENDS_AND_WAITS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        while len(heard) < 2:
+            loop.turn(1.0)
+        ours, theirs = heard
+        assert server.goes_on(ours)
+        assert server.goes_on(theirs)
+        child.send_signal(signal.SIGSTOP)
+        until(lambda: not server.goes_on(theirs))
+        assert server.goes_on(ours)
+        child.send_signal(signal.SIGCONT)
+        until(lambda: server.goes_on(theirs))
+        assert not server.goes_on("a stranger")
+        child.kill()
+    channel.close()
+    server.close()
+    loop.close()
+
+
+_SENDS_AND_WAITS = """
+import sys
+from pilotflow.runtime.channels import connect
+from pilotflow.runtime.loop import Loop
+channel = connect(Loop(), "unix:" + sys.argv[1], b"", ("", "", ""), 1000, print, print)
+channel.send(b"from a child", ())
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def _nothing_heard(*_: Any) -> None:
+    raise AssertionError("nobody has said anything")
 
 
 def test_a_peer_that_asks_and_does_not_read_is_hung_up_on_and_others_are_not(tmp_path: Path) -> None:

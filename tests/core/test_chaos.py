@@ -41,6 +41,7 @@ class Chaos:
             f"block-{self.blocks}",
             depth_limited=dice.random() < 0.1,
             walltime_s=dice.choice([None, None, 60.0]),
+            local=dice.random() < 0.3,
         )
 
     # ---- work -------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class Chaos:
     def kill_manager(self) -> None:
         def kill(manager: Any) -> None:
             manager.die()
-            if self.dice.random() < 0.5:
+            if manager.local or self.dice.random() < 0.5:
                 self.sim.interchange.hang_up(manager.name)
 
         self.some_manager(kill)
@@ -98,6 +99,8 @@ class Chaos:
 
     def cut_off(self) -> None:
         def cut(manager: Any) -> None:
+            if manager.local:
+                return
             self.sim.network.cut.add(manager.name)
             self.sim.clock.after(self.dice.uniform(0.1, 20), lambda: self.sim.network.cut.discard(manager.name))
 

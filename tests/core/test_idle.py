@@ -12,7 +12,9 @@ from pilotflow.core.block_records import DrainBlock
 from pilotflow.core.block_state import LOST_S
 from pilotflow.core.blocks import LOOK_S
 from pilotflow.launchers.single_node import SingleNodeLauncher
+from pilotflow.messages.records import Status
 from pilotflow.providers.local import LocalProvider
+from pilotflow.resources import Request
 from pilotflow.runtime.kept import Kept, KeptExecutor
 from pilotflow.runtime.loop import Loop
 from pilotflow.testing.simulator import Simulation
@@ -36,21 +38,30 @@ def test_processes_of_a_host_say_that_they_are_alive_at_the_same_moments(limit_s
 
 
 def test_an_idle_run_sends_signs_of_life_and_nothing_else() -> None:
+    assert letters_of_an_idle_run(local=False) == pytest.approx((3000 / 300 + 1) + (3000 / 10 + 1), abs=4)
+
+
+def test_on_one_host_an_idle_run_says_nothing_for_minutes() -> None:
+    assert letters_of_an_idle_run(local=True) == pytest.approx(2 * (3000 / 300 + 1), abs=4)
+
+
+def letters_of_an_idle_run(*, local: bool) -> float:
+    """Signs of life of the client and a manager in 3000 s."""
     sim = Simulation(heartbeat_limit_s=30.0)
-    sim.add_manager(slots=2)
+    sim.add_manager(slots=2, local=local)
     sim.submit_many([Plan(1.0)] * 10)
     sim.run()
     sim.run_for(60.0)  # the last load has been told
     loads, carried = len(sim.client.loads), sim.network.carried
     sim.run_for(3000.0)
     assert len(sim.client.loads) == loads
-    signs = (3000 / 300 + 1) + (3000 / 10 + 1)  # of the client and the manager
-    assert signs - 4 <= (sim.network.carried - carried) / 2 <= signs  # each is answered
+    return (sim.network.carried - carried) / 2  # each is answered
 
 
-def test_an_interchange_looks_for_silent_managers_when_one_can_be_silent_for_too_long() -> None:
+@pytest.mark.parametrize("local", [False, True])
+def test_an_interchange_looks_for_silent_managers_when_one_can_be_silent_for_too_long(local: bool) -> None:
     sim = Simulation(heartbeat_limit_s=30.0)
-    manager = sim.add_manager()
+    manager = sim.add_manager(local=local)
     sim.run_for(100.0)
     exchange = sim.interchange.exchange
     looks = set()
@@ -62,6 +73,79 @@ def test_an_interchange_looks_for_silent_managers_when_one_can_be_silent_for_too
     frozen_at = sim.now
     sim.run(until=lambda: not exchange.peers)
     assert 20.0 <= sim.now - frozen_at <= 30.0 * 9 / 8
+
+
+# ---- a manager on the interchange's host, which says nothing while it has nothing --------------
+
+
+def test_a_manager_that_was_given_up_at_rest_is_back_as_soon_as_it_goes_on() -> None:
+    sim = Simulation(heartbeat_limit_s=30.0)
+    manager = sim.add_manager(local=True)
+    sim.run_for(100.0)
+    for registrations in (2, 3, 4):
+        manager.freeze()
+        sim.run(until=lambda: not sim.interchange.exchange.peers)
+        sim.run_for(1000.0)
+        manager.thaw()
+        sim.run_for(0.1)
+        assert manager.registrations == registrations
+        assert sim.interchange.exchange.peers
+    future = sim.submit(1.0)
+    sim.run()
+    assert future.status is Status.OK
+
+
+def test_a_manager_that_stands_still_for_less_than_the_limit_is_not_given_up() -> None:
+    sim = Simulation(heartbeat_limit_s=30.0)
+    manager = sim.add_manager(local=True)
+    for _ in range(20):
+        sim.run_for(43.0)
+        manager.freeze()
+        sim.run_for(19.0)
+        manager.thaw()
+    assert manager.registrations == 1
+
+
+@pytest.mark.parametrize("rested_s", [0.0, 5.0, 100.0, 299.0])
+def test_what_is_given_to_one_that_has_frozen_at_rest_runs_elsewhere_after_the_limit(rested_s: float) -> None:
+    sim = Simulation(heartbeat_limit_s=30.0)
+    manager = sim.add_manager(local=True)
+    sim.run_for(20.0 + rested_s)
+    manager.freeze()
+    future = sim.submit(1.0)
+    sim.add_manager(local=True, executor="other")
+    took = sim.run(until=lambda: len(sim.interchange.exchange.peers) == 1)
+    assert took <= 30.0 + 10.0
+    sim.run()
+    assert future.status is Status.OK
+
+
+@pytest.mark.parametrize("rested_s", [0.0, 5.0, 100.0, 299.0])
+def test_one_that_is_given_something_after_a_rest_says_again_that_it_is_there(rested_s: float) -> None:
+    sim = Simulation(heartbeat_limit_s=30.0)
+    manager = sim.add_manager(local=True)
+    sim.run_for(20.0 + rested_s)
+    future = sim.submit(200.0, crash_limit=1)  # it would fail if its manager were given up
+    sim.run()
+    assert (future.status, manager.registrations) == (Status.OK, 1)
+
+
+def test_nodes_of_a_multi_node_task_are_not_given_up_while_it_runs_on_the_first_of_them() -> None:
+    sim = Simulation(heartbeat_limit_s=30.0)
+    managers = [sim.add_manager(local=True, block="one") for _ in range(3)]
+    sim.run_for(100.0)
+    future = sim.submit(500.0, request=Request(num_nodes=3), crash_limit=1)
+    sim.run()
+    assert (future.status, [manager.registrations for manager in managers]) == (Status.OK, [1, 1, 1])
+
+
+def test_an_interchange_that_takes_the_place_of_another_finds_those_at_rest() -> None:
+    sim = Simulation(heartbeat_limit_s=30.0)
+    sim.add_manager(local=True)
+    sim.run_for(100.0)
+    sim.interchange.restart()
+    sim.run_for(0.1)
+    assert sim.interchange.exchange.peers
 
 
 # ---- blocks ---------------------------------------------------------------------------------

@@ -96,6 +96,35 @@ def test_a_frozen_manager_is_given_up_and_its_late_results_are_dropped(tmp_path:
         assert delivered == [future]
 
 
+def test_a_manager_that_freezes_while_it_has_nothing_is_given_up_and_comes_back_when_it_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=2, init_blocks=2, max_blocks=2, workers=1) as run:
+        until(lambda: len(managers_of(run)) == 2 and len(status_of(run).blocks) == 2)
+        assert [tasks.square(i).result(60) for i in range(20)] == [i * i for i in range(20)]
+        log = run.directory / "pilotflow.log"
+        one, other = managers_of(run)
+        stopped = time.monotonic()
+        with frozen(one):
+            within(4.0, "a manager that freezes while it has nothing is given up (heartbeat limit 2 s)",
+                   lambda: "not heard of for " in log.read_text(), stopped)  # fmt: skip
+            assert [tasks.square(i).result(60) for i in range(20)] == [i * i for i in range(20)]
+        until(lambda: log.read_text().count("joined executor cpu") >= 3 or not is_alive(one))
+        os.kill(other, signal.SIGKILL)
+        assert [tasks.square(i).result(60) for i in range(20)] == [i * i for i in range(20)]
+
+
+def test_a_manager_that_freezes_after_a_rest_loses_what_it_is_then_given(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=2, init_blocks=1, max_blocks=2, workers=1) as run:
+        assert tasks.square(3).result(60) == 9
+        (manager,) = managers_of(run)
+        time.sleep(3.0)  # it rests, and says nothing
+        assert "not heard of" not in (run.directory / "pilotflow.log").read_text()
+        stopped = time.monotonic()
+        with frozen(manager):
+            future = tasks.square(4)
+            assert within(8.0, "a task given to a manager that had just frozen runs elsewhere (heartbeat limit 2 s)",
+                          lambda: future.done() and future.result(), stopped) == 16  # fmt: skip
+
+
 class Cable:
     """A TCP port in front of another one of this host; what goes through can be held up, with nobody told."""
 

@@ -1,0 +1,30 @@
+"""What the kernel says of a process, by its state in /proc/PID/stat, see proc_pid_stat(5)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_STOPPED: Final = b"Tt"
+_STUCK: Final = b"DTtZX"
+"""Stopped, dead, or in the kernel's hands, where the freezer of version 1 of cgroups also keeps whom it freezes."""
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal (SIGSTOP), or a debugger."""
+    state = _state(pid)
+    return bool(state) and state in _STOPPED
+
+
+def goes_on(pid: int) -> bool:
+    """Whether nothing says that a process is stopped, frozen or dead; so also of one that cannot be seen from here."""
+    state = _state(pid)
+    return not state or state not in _STUCK
+
+
+def _state(pid: int) -> bytes:
+    """One letter; empty if there is no such process, or none that is shown to us."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(256).rpartition(b") ")[2][:1]
+    except OSError:
+        return b""
