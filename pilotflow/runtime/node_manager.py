@@ -233,10 +233,7 @@ class NodeManager:
 
     def _watch_time(self, now: float) -> None:
         busy, watch = self._pool.busy, self._watch
-        at_stake = (
-            busy or not self._uplink.is_local
-        )  # an interchange on this host sees by itself that this process goes on
-        if at_stake:
+        if at_stake := busy or not self._uplink.is_local:  # else the interchange sees that this process goes on
             watch.hurry(now)
         if now >= watch.due_at:
             late = watch.is_late(now)
