@@ -26,11 +26,15 @@ from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _code_reduce, 
 from pilotflow.errors import PilotflowError, SerializationError
 from pilotflow.made_anew import ANEW, reduce_anew
 from pilotflow.names import found, importable_function, resolve
+from pilotflow.script_globals import ScriptGlobals
 
 _VALUES_MAX = 1000
 """Bodies whose values a process keeps, at most..."""
 _VALUES_BYTES_MAX = 64 << 20
 """...and how long they are together, at most."""
+
+GLOBALS = ScriptGlobals()
+"""Of the bodies that this process has loaded."""
 
 _NO_FILE = "<dynamic-code>"
 """What cloudpickle 3.1 and later write for the name of a function's file."""
@@ -60,6 +64,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types of
         if type(obj) in ANEW:
             return reduce_anew(obj)
         return super().reducer_override(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Also finds the globals of the functions that it makes."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(io.BytesIO(body))
+        self.globals: dict[int, dict[str, Any]] = {}
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        named = super().find_class(module, name)
+        if name != "_function_setstate":
+            return named
+
+        def set_state(function: FunctionType, state: Any) -> Any:
+            self.globals[id(function.__globals__)] = function.__globals__
+            return named(function, state)
+
+        return set_state
 
 
 def dump(value: Any) -> bytes:
@@ -100,7 +123,10 @@ def load(body: bytes) -> Any:
     if value is None:
         if len(_values) >= _VALUES_MAX or sum(map(len, _values)) + len(body) > _VALUES_BYTES_MAX:
             _values.clear()
-        value = _values[body] = pickle.loads(body)
+        unpickler = _Unpickler(body)
+        value = _values[body] = unpickler.load()
+        for names in unpickler.globals.values():
+            GLOBALS.take(names)
     return value
 
 

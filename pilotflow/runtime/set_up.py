@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pilotflow.bodies import pack_function, unpack_function
+from pilotflow.byvalue import GLOBALS
 from pilotflow.serialize import Packed, join, pack, unpack
 
 
@@ -25,7 +26,8 @@ def pack_setup(function: Callable[..., object], args: tuple[Any, ...]) -> bytes:
 def call_setup(payload: bytes) -> None:
     """Make the call that `pack_setup` was given; raises what it raises."""
     function, args = unpack(payload)
-    unpack_function(function)(*unpack(*args))
+    with GLOBALS.set_up():
+        unpack_function(function)(*unpack(*args))
 
 
 def with_authkey(setup: bytes | None) -> bytes | None:

@@ -42,6 +42,7 @@ LAYER_OF_MODULE = {
     "bodies": 0,
     "nested": 0,
     "byvalue": 0,
+    "script_globals": 0,
     "made_anew": 0,
     "blame": 0,
     "damaged": 0,

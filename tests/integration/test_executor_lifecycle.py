@@ -68,6 +68,69 @@ def test_each_worker_is_set_up_once_and_so_is_its_replacement(tmp_path: Path) ->
     assert pids <= {int(one) for one in set_up}
 
 
+def test_an_initializer_of_a_script_sets_its_globals_for_all_calls_as_in_a_process_pool(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import functools
+        import multiprocessing
+        import os
+        from concurrent.futures import ProcessPoolExecutor
+        import pilotflow as pf
+
+        model = None
+        table = {"before": 1}
+        kept = 5
+
+        def scaled(x): return x * 10
+
+        def load_model(x):
+            global model
+            model = scaled(x)
+
+        def set_up(x):
+            global fresh
+            load_model(x)
+            fresh = [x]
+            table["x"] = x
+
+        def indirect(): return model
+
+        class Box:
+            def __init__(self, y): self.y = y
+            def get(self): return model, fresh, self.y
+
+        def read(y): return model, fresh, table, kept, y, indirect(), scaled(y)
+
+        def read_box(box): return box.get(), type(box) is Box
+
+        def answers(pool):
+            with pool:
+                yield pool.submit(read, 3).result()
+                yield list(pool.map(read, range(5), chunksize=2))
+                yield pool.submit(read_box, Box(4)).result()
+                yield pool.submit(functools.partial(read, 6)).result()
+
+        if __name__ == "__main__":
+            spawn = multiprocessing.get_context("spawn")
+            theirs = list(answers(ProcessPoolExecutor(1, mp_context=spawn, initializer=set_up, initargs=(7,))))
+            ours = list(answers(pf.PilotExecutor(1, initializer=set_up, initargs=(7,))))
+            print(ours == theirs, ours[0])
+            with pf.PilotExecutor(1, initializer=set_up, initargs=(7,)) as pool:
+                print(pool.submit(lambda: (model, fresh)).result(), model)
+
+                def scaled(x): return -x
+
+                print(pool.submit(read, 3).result()[-1])  # later functions are the program's, not the initializer's
+        """,
+    )
+    assert done.stdout.splitlines() == [
+        "True (70, [7], {'before': 1, 'x': 7}, 5, 3, 70, 30)",
+        "(70, [7]) None",
+        "-3",
+    ]
+
+
 def test_a_failing_initializer_breaks_the_pool_with_its_cause(tmp_path: Path) -> None:
     with pool(tmp_path, initializer=call_tasks.set_up_badly) as ex:
         future = ex.submit(call_tasks.same, 1)
