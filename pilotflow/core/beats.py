@@ -47,9 +47,12 @@ class InterchangeWatch:
         self._asked_at = 0.0  # first, since something was heard
 
     def hurry(self, now: float) -> None:
-        """Something is at stake, perhaps since just now: it is not to wait for a question at rest."""
+        """Something is at stake, perhaps since just now: the next question is not one at rest, and due at once.
+
+        So whoever was stopped meanwhile, and may be waited for, is heard of as soon as it goes on.
+        """
         if self.due_at - now > self._period_s:
-            self.due_at = next_beat(now, self._period_s)
+            self.due_at = now
 
     def is_late(self, now: float) -> bool:
         """Whether a question should have been asked long before: this process was stopped, and hears late."""

@@ -24,7 +24,7 @@ class Standstill(Ledger):
     """Who says nothing, who stands still, and what waits for that."""
 
     def to_look_at(self, now: float) -> list[Hashable]:
-        """Managers that hold nothing: those of this host say nothing either, so their processes are to be looked at.
+        """Managers at rest: those of this host say nothing either, so their processes are to be looked at.
 
         That is due as often as the others send signs of life, and before any manager is given up as silent.
         """
@@ -32,7 +32,7 @@ class Standstill(Ledger):
             return []
         self._look_at = next_beat(now, beat_s(self.heartbeat_limit_s))
         self._sees_any = False
-        return [key for key, peer in self.peers.items() if _rests(peer)]
+        return [key for key, peer in self.peers.items() if self._rests(peer)]
 
     def on_sight(self, key: Hashable, now: float) -> None:
         """A manager at rest has been seen to go on, which is a sign of life of its process."""
@@ -41,6 +41,11 @@ class Standstill(Ledger):
         self._sees_any = True
         if peer.still_until is not None:
             self._goes_on(peer)
+
+    def _rests(self, peer: Peer) -> bool:
+        """Whether a manager holds nothing, as far as it knows: it has not been sent a task whose nodes are still gathered."""
+        manager = peer.manager
+        return not manager.leases or (manager.gang is not None and self.gatherings.missing(manager.gang) > 0)
 
     def _check_liveness(self, now: float) -> None:
         """Give up who is silent for too long; at the second look, as this process may have been stopped and hears late."""
@@ -55,7 +60,7 @@ class Standstill(Ledger):
         for peer in silent:
             reason = f"not heard of for {now - peer.last_seen:.0f} s"
             if peer.still_until is not None or not self._stands_still(peer, reason, now):
-                if _rests(peer):
+                if self._rests(peer):
                     self._send(peer.key, Reregister())  # once it goes on it would not say so by itself
                 self._lose(peer, reason, planned=False, silent=True)
         self._check_at = self._next_silence(now)
@@ -123,8 +128,3 @@ class Standstill(Ledger):
 
     def _given_up_at(self, peer: Peer) -> float:
         return peer.last_seen + self.heartbeat_limit_s if peer.still_until is None else peer.still_until
-
-
-def _rests(peer: Peer) -> bool:
-    """Whether a manager holds nothing, and is not to leave either."""
-    return not peer.manager.leases and (not peer.manager.closed or peer.still_until is not None)

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
-from pilotflow.core.beats import InterchangeWatch
+from pilotflow.core.beats import REST, InterchangeWatch
 from pilotflow.core.pool import Pool
 from pilotflow.core.whereabouts import place_of
 from pilotflow.ids import VERSION
@@ -232,8 +232,8 @@ class NodeManager:
         return None
 
     def _watch_time(self, now: float) -> None:
-        busy, watch = self._pool.busy, self._watch
-        if at_stake := busy or not self._uplink.is_local:  # else the interchange sees that this process goes on
+        watch = self._watch
+        if at_stake := self._is_at_stake(now):
             watch.hurry(now)
         if now >= watch.due_at:
             late = watch.is_late(now)
@@ -243,7 +243,7 @@ class NodeManager:
             if not self._manager_id:
                 watch.due_at = min(watch.due_at, now + CONNECT_LOOK_S)
             self._beat(now, silent_s, late)
-        if busy and now >= self._announce_at:
+        if self._pool.busy and now >= self._announce_at:
             self._announce_at = now + 1.0
             self._pool.announce_long_runs(now)
         self._crew.look(now)
@@ -257,6 +257,14 @@ class NodeManager:
             self._watch_walltime(left)
         if (gone := self._uplink.lost(now)) is not None:
             self.end(*gone)
+
+    def _is_at_stake(self, now: float) -> bool:
+        """Whether it is not enough that an interchange of this host sees that this process goes on.
+
+        Near its end a manager must notice when it has been stopped, as its block's clock may have stood still as well.
+        """
+        near_end = self._ends is not None and self._ends - now < 2 * REST * self._limit_s
+        return self._pool.busy or near_end or not self._uplink.is_local
 
     def _watch_walltime(self, left: float) -> None:
         if left == 0.0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 _STOPPED: Final = b"Tt"
@@ -16,9 +17,20 @@ def is_stopped(pid: int) -> bool:
 
 
 def goes_on(pid: int) -> bool:
-    """Whether nothing says that a process is stopped, frozen or dead; so also of one that cannot be seen from here."""
+    """Whether nothing says that a process is stopped, frozen or dead; so also of one of another namespace, whose pid is 0."""
     state = _state(pid)
-    return not state or state not in _STUCK
+    return state not in _STUCK if state else not pid or _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process, where /proc does not say so."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _state(pid: int) -> bytes:

@@ -285,6 +285,8 @@ class SimManager:
         """What the process's loop does after something has happened."""
         if not self.alive or self._frozen:
             return
+        if self.local:
+            self._send_sign_of_life(self.clock.now)  # of one that was at rest it is due at once
         if self.pool.drained and not self._leaving:
             self.leave("drained")
         if self.pool.broken:

@@ -33,10 +33,11 @@ def test_as_soon_as_something_is_pending_it_asks_as_often_as_ever() -> None:
     watch = InterchangeWatch(30.0)
     watch.ask(0.5, 0.0, at_stake=False)
     watch.hurry(21.0)
-    assert watch.due_at == 30.0
+    assert watch.due_at == 21.0
+    assert watch.ask(21.0, 0.6, at_stake=True) == NO
     watch.hurry(29.0)
-    assert watch.due_at == 30.0  # not put off
-    assert [watch.ask(now, 0.6, at_stake=True) for now in (30.0, 40.0, 50.0, 60.0)] == [NO, NO, NO, 30.0]
+    assert watch.due_at == 30.0  # neither sooner nor later
+    assert [watch.ask(now, 0.6, at_stake=True) for now in (30.0, 40.0, 50.0)] == [NO, NO, 29.0]
 
 
 def test_one_that_was_stopped_hears_first_and_then_judges() -> None:

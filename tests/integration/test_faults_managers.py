@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pilotflow.ids import VERSION
@@ -123,6 +124,22 @@ def test_a_manager_that_freezes_after_a_rest_loses_what_it_is_then_given(tmp_pat
             future = tasks.square(4)
             assert within(8.0, "a task given to a manager that had just frozen runs elsewhere (heartbeat limit 2 s)",
                           lambda: future.done() and future.result(), stopped) == 16  # fmt: skip
+
+
+@pytest.mark.soak  # it takes 40 s, and looks at one rule
+def test_a_manager_that_was_stopped_while_it_had_nothing_does_not_take_that_time_for_walltime(tmp_path: Path) -> None:
+    with running(tmp_path, heartbeat_limit=9, init_blocks=1, max_blocks=1, workers=1, walltime=40) as run:
+        assert tasks.square(3).result(60) == 9
+        (manager,) = managers_of(run)
+        ends_at = time.monotonic() + psutil.Process(manager).create_time() + 36.0 - time.time()  # a tenth is kept
+        beat_at = (ends_at - 6.3) // 3.0 * 3.0 + 3.0
+        time.sleep(beat_at + 0.2 - time.monotonic())
+        with frozen(manager):  # for so long that it notices, and is not given up
+            time.sleep(beat_at + 6.4 - time.monotonic())
+        assert time.monotonic() > ends_at
+        time.sleep(0.3)
+        (log,) = run.directory.rglob("manager-*.log")
+        assert "walltime is over" not in log.read_text()
 
 
 class Cable:
