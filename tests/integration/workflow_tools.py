@@ -134,8 +134,10 @@ def marked(run: Path, what: bytes) -> list[int]:
 
 def of_a_manager(run: Path, generation: int) -> int:
     """A manager's process (0), its zygote (1), or one of its workers (2): all have one command line."""
-    family = marked(run, b"pilotflow.runtime.manager")
-    parent = {pid: psutil.Process(pid).ppid() for pid in family if psutil.pid_exists(pid)}
+    parent = {}
+    for pid in marked(run, b"pilotflow.runtime.manager"):
+        with contextlib.suppress(psutil.NoSuchProcess):  # as one that was to become a job's command, and has ended
+            parent[pid] = psutil.Process(pid).ppid()
 
     def age(pid: int) -> int:
         return 1 + age(parent[pid]) if parent[pid] in parent else 0
