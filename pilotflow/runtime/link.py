@@ -1,14 +1,15 @@
 """The link between a manager and one of its workers: a Unix SEQPACKET socket pair.
 
 The manager keeps a copy of the worker's end, so that it can take back packets that the worker has
-not read. See `packets` for how messages and payloads travel.
+not read. What comes back and is sent again may be overtaken by what the worker read meanwhile: so every
+message says which others come before it. See `packets` for how messages and payloads travel.
 """
 
 from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -20,9 +21,10 @@ from pilotflow.runtime.loop import Loop
 
 
 class GiveTask(msgspec.Struct, array_like=True, tag=1):
-    """Manager to worker: run this."""
+    """Manager to worker: run this, after so many of the messages below."""
 
     task: Task
+    after: int = 0
 
 
 class GiveFunction(msgspec.Struct, array_like=True, tag=2):
@@ -30,10 +32,13 @@ class GiveFunction(msgspec.Struct, array_like=True, tag=2):
 
     fn: int
     name: str = ""
+    number: int = 0
 
 
 class Setup(msgspec.Struct, array_like=True, tag=3):
     """Manager to worker: call this (the one payload frame) before the first task."""
+
+    number: int = 0
 
 
 class Sit(msgspec.Struct, array_like=True, tag=4):
@@ -49,6 +54,7 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
         run_directory: of the run.
         scratch: where their scratch directories are made.
         nodes: hosts of the nodes of a task that uses several by itself, ours first; else none.
+        number: as of every message that is no task: how many of them there are with it; 0 where none is overtaken.
     """
 
     cores: tuple[int, ...]
@@ -61,12 +67,14 @@ class Sit(msgspec.Struct, array_like=True, tag=4):
     run_directory: str = ""
     scratch: str = ""
     nodes: tuple[str, ...] = ()
+    number: int = 0
 
 
 class Forget(msgspec.Struct, array_like=True, tag=5):
     """Manager to worker: no task will be of these functions."""
 
     fns: list[int]
+    number: int = 0
 
 
 class Ready(msgspec.Struct, array_like=True, tag=1):
@@ -106,6 +114,38 @@ def check_frames(message: FromWorker, frames: Sequence[Any]) -> None:
         raise ValueError(f"{len(frames)} frames instead of {wanted}")
 
 
+class InOrder:
+    """What a worker reads, in the order in which it was first sent.
+
+    Attributes:
+        told: how many messages that are no task have been handed over.
+    """
+
+    __slots__ = ("_early", "told")
+
+    def __init__(self) -> None:
+        self.told = 0
+        self._early: list[tuple[ToWorker, Sequence[Any]]] = []
+
+    def put(self, message: ToWorker, frames: Sequence[Any]) -> Iterator[tuple[ToWorker, Sequence[Any]]]:
+        """What can be done now that this has come."""
+        self._early.append((message, frames))
+        while self._early:
+            first = min(range(len(self._early)), key=lambda i: _place(self._early[i][0]))
+            message, frames = self._early[first]
+            if _place(message) > 2 * self.told + 1:
+                return
+            del self._early[first]
+            if not isinstance(message, GiveTask):
+                self.told = max(self.told, message.number)
+            yield message, frames
+
+
+def _place(message: ToWorker) -> int:
+    """Odd for a message that is told, and even for tasks between two of them."""
+    return 2 * message.after if isinstance(message, GiveTask) else 2 * message.number - 1
+
+
 class WorkerLink:
     """The manager's side of a link. It never waits for the worker, which may be busy for hours.
 
@@ -113,15 +153,24 @@ class WorkerLink:
         loop: calls `hear` when the worker has said something, and sends what had to wait.
     """
 
-    __slots__ = ("_loop", "_waiting", "ours", "theirs")
+    __slots__ = ("_loop", "_told", "_waiting", "ours", "theirs")
 
     def __init__(self, loop: Loop, hear: Callable[[], None]) -> None:
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self.ours, self.theirs):
             packets.tune(end)
         self._loop = loop
+        self._told = 0
         self._waiting: deque[tuple[bytes, Sequence[Any]]] = deque()
         loop.add(self.ours.fileno(), hear)
+
+    def placed(self, message: ToWorker) -> bytes:
+        """The header of a new message, which says what comes before it."""
+        if isinstance(message, GiveTask):
+            message.after = self._told
+        else:
+            self._told = message.number = self._told + 1
+        return encode(message)
 
     def send(self, header: bytes, frames: Sequence[Any] = ()) -> None:
         """Send now, or when there is room.

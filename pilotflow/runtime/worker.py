@@ -48,7 +48,7 @@ class Worker(Calls):
         super().__init__(max_bytes)
         self._channel = channel
         self._names: dict[int, str] = {}
-        self._early: list[tuple[Task, list[Any]]] = []
+        self._order = link.InOrder()
         self._seat = link.Sit((), (), None, {}, None, None)
         self._started_ns = 0  # of the running task; 0 while none runs
         self._home = WorkingDirectory()
@@ -67,34 +67,29 @@ class Worker(Calls):
         while (packet := receive(channel, buffer)) is not None:
             header, frames = packet
             message = decode(header)
-            if type(message) is link.GiveTask:
-                if message.task.fn in self._bodies:
-                    self._execute(message.task, list(frames))
-                else:  # the manager took its function back and sends it again, see `Manager._recall`
-                    self._early.append((message.task, list(frames)))
-            elif type(message) is link.GiveFunction:
-                self._take_function(message, bytes(buffer_of(frames[0])))
-            elif type(message) is link.Sit:
-                self._sit(message)
-            elif type(message) is link.Forget:
-                for fn in message.fns:
-                    for known in (self._bodies, self._functions, self._names):
-                        known.pop(fn, None)
+            if type(message) is link.GiveTask and message.after <= self._order.told:
+                self._execute(message.task, list(frames))
             else:
-                self._set_up(bytes(buffer_of(frames[0])))
+                for each, its_frames in self._order.put(message, list(frames)):
+                    self._take(each, its_frames)
+                    del each, its_frames
             del message, frames, packet
 
-    def _take_function(self, message: link.GiveFunction, body: bytes) -> None:
-        fn = message.fn
-        self._bodies[fn] = body
-        self._names[fn] = message.name
-        self._functions.pop(fn, None)
-        early, self._early = self._early, []
-        for task, frames in early:
-            if task.fn == fn:
-                self._execute(task, frames)
-            else:
-                self._early.append((task, frames))
+    def _take(self, message: link.ToWorker, frames: Sequence[Any]) -> None:
+        if type(message) is link.GiveTask:
+            self._execute(message.task, list(frames))
+        elif type(message) is link.GiveFunction:
+            self._bodies[message.fn] = bytes(buffer_of(frames[0]))
+            self._names[message.fn] = message.name
+            self._functions.pop(message.fn, None)
+        elif type(message) is link.Sit:
+            self._sit(message)
+        elif type(message) is link.Forget:
+            for fn in message.fns:
+                for known in (self._bodies, self._functions, self._names):
+                    known.pop(fn, None)
+        else:
+            self._set_up(bytes(buffer_of(frames[0])))
 
     def _execute(self, task: Task, frames: list[Any]) -> None:
         started = time.time_ns()

@@ -168,8 +168,11 @@ class Workers(Crew):
             self._log.error("the zygote takes no orders: %s", error)
 
     def _send(self, number: int, its_link: WorkerLink, message: link.ToWorker, frames: Sequence[Any]) -> None:
+        self._deliver(number, its_link, its_link.placed(message), frames)
+
+    def _deliver(self, number: int, its_link: WorkerLink, header: bytes, frames: Sequence[Any]) -> None:
         try:
-            its_link.send(link.encode(message), frames)
+            its_link.send(header, frames)
         except ConnectionError:
             return  # it has died; its death is reported soon, and the task is among those it had
         except OSError as error:  # no memory, no descriptor: this task cannot be had here now
@@ -217,14 +220,14 @@ class Workers(Crew):
     # ---- news -------------------------------------------------------------------------------
 
     def _recall(self, worker: Worker) -> None:
-        """Take back tasks sent ahead. What comes back with them is sent again, and may be overtaken by a task."""
+        """Take back tasks sent ahead. What comes back with them is sent again as it was."""
         its_link = self._links[worker.id]
         tasks: list[tuple[int, int]] = []
-        for _, message, frames in its_link.take_back(self._buffer):
+        for header, message, frames in its_link.take_back(self._buffer):
             if isinstance(message, link.GiveTask) and not frames:
                 tasks.append((message.task.id, message.task.attempt))
             else:
-                self._send(worker.id, its_link, message, frames)
+                self._deliver(worker.id, its_link, header, frames)
         self._pool.on_recalled(worker, tasks)
 
     def _hear_worker(self, worker: Worker, to_the_end: bool = False) -> None:

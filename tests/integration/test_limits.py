@@ -7,8 +7,10 @@ import os
 import random
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -272,19 +274,37 @@ def test_no_short_task_waits_behind_a_long_one_while_a_worker_idles(tmp_path: Pa
     provider = pf.LocalProvider(init_blocks=1, max_blocks=1, nodes_per_block=2)
     two = pf.ExecutorConfig(label="two", num_cpus=1, provider=provider)
     with pf.load(pf.Config(run_dir=tmp_path, executors=[two])) as run:
-        gates = [tmp_path / "gate 1", tmp_path / "gate 2"]
         wait = pf.python_app(limit_tasks.wait_or_use)
-        assert {future.result(60) for future in [wait(None) for _ in range(200)]} == {None}  # it is known to be short
-        with in_one_letter(tmp_path):
-            long = [wait(str(gate)) for gate in gates]
-            short = [wait(None) for _ in range(60)]
-        until(lambda: leased(run) == 62, what="the sending ahead of all")
+        tries = (_all_sent_ahead(run, wait, tmp_path / str(number)) for number in count())
+        gates, long, short = until(lambda: next(tries), timeout_s=300, what="the sending ahead of all")
         gates[1].touch()  # one node idles when it has run what was sent there
         assert all(future.result(60) is None for future in short)
         assert long[1].result(60) == str(gates[1])
         assert not long[0].done()
         gates[0].touch()
         assert long[0].result(60) == str(gates[0])
+
+
+def _all_sent_ahead(
+    run: pf.Run, wait: Any, directory: Path
+) -> tuple[list[Path], list[pf.AppFuture[str]], list[pf.AppFuture[None]]] | None:
+    """Two gates, tasks that wait for them, and short ones, all sent ahead; None if those took long on a busy machine."""
+    directory.mkdir()
+    gates = [directory / "gate 1", directory / "gate 2"]
+    assert {future.result(60) for future in [wait(None) for _ in range(200)]} == {None}  # it is known to be short
+    with in_one_letter(directory):
+        long = [wait(str(gate)) for gate in gates]
+        short = [wait(None) for _ in range(60)]
+    deadline = time.monotonic() + 5
+    while leased(run) != 62 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if leased(run) == 62:
+        return gates, long, short
+    for gate in gates:
+        gate.touch()
+    for future in [*long, *short]:
+        future.result(60)
+    return None
 
 
 @contextmanager
