@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilotflow.core.orders import Give, Kill, Order, Recall, Spawn, Warn, Worker
+from pilotflow.core.placement import Seat
 from pilotflow.core.pool_limits import PoolLimits
 from pilotflow.core.pool_recalls import PoolRecalls
 from pilotflow.core.post import Letter
@@ -220,6 +221,7 @@ class Pool(PoolRecalls, PoolLimits):
         """
         del self.workers[worker.id]
         self._idle.pop(worker.id, None)
+        self._forget_told(worker)
         self._recalled_at.pop(worker.id, None)
         if worker.tasks:
             assert worker.seat is not None
@@ -318,7 +320,7 @@ class Pool(PoolRecalls, PoolLimits):
         for cls, queue in self._queues.items():
             while queue and self._idle and (seat := self.room.take(cls)) is not None:
                 task = queue.popleft()
-                _, worker = self._idle.popitem()
+                worker = self._take_idle(seat, cls)
                 worker.seat = seat
                 self._next_head(worker, now)
                 self._give(worker, task)
@@ -326,6 +328,11 @@ class Pool(PoolRecalls, PoolLimits):
             self._recall_for_idle()
         elif len(self.workers) < self.capacity.slots:
             self._grow(now)
+
+    def _take_idle(self, seat: Seat, cls: int) -> Worker:
+        """An idle worker for this seat: who had it last, since to take another one costs as much as a short task."""
+        worker = self._idle.pop(self._told.get((seat, cls), -1), None)
+        return worker or self._idle.popitem()[1]
 
     def _grow(self, now: float) -> None:
         """All workers are busy and there is room for another task: small ones may be more than cores."""
@@ -374,6 +381,8 @@ class Pool(PoolRecalls, PoolLimits):
         worker.tasks.append(task)
         seat = None
         if worker.seat is not None and worker.told != (worker.seat, task.cls):
+            self._forget_told(worker)
             seat = worker.seat
             worker.told = (seat, task.cls)
+            self._told[worker.told] = worker.id
         self._orders.append(Give(worker, task, self._frames.pop(task.id, ()), seat))

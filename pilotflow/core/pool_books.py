@@ -9,7 +9,7 @@ from typing import Any
 
 from pilotflow.core.durations import Durations
 from pilotflow.core.orders import Kill, Order, Spawn, Worker
-from pilotflow.core.placement import Layout
+from pilotflow.core.placement import Layout, Seat
 from pilotflow.core.post import Letter
 from pilotflow.core.room import Room
 from pilotflow.core.watch import Watch
@@ -52,6 +52,7 @@ class PoolBooks:
         self._held: dict[int, Task] = {}  # every leased task, running or not
         self._frames: dict[int, Sequence[Any]] = {}
         self._idle: dict[int, Worker] = {}
+        self._told: dict[tuple[Seat, int], int] = {}  # seat and class -> the worker that was told of them last
         self._durations = Durations()
         self._orders: list[Order] = []
         self._letter = Letter()
@@ -141,6 +142,11 @@ class PoolBooks:
         worker.ending = True
         self._idle.pop(worker.id, None)
         self._orders.append(Kill(worker))
+
+    def _forget_told(self, worker: Worker) -> None:
+        """It is in no seat any more, or in another one."""
+        if worker.told is not None and self._told.get(worker.told) == worker.id:
+            del self._told[worker.told]
 
     def _leave_seat(self, worker: Worker, cls: int) -> None:
         """The worker has nothing more to do."""

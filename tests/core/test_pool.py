@@ -112,6 +112,28 @@ def test_workers_are_sent_short_tasks_ahead_evenly() -> None:
     assert sorted(map(len, node.pipes())) in ([9, 11], [10, 10])
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_workers_stay_where_they_were_whoever_of_them_ends_first(first: int) -> None:
+    node = Node(slots=2)
+    node.run(task(1), task(2))
+    seats = [worker.seat for worker in node.workers]
+    assert all(order.seat is not None for order in node.orders if isinstance(order, Give))
+    for number in (first, 1 - first):
+        node.end(node.workers[number])
+    orders = node.run(task(3), task(4))
+    assert [worker.seat for worker in node.workers] == seats
+    assert [order.seat for order in orders if isinstance(order, Give)] == [None, None], "nobody is told again"
+
+
+def test_a_dead_workers_seat_is_taken_by_another_one() -> None:
+    node = Node(slots=1)
+    node.run(task(1))
+    node.pool.on_death(node.workers[0], "was killed", "here")
+    node.turn()
+    assert [order.seat is not None for order in node.run(task(2)) if isinstance(order, Give)] == [True]
+    assert node.workers[1].tasks
+
+
 def test_what_waits_behind_a_long_task_is_recalled_for_an_idle_worker() -> None:
     node = Node(slots=2)
     node.warm()
