@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import time
 from pathlib import Path
@@ -37,6 +36,7 @@ from pilotflow.messages.client import (
     SetupFailed,
 )
 from pilotflow.notebook import table
+from pilotflow.own_pid import OWN_PID
 from pilotflow.runtime import leftovers, rundir, socket_directories
 from pilotflow.runtime.block_keeper import BlockKeeper, KeptExecutor
 from pilotflow.runtime.block_report import VERB, write_report
@@ -93,7 +93,7 @@ class Run:
         self.config = config
         self.display: Display | None = None
         self.directory, self.run_id = self._find_directory()
-        self._pid = os.getpid()
+        self._pid = OWN_PID.value
         self._log, self._log_handler = rundir.open_log(self.directory)
         self._writer = write_in_background([self._log])
         say_how_ends_are_seen(self._log)
@@ -281,7 +281,7 @@ class Run:
         Args:
             wait: first wait for all tasks; otherwise pending ones fail with `RunClosed`.
         """
-        if os.getpid() != self._pid:
+        if OWN_PID.value != self._pid:
             return
         if not self._closed and (wait or self.client.is_own_thread):
             self.client.wait_idle()
@@ -357,7 +357,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether it takes tasks."""
-        return not self._closed and os.getpid() == self._pid
+        return not self._closed and OWN_PID.value == self._pid
 
     def record_label(self, task: int, label: str) -> None:
         """A task is known by this label, too."""

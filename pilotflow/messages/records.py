@@ -67,7 +67,7 @@ class Result(msgspec.Struct, array_like=True, gc=False):
         payload, layout: as in `Task`.
         duration_us: time from start to end on the worker, in microseconds.
         started_us: wall clock at its start, microseconds since the epoch of Unix time, or 0.
-        cpu_us: CPU time that it and its processes used, in microseconds.
+        cpu_us: CPU time that it and its processes used, in microseconds; its duration if that is below 1 ms.
         peak_bytes: the most memory that it was seen to use; 0 if it was too short to be looked at.
         cores, gpus: logical indices of what it had of its node.
         exit_code: of a command; None for other tasks.

@@ -47,6 +47,7 @@ from pilotflow.messages.client import (
 )
 from pilotflow.messages.records import ForgetFunctions, Refused, Task
 from pilotflow.messages.views import ClientView
+from pilotflow.own_pid import OWN_PID
 from pilotflow.runtime import own_threads
 from pilotflow.runtime.body_threads import BodyThreads
 from pilotflow.runtime.client_calls import ClientCalls, LocalSubmission
@@ -98,7 +99,7 @@ class Client(ClientCalls):
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed: BaseException | None = None
         self._lost: InterchangeLost | None = None
-        self._pid = os.getpid()
+        self._pid = OWN_PID.value
         weakref.finalize(self, os.close, self._wake_fd)
         self.welcome = threading.Event()
         self._idle = threading.Condition()
@@ -142,7 +143,7 @@ class Client(ClientCalls):
         Raises:
             RunClosed, InterchangeLost: the run takes no more tasks.
         """
-        if self._closed is not None or os.getpid() != self._pid:
+        if self._closed is not None or OWN_PID.value != self._pid:
             self.check_open()
         limit = self._connection.max_message_bytes
         if packed.layout and packed.nbytes > limit:
@@ -195,7 +196,7 @@ class Client(ClientCalls):
             raise RunClosed(f"run {self._connection.run_id} is closed and takes no more tasks: start another run")
         if self._closed is not None:
             raise copied(self._closed)
-        if os.getpid() != self._pid:
+        if OWN_PID.value != self._pid:
             raise RunClosed("This process was forked from the one that started the run; start another run here.")
 
     def break_with(self, error: BaseException) -> None:

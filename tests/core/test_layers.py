@@ -29,6 +29,7 @@ LAYER_OF_PACKAGE = {
 LAYER_OF_MODULE = {
     "errors": 0,
     "ids": 0,
+    "own_pid": 0,
     "units": 0,
     "resources": 0,
     "requests": 0,
