@@ -125,9 +125,9 @@ class InOrder:
 
     def __init__(self) -> None:
         self.told = 0
-        self._early: list[tuple[ToWorker, Sequence[Any]]] = []
+        self._early: list[tuple[ToWorker, list[Any]]] = []
 
-    def put(self, message: ToWorker, frames: Sequence[Any]) -> Iterator[tuple[ToWorker, Sequence[Any]]]:
+    def put(self, message: ToWorker, frames: list[Any]) -> Iterator[tuple[ToWorker, list[Any]]]:
         """What can be done now that this has come."""
         self._early.append((message, frames))
         while self._early:

@@ -75,9 +75,9 @@ class Worker(Calls):
                     del each, its_frames
             del message, frames, packet
 
-    def _take(self, message: link.ToWorker, frames: Sequence[Any]) -> None:
+    def _take(self, message: link.ToWorker, frames: list[Any]) -> None:
         if type(message) is link.GiveTask:
-            self._execute(message.task, list(frames))
+            self._execute(message.task, frames)  # which empties them as soon as they are not needed
         elif type(message) is link.GiveFunction:
             self._bodies[message.fn] = bytes(buffer_of(frames[0]))
             self._names[message.fn] = message.name

@@ -113,7 +113,7 @@ def test_whatever_overtakes_what_each_task_follows_all_that_was_told_before_it(s
     order = InOrder()
     read: list[link.ToWorker] = []
     for message in dice.sample(sent, len(sent)):
-        read += [each for each, _ in order.put(message, ())]
+        read += [each for each, _ in order.put(message, [])]
     assert len(read) == len(sent)
     seen = 0
     for message in read:
