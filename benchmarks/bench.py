@@ -50,8 +50,8 @@ TITLES = {
 LIMIT_S = 900.0
 ONCE = {"million", "idle"}
 """Measures that take long and are steady: taken in the first round only."""
-OFTEN = {"throughput": 3, "chain": 3}
-"""Rates that differ by a third from one run to the next, as two busy cores fall out: taken so often in a round."""
+OFTEN = {"throughput": 3, "roundtrip": 3, "chain": 3}
+"""Figures that differ by a third from one run to the next, as two busy cores fall out: taken so often in a round."""
 
 Figures = dict[str, dict[str, dict[str, float]]]
 """Medians: system, measure, name of the figure."""
@@ -360,7 +360,7 @@ def main(argv: list[str]) -> int:
     now = datetime.now(timezone.utc)
     about = f"{now:%Y-%m-%d %H:%M} UTC, {machine()}. 2 workers. {versions(python, args.extras)}."
     once = " (many at once: one; idle: three windows of 20 s in one)" if args.rounds > 1 else ""
-    often = "" if args.quick else ", no-ops and chains three times in each"
+    often = "" if args.quick else ", no-ops, round trips and chains three times in each"
     load = f"Medians of {args.rounds} alternating rounds{often}{once}; "
     load += f"load average at the start {os.getloadavg()[0]:.2f}."
     print(about, load, sep="\n")
